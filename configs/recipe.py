@@ -1,0 +1,193 @@
+"""YAML and dotted overrides -> `Recipe`.
+
+Contract: `load_recipe` returns a fully valid recipe or raises `UserError` with one line for every
+problem, each naming the field, the value and the mend. `extends: other.yaml` (relative to the file)
+merges sections key by key, the extending file winning. Numbers are read as YAML 1.2 reads them
+(`3e-4` is a number); a key written twice is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.checks import check_recipe
+from configs.errors import Problem, UserError, user_error
+from configs.schema import Recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and reads YAML 1.2 floats."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                problem=f"the key {key!r} is written twice", problem_mark=key_node.start_mark
+            )
+        seen.add(key)
+    mapping: dict[Any, Any] = loader.construct_mapping(node, deep=True)
+    return mapping
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, merge, override, validate. `overrides` are `dotted.key=value` (value in YAML)."""
+    tree = _read(Path(path), ())
+    for override in overrides:
+        _apply(tree, override)
+    return parse_recipe(tree)
+
+
+def parse_recipe(tree: dict[str, Any]) -> Recipe:
+    """Validate a recipe tree (as YAML gives it)."""
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError([_problem(e) for e in error.errors(include_url=False)]) from None
+    check_recipe(recipe)
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out; loads back to an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
+    if path in parents:
+        raise user_error("extends", str(path), "extends itself", "break the circle of `extends`")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise user_error("recipe", str(path), f"cannot be read ({reason})", "name a YAML recipe") from None
+    tree = _parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise user_error("recipe", str(path), "holds no sections", "write `section: …` keys at its top level")
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    return _merged(_read((path.parent / str(base)).resolve(), (*parents, path.resolve())), tree)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "is not YAML"
+        raise user_error(f"{where}{line}", None, str(problem).replace("\n", " "), "mend the YAML there") from None
+
+
+def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise user_error("override", override, "is not of the form key=value", "write e.g. seed=7")
+    *parents, last = key.strip().split(".")
+    node: Any = tree
+    for depth, part in enumerate(parents):
+        node = _child(node, part, ".".join(parents[:depth + 1]), override)
+    value = _parse_yaml(text, f"override {key}")
+    if isinstance(node, list):
+        node[_list_index(node, last, key, override)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise user_error(key, override, "goes into a value that has no keys", "shorten the key")
+
+
+def _child(node: Any, part: str, where: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_list_index(node, part, where, override)]
+    if isinstance(node, dict):
+        if node.get(part) is None:
+            node[part] = {}
+        return node[part]
+    raise user_error(where, override, "goes into a value that has no keys", "shorten the key")
+
+
+def _list_index(items: list[Any], part: str, where: str, override: str) -> int:
+    """Lists are addressed by index or, for phases, by `name`."""
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if part in names:
+        return names.index(part)
+    if part.isdecimal() and int(part) < len(items):
+        return int(part)
+    choices = [str(name) for name in names if name] or [f"0..{len(items) - 1}"]
+    raise user_error(where, override, "names no item of the list", f"use one of {', '.join(choices)}")
+
+
+def _problem(error: Any) -> Problem:
+    """pydantic's error -> ours."""
+    parts = [str(part) for part in error["loc"]]
+    field = ".".join(parts) or "recipe"
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "twofold":
+        shown = None if isinstance(value, (dict, BaseModel)) else value
+        return Problem(field, shown, context["problem"], context["mend"])
+    if kind == "extra_forbidden":
+        return Problem(field, value, "is not a key of the recipe", _suggestion(parts))
+    if kind == "missing":
+        return Problem(field, None, "is required and missing", "add it to the recipe")
+    message = error["msg"][0].lower() + error["msg"][1:]
+    expected = f"use one of {context['expected']}" if kind == "literal_error" else "correct the value"
+    return Problem(field, value, message, expected)
+
+
+def _suggestion(parts: list[str]) -> str:
+    known = _keys_at(parts[:-1])
+    close = difflib.get_close_matches(parts[-1], known, n=1)
+    if close:
+        return f"write {close[0]} (or remove the key)"
+    return f"remove it, or use one of {', '.join(known)}" if known else "remove it"
+
+
+def _keys_at(parts: list[str]) -> list[str]:
+    """The field names of the section that a path of keys leads to."""
+    schema = Recipe.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in parts:
+        node = _resolve(node, schema)
+        if part in node.get("properties", {}):
+            node = node["properties"][part]
+        else:
+            node = node.get("items") or node.get("additionalProperties") or next(
+                iter(node.get("patternProperties", {}).values()), {}
+            )
+        if not isinstance(node, dict):
+            return []
+    return list(_resolve(node, schema).get("properties", {}))
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    for option in (node, *node.get("anyOf", ())):
+        if "$ref" in option:
+            resolved: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
+            return resolved
+    return node

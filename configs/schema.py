@@ -1,0 +1,389 @@
+"""A recipe: every section typed, frozen and strict.
+
+Contract: a `Recipe` that exists is valid in each field and in each section; `checks.check_recipe`
+judges combinations across sections. No field reads the clock, the machine or a file. Counts are
+64-bit and in tokens unless the name says otherwise. Sections are in the order of the data's way.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from configs.features import FEATURES
+from configs.units import Bytes, Tokens, TokensOrZero, invalid
+
+
+def _real(value: Any) -> Any:
+    # YAML writes 1 where 1.0 is meant; strict mode would refuse the integer.
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Real = Annotated[float, BeforeValidator(_real), Field(allow_inf_nan=False)]
+Positive = Annotated[float, BeforeValidator(_real), Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, BeforeValidator(_real), Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_real), Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0, lt=2**63)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+
+Language = Literal["ko", "en"]
+Domain = Literal["general", "law", "math", "code", "medicine", "science", "finance"]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys refused, no coercion, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+# --- raw documents -----------------------------------------------------------------------------
+
+
+class Source(Section):
+    """One named set of raw documents on disk."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """A file or a folder; folders are searched for the format's file endings."""
+    format: Literal["html", "warc", "jsonl", "text"]
+    domain: Domain = "general"
+    languages: Annotated[tuple[Language, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = (
+        "ko",
+        "en",
+    )
+    """Languages that belong here; documents in another one are dropped, with that reason."""
+    kind: Literal["prose", "code"] = "prose"
+    """`code` skips language identification and takes the `code` rules."""
+    licence: Annotated[str, Field(min_length=1)]
+    max_bytes: Bytes = 2**62
+    """Read at most this much text from the source (whole documents, in file order)."""
+
+    @model_validator(mode="after")
+    def _some_language(self) -> Source:
+        if not self.languages:
+            raise invalid("accepts no language", "list ko, en or both in `languages`")
+        return self
+
+
+# --- data pipeline -----------------------------------------------------------------------------
+
+
+class Executor(Section):
+    """Where the data stages run. Never part of an artifact's identity."""
+
+    kind: Literal["local"] = "local"
+    workers: Count = 2
+
+
+class Extract(Section):
+    """Raw bytes -> one normalised text per document."""
+
+    max_document_bytes: Bytes = 8_000_000
+    """Longer documents (and longer lines of JSON) are rejected, counted and named."""
+    broken_files: Literal["reject", "stop"] = "reject"
+    fingerprint: Literal["content", "stat"] = "content"
+    """How an input file is known again: SHA-256 of its bytes, or size and modification time."""
+    task_bytes: Bytes = 64_000_000
+    """Raw bytes that one task reads, at least one file."""
+
+
+class Bound(Section):
+    """Keep a document when min <= feature <= max."""
+
+    min: Real | None = None
+    max: Real | None = None
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise invalid("bounds nothing", "give min, max or both, or remove the rule")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise invalid(f"has min {self.min} above max {self.max}", "swap them")
+        return self
+
+
+def _known_features(value: Any) -> Any:
+    for name in value if isinstance(value, dict) else ():
+        if name not in FEATURES:
+            raise invalid(f"has no feature {name!r}", f"use one of {', '.join(FEATURES)}")
+    return value
+
+
+Rules = Annotated[dict[str, Bound], BeforeValidator(_known_features)]
+
+
+class RuleProfiles(Section):
+    """Bounds on features, by the language detected, or for sources of kind `code`."""
+
+    ko: Rules
+    en: Rules
+    code: Rules
+
+
+class NearDuplicates(Section):
+    """MinHash LSH over word n-grams; `bands` x `rows` hashes."""
+
+    enabled: bool = True
+    ngram_words: Count = 5
+    bands: Count = 14
+    rows: Count = 8
+
+
+class Classifier(Section):
+    """fastText quality classifier, trained on labelled JSON Lines (`text`, `label`: good or bad)."""
+
+    train_path: Annotated[str, Field(min_length=1)]
+    held_out_share: Share = 0.2
+    dimensions: Count = 16
+    epochs: Count = 25
+    word_ngrams: Count = 2
+
+
+class Data(Section):
+    """Raw documents -> kept documents and the ledger of decisions."""
+
+    executor: Executor = Executor()
+    extract: Extract = Extract()
+    rules: RuleProfiles
+    classifier: Classifier | None = None
+    near_duplicates: NearDuplicates = NearDuplicates()
+    personal_information: Literal["mask", "drop", "keep"] = "mask"
+    validation_share: Share = 0.02
+    """Share of kept documents held out from training, chosen by a hash of seed and document id."""
+
+
+# --- tokenizer ---------------------------------------------------------------------------------
+
+
+class Tokenizer(Section):
+    """Byte-level BPE."""
+
+    vocab_size: Count = 102_400
+    """Ids in all: specials and reserved slots, 256 bytes, merges."""
+    pattern: Literal["exaone3", "exaone3-code"] = "exaone3-code"
+    """Pre-tokenisation: single digits + GPT-2's regex, or the one that keeps code cheap."""
+    reserved_ids: CountOrZero = 360
+    """Unused special slots after pad, bos, eos and unk, for later phases of training."""
+    sample_bytes_per_source: Bytes = 2_000_000_000
+    """Train on at most this much of each source's kept text."""
+
+
+# --- model -------------------------------------------------------------------------------------
+
+
+class Model(Section):
+    """EXAONE 3.0's decoder (pre-norm RMSNorm, SwiGLU, grouped-query attention, rotary)."""
+
+    d_model: Count
+    n_layers: Count
+    n_heads: Count
+    n_kv_heads: Count
+    d_ff: Count
+    max_sequence_length: Count = 4096
+    """Tokens."""
+    rope_theta: Positive = 500_000.0
+    norm_eps: Positive = 1e-5
+    init_std: Positive = 0.02
+    start_from: str | None = None
+    """A Llama-format checkpoint folder to continue from; None starts from seeded random weights."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Model:
+        if self.d_model % self.n_heads:
+            raise invalid(
+                f"has d_model {self.d_model}, which n_heads {self.n_heads} does not divide",
+                "make d_model a multiple of n_heads",
+            )
+        if (self.d_model // self.n_heads) % 2:
+            raise invalid(
+                f"has heads of odd size {self.d_model // self.n_heads}; rotary embedding turns pairs",
+                "make d_model / n_heads even",
+            )
+        if self.n_heads % self.n_kv_heads:
+            raise invalid(
+                f"has n_heads {self.n_heads}, which n_kv_heads {self.n_kv_heads} does not divide",
+                "make n_heads a multiple of n_kv_heads",
+            )
+        return self
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+
+# --- phases ------------------------------------------------------------------------------------
+
+
+class LearningRate(Section):
+    """A phase's learning rate over its own tokens: warm-up, then the schedule from peak to final."""
+
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    """`wsd`: constant, then linear to `final` over the last `decay_share` of the phase."""
+    peak: Positive
+    final: NonNegative | None = None
+    """Where linear, cosine and wsd end; not used by constant."""
+    warmup: TokensOrZero = 0
+    """Tokens from 0 (first phase) or from the former phase's last rate (later ones) to peak."""
+    decay_share: Share | None = None
+    """wsd only: the tail of the phase that decays."""
+
+    @model_validator(mode="after")
+    def _fields_fit_schedule(self) -> LearningRate:
+        if (self.schedule == "constant") != (self.final is None):
+            raise invalid(
+                f"has schedule {self.schedule} {'with' if self.final is not None else 'without'} `final`",
+                "give `final` for linear, cosine and wsd, and only for them",
+            )
+        if (self.schedule == "wsd") != (self.decay_share is not None):
+            raise invalid(
+                f"has schedule {self.schedule} {'with' if self.decay_share is not None else 'without'} `decay_share`",
+                "give `decay_share` for wsd, and only for wsd",
+            )
+        if self.final is not None and self.final > self.peak:
+            raise invalid(f"has final {self.final} above peak {self.peak}", "lower `final`")
+        return self
+
+
+class Phase(Section):
+    """One phase of training: how many tokens, of what, in which batches, at which rate."""
+
+    name: Name
+    tokens: Tokens
+    sequence_length: Count
+    """Tokens a sequence."""
+    batch: Tokens
+    """Tokens a step, over all ranks and accumulation steps."""
+    learning_rate: LearningRate
+    mixture: Annotated[dict[str, Positive], Field(min_length=1)]
+    """Share of the phase's tokens by source; shares add up to 1."""
+    mixture_block: Count = 1024
+    """Sequences over which the mixture is exact."""
+    max_epochs: Positive = 4.0
+    """Passes over one source, former phases counted in, before its budget is refused."""
+    z_loss: NonNegative = 0.0
+    """Weight of log²(Z) in the loss."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Phase:
+        if self.batch % self.sequence_length:
+            raise invalid(
+                f"has a batch of {self.batch} tokens, no multiple of sequence_length {self.sequence_length}",
+                f"use {max(1, round(self.batch / self.sequence_length)) * self.sequence_length}",
+            )
+        if self.tokens < self.batch:
+            raise invalid(
+                f"has {self.tokens} tokens, fewer than one batch of {self.batch}", "raise `tokens` or lower `batch`"
+            )
+        total = sum(self.mixture.values())
+        if abs(total - 1) > 1e-6:
+            raise invalid(f"has mixture shares that add up to {total:.6g}", "make them add up to 1")
+        if self.learning_rate.warmup > self.tokens:
+            raise invalid("warms up for longer than it lasts", "lower learning_rate.warmup")
+        return self
+
+    @property
+    def batch_sequences(self) -> int:
+        return self.batch // self.sequence_length
+
+    @property
+    def steps(self) -> int:
+        """Whole batches that the budget pays for."""
+        return self.tokens // self.batch
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+class Optimizer(Section):
+    """AdamW; weight decay on matrices only (not on norms and embeddings)."""
+
+    betas: Annotated[tuple[Share, Share], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = (
+        0.9,
+        0.95,
+    )
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.1
+    gradient_clip: Positive = 1.0
+    """Largest global gradient norm."""
+
+
+class Engine(Section):
+    """How DeepSpeed ZeRO-3 runs the model; its whole configuration is derived from this."""
+
+    precision: Literal["bf16", "fp32"] = "bf16"
+    micro_batch_sequences: Count
+    """Sequences a rank in one forward and backward pass; the rest of the batch is accumulated."""
+    activation_checkpointing: bool = False
+    persistence_threshold: CountOrZero = 100_000
+    """Parameters smaller than this stay whole on every rank (ZeRO-3)."""
+    bucket_elements: Count = 500_000_000
+    """Largest reduce and prefetch bucket."""
+
+
+class Checkpoints(Section):
+    """When training state is saved; the end of a phase always is, and is kept for good."""
+
+    every: Tokens
+    keep: Count = 2
+    """Newest checkpoints kept beside the phase ends."""
+
+
+class Validation(Section):
+    """Bits per byte on held-out shards, by source."""
+
+    every: Tokens
+    sequences_per_source: Count = 64
+
+
+class Monitor(Section):
+    """W&B beside the local JSON Lines file; neither can stop training."""
+
+    project: Name = "twofold"
+    wandb: Literal["auto", "offline", "off"] = "auto"
+    """`auto`: online where a key is configured, else offline."""
+    log_every_steps: Count = 1
+    peak_tflops: Positive | None = None
+    """Peak of one device for MFU (H100 dense bf16: 989); None where it is not known (CPU)."""
+
+
+class Export(Section):
+    """The final Llama-format checkpoint and what it is asked to say."""
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    prompts: Annotated[tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = ()
+    new_tokens: Count = 48
+
+
+class Launch(Section):
+    """Which devices train. The batch in tokens does not depend on it."""
+
+    nodes: Count = 1
+    gpus_per_node: Count = 8
+    cpu_ranks: Count = 2
+    """Gloo ranks where there is no GPU."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+
+
+class Recipe(Section):
+    """One recipe, one run."""
+
+    name: Name
+    seed: CountOrZero
+    run_dir: Annotated[str, Field(min_length=1)]
+    sources: Annotated[dict[Name, Source], Field(min_length=1)]
+    data: Data
+    tokenizer: Tokenizer
+    model: Model
+    phases: Annotated[
+        tuple[Phase, ...],
+        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+        Field(min_length=1),
+    ]
+    optimizer: Optimizer = Optimizer()
+    engine: Engine
+    checkpoints: Checkpoints
+    validation: Validation
+    monitor: Monitor = Monitor()
+    export: Export = Export()
+    launch: Launch = Launch()

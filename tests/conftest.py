@@ -1,0 +1,32 @@
+"""Fixtures that every package's tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class InProcessRunner:
+    """The smallest TaskRunner: one task after another, in this process."""
+
+    def run(self, label: str, task, n_tasks: int, log_dir: Path) -> None:
+        for rank in range(n_tasks):
+            task(rank, n_tasks)
+
+
+@pytest.fixture
+def runner() -> InProcessRunner:
+    return InProcessRunner()
+
+
+@pytest.fixture(scope="session")
+def corpus_dir() -> Path:
+    """The development corpus; not shipped, so tests over it skip where it is absent."""
+    path = Path(os.environ.get("TWOFOLD_CORPUS", ROOT.parent / "shared" / "corpus"))
+    if not path.is_dir():
+        pytest.skip("the development corpus is not here (set TWOFOLD_CORPUS)")
+    return path
