@@ -363,6 +363,8 @@ class Launch(Section):
     cpu_ranks: Count = 2
     """Gloo ranks where there is no GPU."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
+    hostfile: str | None = None
+    """DeepSpeed hostfile; needed for more than one node."""
 
 
 class Recipe(Section):

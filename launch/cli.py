@@ -1,0 +1,146 @@
+"""`twofold`: the command line.
+
+Contract: exit code 0 when done, 2 with one line a problem for anything that the user can mend (never
+a traceback), 75 when training was interrupted after saving, 1 when the trainer failed by itself.
+Heavy packages are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from configs import VERSION
+from configs.errors import EXIT_CODE_USER_ERROR, UserError
+from configs.files import as_user_error
+from configs.manifest import Artifact
+from configs.recipe import load_recipe
+from configs.units import format_bytes
+
+_CONSOLE = Console(highlight=False)
+_ERRORS = Console(stderr=True, highlight=False)
+EXIT_CODE_INTERRUPTED = 75
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except UserError as error:
+        return _report(error)
+    except OSError as error:
+        mended = as_user_error(error)
+        if mended is None:
+            raise
+        return _report(mended)
+    except KeyboardInterrupt:
+        _ERRORS.print("[yellow]interrupted[/yellow]: finished stages are kept; run the same command to go on")
+        return 130
+
+
+def _report(error: UserError) -> int:
+    for problem in error.problems:
+        _ERRORS.print(f"[bold red]error[/bold red]: {escape(str(problem))}", soft_wrap=True)
+    return EXIT_CODE_USER_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="twofold", description="Raw documents to an exported two-phase model.")
+    parser.add_argument("--version", action="version", version=f"twofold {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = _command(commands, "run", _run, "make every stage of a recipe (finished ones are reused)")
+    run.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    _command(commands, "check", _check, "validate a recipe and show what it would train; no GPU, no data needed")
+    _command(commands, "verify", _verify, "compare every byte of a recipe's artifacts with their manifests")
+    clean = _command(commands, "clean", _clean, "list artifacts that this recipe no longer uses")
+    clean.add_argument("--yes", action="store_true", help="remove them")
+    return parser
+
+
+def _command(commands, name, function, summary) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.add_argument("recipe", metavar="RECIPE", help="a YAML recipe, e.g. configs/smoke.yaml")
+    command.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. phases.domain.tokens=2T")
+    command.set_defaults(command=function)
+    return command
+
+
+def _run(options: argparse.Namespace) -> int:
+    from launch.run import run_recipe
+    from launch.training import Interrupted, TrainingFailed
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    try:
+        finished = run_recipe(recipe, _CONSOLE, options.until)
+    except Interrupted as stop:
+        _ERRORS.print(f"[yellow]interrupted[/yellow]: {escape(str(stop))}")
+        return EXIT_CODE_INTERRUPTED
+    except TrainingFailed as failure:
+        _ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
+        return 1
+    _show_where(Path(recipe.run_dir), finished.artifacts, finished.built)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from launch.check import describe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    describe(recipe, _CONSOLE)
+    _CONSOLE.print(f"[green]valid[/green]  {escape(options.recipe)}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from launch.run import verify_run
+
+    artifacts = verify_run(load_recipe(options.recipe, options.overrides), _CONSOLE)
+    _CONSOLE.print(f"[green]intact[/green]  {len(artifacts)} artifacts" if artifacts else "nothing was made yet")
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from launch.preflight import only_run
+    from launch.run import existing
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    run_dir = Path(recipe.run_dir)
+    with only_run(run_dir):
+        used = {artifact.path.resolve() for artifact in existing(recipe).values()}
+        folders = sorted((run_dir / "artifacts").glob("*")) if (run_dir / "artifacts").is_dir() else []
+        unused = [folder for folder in folders if folder.resolve() not in used]
+        for folder in unused:
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            _CONSOLE.print(f"  {folder}  {format_bytes(size)}")
+            if options.yes:
+                shutil.rmtree(folder)
+    _CONSOLE.print(f"{len(unused)} unused" + ("" if options.yes or not unused else "; `--yes` removes them"))
+    return 0
+
+
+def _show_where(run_dir: Path, artifacts: Mapping[str, Artifact], built: Sequence[str]) -> None:
+    places = {
+        "report": ("report", "report/report.html"),
+        "export": ("model", "export/model"),
+        "train": ("metrics", "train/metrics.jsonl"),
+        "tokenizer": ("tokenizer", "tokenizer/tokenizer.json"),
+        "decide": ("decisions", "decide/ledger"),
+    }
+    _CONSOLE.print()
+    _CONSOLE.print(f"[bold]{len(built)} stages made, {len(artifacts) - len(built)} unchanged[/bold]")
+    for stage, (name, place) in places.items():
+        if stage in artifacts:
+            _CONSOLE.print(f"  {name:<10} {os.path.join(run_dir, place)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

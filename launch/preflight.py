@@ -1,0 +1,110 @@
+"""What must be right before anything long begins.
+
+Contract: cheap (seconds, no GPU work), raises `UserError` naming the mend. Needs the machine or the
+file system, which is why `configs.checks` cannot do it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs.checks import batch_problem
+from configs.errors import UserError, user_error
+from configs.files import disk_errors
+from configs.manifest import digest
+from configs.schema import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("configs", "data_pipeline", "tokenizer", "pretrain", "launch")
+
+
+def check_package_roots() -> None:
+    """All five generic names must resolve to this checkout, not to a namesake on the path."""
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != ROOT:
+            raise user_error(
+                f"package {name}", str(found), f"does not come from {ROOT}",
+                f"uninstall the package that shadows it, or run from {ROOT} with its own environment",
+            )  # fmt: skip
+
+
+def visible_gpus() -> int:
+    """NVIDIA GPUs that this process may use, without starting CUDA."""
+    masked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if masked is not None:
+        return len([device for device in masked.split(",") if device.strip() not in ("", "-1")])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+
+
+def choose_device(recipe: Recipe) -> tuple[str, int]:
+    """(`cuda` or `cpu`, ranks on each node) that training will use on this machine."""
+    launch = recipe.launch
+    gpus = visible_gpus() if launch.device != "cpu" else 0
+    if launch.device == "cuda":
+        if launch.nodes == 1 and gpus < launch.gpus_per_node:
+            raise user_error(
+                "launch.gpus_per_node", launch.gpus_per_node, f"is more than the {gpus} GPUs of this machine",
+                f"run where they are, or override launch.gpus_per_node={gpus or 1} (launch.device=cpu without GPUs)",
+            )  # fmt: skip
+        return "cuda", launch.gpus_per_node
+    if gpus:
+        return "cuda", min(gpus, launch.gpus_per_node)
+    return "cpu", launch.cpu_ranks
+
+
+def check_training_fits(recipe: Recipe) -> None:
+    """The batch of every phase must divide over the ranks that this machine gives."""
+    device, ranks_per_node = choose_device(recipe)
+    ranks = ranks_per_node * (recipe.launch.nodes if device == "cuda" else 1)
+    found = [
+        problem
+        for phase in recipe.phases
+        if (problem := batch_problem(recipe, phase, ranks, f"phases.{phase.name}.batch"))
+    ]
+    if found:
+        raise UserError(found)
+    if recipe.launch.nodes > 1 and recipe.launch.hostfile is None:
+        raise user_error(
+            "launch.hostfile", None, f"is needed to start {recipe.launch.nodes} nodes",
+            "name a DeepSpeed hostfile (`HOST slots=8`, a line a node)",
+        )  # fmt: skip
+
+
+def fingerprint_checkpoint(folder: str) -> str:
+    """Identity of an imported checkpoint: names and sizes of its files, and its config.json."""
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        raise user_error(
+            "model.start_from", folder, "is not a Llama-format checkpoint (no config.json)",
+            "name the folder that holds config.json and *.safetensors",
+        )  # fmt: skip
+    files = sorted((file.name, file.stat().st_size) for file in path.glob("*.safetensors"))
+    return digest([files, (path / "config.json").read_text(encoding="utf-8")])
+
+
+@contextmanager
+def only_run(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder's lock, so that two runs never build the same artifact at once."""
+    with disk_errors(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / ".lock").open("a+")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise user_error(
+                "run_dir", str(run_dir), "is in use by another `twofold run`", "wait for it, or set another run_dir"
+            ) from None
+        yield

@@ -1,0 +1,91 @@
+"""The chain: make or reuse each stage's artifact, in order.
+
+Contract: after `run_recipe` every stage's link in the run folder points to the artifact of exactly
+this recipe; stages whose identity is unchanged were not touched. One run at a time in a run folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from configs.errors import user_error
+from configs.manifest import Artifact, ensure, find, verify
+from configs.schema import Recipe
+from configs.units import format_bytes
+from launch.executors import LocalRunner
+from launch.preflight import check_package_roots, check_training_fits, only_run
+from launch.stages import Context, Stage, stages_of
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run made or found: artifacts by stage, and the stages that were really built."""
+
+    artifacts: Mapping[str, Artifact]
+    built: tuple[str, ...]
+
+
+def run_recipe(recipe: Recipe, console: Console, until: str | None = None) -> Finished:
+    """Make every stage up to and including `until` (default: all)."""
+    stages = _up_to(stages_of(recipe), until)
+    check_package_roots()
+    check_training_fits(recipe)
+    for stage in stages:
+        stage.fingerprints(recipe)  # a missing input is reported before the first stage begins
+    run_dir = Path(recipe.run_dir)
+    with only_run(run_dir):
+        return _make(recipe, stages, run_dir, console)
+
+
+def existing(recipe: Recipe) -> dict[str, Artifact]:
+    """The committed artifacts of exactly this recipe, up to the first stage that is missing."""
+    found: dict[str, Artifact] = {}
+    for stage in stages_of(recipe):
+        artifact = find(Path(recipe.run_dir), stage.specify(recipe, found))
+        if artifact is None:
+            break
+        found[stage.name] = artifact
+    return found
+
+
+def verify_run(recipe: Recipe, console: Console) -> dict[str, Artifact]:
+    """Compare every byte of the recipe's artifacts with their manifests."""
+    artifacts = existing(recipe)
+    for name, artifact in artifacts.items():
+        verify(artifact)
+        console.print(f"  {name:<12} {len(artifact.manifest.files):>5} files as written")
+    return artifacts
+
+
+def _make(recipe: Recipe, stages: tuple[Stage, ...], run_dir: Path, console: Console) -> Finished:
+    artifacts: dict[str, Artifact] = {}
+    built: list[str] = []
+    runner = LocalRunner(recipe.data.executor.workers, console)
+    for stage in stages:
+        spec = stage.specify(recipe, artifacts)
+        started = time.monotonic()
+        known = find(run_dir, spec) is not None
+        if not known:
+            console.print(f"[bold]{stage.name}[/bold]  [dim]{stage.makes}[/dim]")
+        context = Context(recipe, runner, artifacts)
+        artifacts[stage.name] = ensure(run_dir, spec, lambda out, work, s=stage, c=context: s.build(c, out, work))
+        size = format_bytes(sum(entry.bytes for entry in artifacts[stage.name].manifest.files))
+        state = "unchanged" if known else f"{time.monotonic() - started:.1f} s, {size}"
+        console.print(f"[bold]{stage.name}[/bold]  [green]done[/green]  [dim]{state}[/dim]")
+        if not known:
+            built.append(stage.name)
+    return Finished(artifacts, tuple(built))
+
+
+def _up_to(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
+    if until is None:
+        return stages
+    names = [stage.name for stage in stages]
+    if until not in names:
+        raise user_error("--until", until, "is not a stage of this recipe", f"use one of {', '.join(names)}")
+    return stages[: names.index(until) + 1]

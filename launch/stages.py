@@ -1,0 +1,170 @@
+"""The stages of a run, in the order of the data's way.
+
+Contract: a stage is a name, the names of the artifacts it reads, and a function that builds it.
+`specify` gives its identity from the recipe, its code version, its inputs' identities and, for
+stages that read raw files, their fingerprints. Nothing here reads a document.
+
+    classifier   labelled text -> fastText quality model (only where the recipe has one)
+    extract      raw files -> normalised documents, rejects list
+    score        documents -> features, language, hashes, signatures (no thresholds)
+    dedup        hashes, signatures -> clusters of exact and near duplicates
+    decide       features, clusters, thresholds -> ledger of decisions, kept documents
+    tokenizer    kept documents -> byte-level BPE
+    shards       kept documents -> token shards
+    train        token shards -> phases -> weights
+    export       weights -> Llama-format checkpoint, samples
+    report       manifests, metrics -> report.html
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.manifest import Artifact, StageSpec
+from configs.schema import Recipe
+from configs.tasks import TaskRunner
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a build function gets: the recipe, the artifacts made so far, and who runs tasks."""
+
+    recipe: Recipe
+    runner: TaskRunner
+    artifacts: Mapping[str, Artifact]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage; `module` has CODE_VERSION and config(recipe)."""
+
+    name: str
+    makes: str
+    module: str
+    inputs: tuple[str, ...]
+    build: Callable[[Context, Path, Path], Mapping[str, Any]]
+    fingerprints: Callable[[Recipe], Mapping[str, str]] = field(default=lambda _: {})
+
+    def specify(self, recipe: Recipe, artifacts: Mapping[str, Artifact]) -> StageSpec:
+        """The stage's identity for this recipe, its inputs being made."""
+        owner = importlib.import_module(self.module)
+        inputs = {name: artifacts[name].identity for name in self.inputs if name in artifacts}
+        raw = {f"raw:{name}": value for name, value in self.fingerprints(recipe).items()}
+        return StageSpec(self.name, owner.CODE_VERSION, owner.config(recipe), {**inputs, **raw})
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages that this recipe has."""
+    return tuple(stage for stage in _ALL if stage.name != "classifier" or recipe.data.classifier)
+
+
+def _build_classifier(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from data_pipeline import classifier
+
+    return classifier.build(context.recipe, out, work)
+
+
+def _build_extract(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from data_pipeline import extract
+
+    return extract.build(context.recipe, out, work, context.runner)
+
+
+def _build_score(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from data_pipeline import score
+
+    made = context.artifacts
+    return score.build(context.recipe, made["extract"], made.get("classifier"), out, work, context.runner)
+
+
+def _build_dedup(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from data_pipeline import dedup
+
+    made = context.artifacts
+    return dedup.build(context.recipe, made["extract"], made["score"], out, work, context.runner)
+
+
+def _build_decide(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from data_pipeline import decide
+
+    made = context.artifacts
+    return decide.build(
+        context.recipe, made["extract"], made["score"], made["dedup"], out, work, context.runner
+    )
+
+
+def _build_tokenizer(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from tokenizer import train
+
+    return train.build(context.recipe, context.artifacts["decide"], out, work, context.runner)
+
+
+def _build_shards(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from tokenizer import pack
+
+    made = context.artifacts
+    return pack.build(context.recipe, made["decide"], made["tokenizer"], out, work, context.runner)
+
+
+def _build_train(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from launch import training
+
+    made = context.artifacts
+    return training.build(context.recipe, made["shards"], made["tokenizer"], out)
+
+
+def _build_export(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from pretrain import export
+
+    return export.build(context.recipe, context.artifacts["train"], context.artifacts["tokenizer"], out, work)
+
+
+def _build_report(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from launch import report
+
+    return report.build(context.recipe, context.artifacts, out)
+
+
+def _raw_sources(recipe: Recipe) -> Mapping[str, str]:
+    from data_pipeline import sources
+
+    return sources.fingerprints(recipe)
+
+
+def _labelled_text(recipe: Recipe) -> Mapping[str, str]:
+    from data_pipeline import classifier
+
+    return {"labelled": classifier.fingerprint(recipe)}
+
+
+def _start_weights(recipe: Recipe) -> Mapping[str, str]:
+    if recipe.model.start_from is None:
+        return {}
+    from launch import preflight
+
+    return {"start_from": preflight.fingerprint_checkpoint(recipe.model.start_from)}
+
+
+_DATA = ("extract", "score", "dedup", "decide")
+_ALL = (
+    Stage("classifier", "quality classifier", "data_pipeline.classifier", (), _build_classifier, _labelled_text),
+    Stage("extract", "documents", "data_pipeline.extract", (), _build_extract, _raw_sources),
+    Stage("score", "features", "data_pipeline.score", ("extract", "classifier"), _build_score),
+    Stage("dedup", "duplicate clusters", "data_pipeline.dedup", ("extract", "score"), _build_dedup),
+    Stage("decide", "kept documents and ledger", "data_pipeline.decide", _DATA[:3], _build_decide),
+    Stage("tokenizer", "tokenizer", "tokenizer.train", ("decide",), _build_tokenizer),
+    Stage("shards", "token shards", "tokenizer.pack", ("decide", "tokenizer"), _build_shards),
+    Stage("train", "trained weights", "pretrain.stage", ("shards", "tokenizer"), _build_train, _start_weights),
+    Stage("export", "Llama-format model", "pretrain.export", ("train", "tokenizer"), _build_export),
+    Stage(
+        "report",
+        "report.html",
+        "launch.report",
+        (*_DATA, "classifier", "tokenizer", "shards", "train", "export"),
+        _build_report,
+    ),
+)

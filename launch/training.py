@@ -1,0 +1,188 @@
+"""Start `deepspeed --module pretrain.train` and follow it.
+
+Contract: returns the manifest counts when training has finished; raises `UserError` when a rank
+reported one, `Interrupted` when training stopped on a signal after saving, `TrainingFailed` with the
+end of the log for anything else. The trainer's own output goes to `<out>/train.log`; the terminal
+shows one progress bar, drawn from the metrics file that the trainer writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from configs.errors import EXIT_CODE_USER_ERROR, Problem, UserError
+from configs.files import atomic_path
+from configs.manifest import Artifact
+from configs.recipe import dump_recipe
+from configs.schema import Recipe
+from launch.preflight import ROOT, choose_device
+from pretrain.stage import EXIT_CODE_STOPPED
+
+_POLL_SECONDS = 0.5
+_LOG_LINES_SHOWN = 30
+
+
+class TrainingFailed(Exception):
+    """The trainer ended with an error of its own; the message holds the end of its log."""
+
+
+class Interrupted(Exception):
+    """Training stopped on a signal, saved, and continues when it is run again."""
+
+
+def build(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> Mapping[str, Any]:
+    """Train to the end of the plan (from the newest checkpoint in `out`, if any)."""
+    check_supply(recipe, shards)
+    resolved = out / "recipe.yaml"
+    with atomic_path(resolved) as path:
+        path.write_text(dump_recipe(_with_absolute_paths(recipe)), encoding="utf-8")
+    command = deepspeed_command(recipe, resolved, shards.path, tokenizer.path, out)
+    log = out / "train.log"
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            command, env=_environment(recipe), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+        )
+        with _signals_passed_on(process):
+            code = _follow(process, out / "metrics.jsonl")
+    _judge(code, out, log)
+    counts: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    return counts
+
+
+def check_supply(recipe: Recipe, shards: Artifact) -> None:
+    """Refuse a token budget that the packed sources cannot fill, before any device is busy."""
+    from pretrain import plan
+    from tokenizer import shards as token_shards
+
+    plan.check_supply(recipe, token_shards.read_index(shards.path))
+
+
+def deepspeed_command(recipe: Recipe, resolved: Path, shards: Path, tokenizer: Path, out: Path) -> list[str]:
+    """The launcher's command line; it works when typed by hand, too (with PYTHONPATH set)."""
+    device, ranks = choose_device(recipe)
+    hosts = ["--hostfile", str(recipe.launch.hostfile), "--num_nodes", str(recipe.launch.nodes)]
+    return [
+        sys.executable, "-m", "deepspeed.launcher.runner",
+        *(hosts if recipe.launch.nodes > 1 else ["--master_port", str(_free_port())]),
+        "--num_gpus", str(ranks),
+        "--module", "pretrain.train",
+        "--recipe", str(resolved.resolve()),
+        "--shards", str(shards.resolve()),
+        "--tokenizer", str(tokenizer.resolve()),
+        "--out", str(out.resolve()),
+        "--device", device,
+    ]  # fmt: skip
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The trainer runs from the checkout's root, wherever `twofold` was called."""
+    if recipe.model.start_from is None:
+        return recipe
+    absolute = str(Path(recipe.model.start_from).resolve())
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"start_from": absolute})})
+
+
+def _environment(recipe: Recipe) -> dict[str, str]:
+    device, ranks = choose_device(recipe)
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
+    if device == "cpu":
+        threads = max(1, len(os.sched_getaffinity(0)) // ranks)
+        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
+    return environment
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM reach the trainer, which saves and ends; we wait for it."""
+
+    def pass_on(number: int, _frame: Any) -> None:
+        process.send_signal(signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if process.poll() is None:
+            process.kill()
+
+
+def _follow(process: subprocess.Popen[bytes], metrics: Path) -> int:
+    """Draw the bar until the process ends; return its exit code."""
+    bar = Progress(
+        TextColumn("  {task.description:<34}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        console=Console(),
+    )
+    with bar, contextlib.ExitStack() as stack:
+        bar_id = bar.add_task("starting ranks", total=None, numbers="")
+        stream: IO[str] | None = None
+        while process.poll() is None:
+            if stream is None and metrics.exists():
+                stream = stack.enter_context(metrics.open(encoding="utf-8"))
+            for line in _whole_lines(stream):
+                _show(bar, bar_id, line)
+            time.sleep(_POLL_SECONDS)
+        for line in _whole_lines(stream):
+            _show(bar, bar_id, line)
+    return process.returncode
+
+
+def _whole_lines(stream: IO[str] | None) -> Iterator[dict[str, Any]]:
+    """Complete JSON lines appended since the last call."""
+    while stream is not None:
+        position = stream.tell()
+        line = stream.readline()
+        if not line.endswith("\n"):
+            stream.seek(position)
+            return
+        yield json.loads(line)
+
+
+def _show(bar: Progress, bar_id: Any, line: Mapping[str, Any]) -> None:
+    if line.get("event") == "start":
+        bar.update(bar_id, total=line["total_steps"], description="training")
+    elif "loss" in line:
+        numbers = f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tokens/s"
+        bar.update(bar_id, completed=line["step"], description=f"phase {line['phase']}", numbers=numbers)
+
+
+def _judge(code: int, out: Path, log: Path) -> None:
+    """Turn the trainer's end into a return or an exception."""
+    report = out / "error.json"
+    if report.exists():
+        problems = json.loads(report.read_text(encoding="utf-8"))["problems"]
+        report.unlink()
+        raise UserError([Problem(**problem) for problem in problems])
+    if (out / "summary.json").exists() and code == 0:
+        return
+    if code == EXIT_CODE_STOPPED or (out / "stopped.json").exists():
+        raise Interrupted(f"training stopped and saved its state in {out}; run the same command to go on")
+    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:])
+    assert code != EXIT_CODE_USER_ERROR or tail, "a user error must leave error.json"
+    raise TrainingFailed(f"{tail}\n\ntraining ended with exit code {code}; the whole log is {log}")

@@ -1,0 +1,157 @@
+"""Artifacts: identity decides, one rename commits, nothing half-made is taken for whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.errors import UserError
+from configs.files import atomic_path, write_json
+from configs.manifest import Artifact, StageSpec, artifact_dir, digest, ensure, find, open_artifact, partial_dir, verify
+
+SPEC = StageSpec("pack", 1, {"seed": 1}, {"decide": "aa"})
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _build(out: Path, work: Path) -> dict[str, int]:
+    (work / "log.txt").write_text("kept only while building")
+    with atomic_path(out / "deep" / "tokens.ds") as path:
+        path.write_bytes(b"1234")
+    return {"tokens": 1}
+
+
+def _make(run_dir: Path) -> Artifact:
+    return ensure(run_dir, SPEC, _build)
+
+
+def test_a_second_call_builds_nothing(tmp_path: Path) -> None:
+    first = _make(tmp_path)
+
+    def never(out: Path, work: Path) -> dict[str, int]:
+        raise AssertionError("built twice")
+
+    assert ensure(tmp_path, SPEC, never).manifest == first.manifest
+    assert (tmp_path / "pack" / "deep" / "tokens.ds").read_bytes() == b"1234"
+    assert [entry.path for entry in first.manifest.files] == ["deep/tokens.ds"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        StageSpec("pack", 2, SPEC.config, SPEC.inputs),
+        StageSpec("pack", 1, {"seed": 2}, SPEC.inputs),
+        StageSpec("pack", 1, SPEC.config, {"decide": "bb"}),
+        StageSpec("pick", 1, SPEC.config, SPEC.inputs),
+    ],
+)
+def test_whatever_decides_the_content_is_part_of_the_identity(tmp_path: Path, other: StageSpec) -> None:
+    first = _make(tmp_path)
+    assert find(tmp_path, other) is None
+    second = ensure(tmp_path, other, _build)
+    assert second.identity != first.identity
+    assert first.path.exists(), "another identity never overwrites"
+
+
+def test_going_back_reuses_the_former_artifact(tmp_path: Path) -> None:
+    _make(tmp_path)
+    ensure(tmp_path, StageSpec("pack", 2, {}, {}), _build)
+    _make(tmp_path)
+    assert (tmp_path / "pack").resolve() == artifact_dir(tmp_path, SPEC).resolve()
+
+
+def test_a_failed_build_commits_nothing_and_is_continued(tmp_path: Path) -> None:
+    def fails(out: Path, work: Path) -> dict[str, int]:
+        (work / "done-00000").touch()
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        ensure(tmp_path, SPEC, fails)
+    assert find(tmp_path, SPEC) is None
+    assert not (tmp_path / "pack").exists()
+
+    def continues(out: Path, work: Path) -> dict[str, int]:
+        assert (work / "done-00000").exists()
+        return _build(out, work)
+
+    assert ensure(tmp_path, SPEC, continues).counts == {"tokens": 1}
+
+
+def test_kill_at_any_moment_leaves_nothing_taken_for_whole(tmp_path: Path) -> None:
+    """SIGKILL a real process at each of its file system calls in turn."""
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        from tests.configs.test_manifest import _make
+        calls, fatal = 0, int(sys.argv[2])
+        def kill_at(name):
+            original = getattr(os, name)
+            def call(*args, **kwargs):
+                global calls
+                calls += 1
+                if calls == fatal:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*args, **kwargs)
+            setattr(os, name, call)
+        for name in ("replace", "fsync", "symlink", "mkdir", "rmdir", "unlink"):
+            kill_at(name)
+        _make(Path(sys.argv[1]))
+    """)
+    for fatal in range(1, 40):
+        run_dir = tmp_path / str(fatal)
+        run_dir.mkdir()
+        code = subprocess.run([sys.executable, "-c", script, str(run_dir), str(fatal)], cwd=ROOT, check=False).returncode
+        found = find(run_dir, SPEC)
+        if found is not None:
+            verify(found)
+        assert ensure(run_dir, SPEC, _build).counts == {"tokens": 1}
+        assert (run_dir / "pack" / "deep" / "tokens.ds").read_bytes() == b"1234"
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    else:
+        raise AssertionError("the build never came to its end")
+    assert fatal > 5, "the build was never killed midway"
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "manifest", "no manifest", "unknown field"])
+def test_a_damaged_artifact_is_an_error_with_a_mend(tmp_path: Path, damage: str) -> None:
+    path = _make(tmp_path).path
+    if damage == "missing":
+        (path / "deep" / "tokens.ds").unlink()
+    elif damage == "cut":
+        os.truncate(path / "deep" / "tokens.ds", 2)
+    elif damage == "manifest":
+        os.truncate(path / "manifest.json", 20)
+    elif damage == "no manifest":
+        (path / "manifest.json").unlink()
+    else:
+        write_json(path / "manifest.json", json.loads((path / "manifest.json").read_text()) | {"colour": "red"})
+    with pytest.raises(UserError, match=r"Mend: "):
+        _make(tmp_path)
+
+
+def test_verify_finds_an_altered_byte(tmp_path: Path) -> None:
+    artifact = _make(tmp_path)
+    verify(artifact)
+    (artifact.path / "deep" / "tokens.ds").write_bytes(b"1235")
+    open_artifact(artifact.path)  # sizes agree: only reading every byte can tell
+    with pytest.raises(UserError, match="was altered"):
+        verify(artifact)
+
+
+def test_the_partial_folder_is_named_by_identity() -> None:
+    assert partial_dir(Path("r"), SPEC) != partial_dir(Path("r"), StageSpec("pack", 2, SPEC.config, SPEC.inputs))
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text() | st.none()))
+def test_digest_ignores_the_order_of_keys(config: dict[str, object]) -> None:
+    assert digest(config) == digest(dict(reversed(list(config.items()))))

@@ -1,0 +1,116 @@
+"""A recipe is valid as a whole, or refused with the field, the value and the mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from configs.errors import UserError
+from configs.recipe import dump_recipe, load_recipe, parse_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ROOT / "configs" / "smoke.yaml"
+SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name != "base.yaml")
+
+REFUSED = {
+    "sed=3": ("sed = 3", "not a key of the recipe", "write seed"),
+    "data.near_duplicates.rowss=3": ("data.near_duplicates.rowss", "not a key", "write rows"),
+    "sources.law.langages=[ko]": ("sources.law.langages", "not a key", "write languages"),
+    "phases.domain.learning_rate.peek=1": ("learning_rate.peek", "not a key", "write peak"),
+    "data.rules.ko.wordz.min=3": ("data.rules.ko", "no feature 'wordz'", "use one of"),
+    "data.rules.ko.words={}": ("data.rules.ko.words", "bounds nothing", "give min"),
+    "data.rules.ko.words={min: 5, max: 2}": ("data.rules.ko.words", "min 5.0 above max 2.0", "swap"),
+    "phases.general.tokens=30MB": ("tokens = '30MB'", "unit of bytes, not of tokens", "6T"),
+    "phases.general.tokens=100": ("phases.0", "fewer than one batch", "raise `tokens`"),
+    "phases.general.batch=4097": ("phases.0", "no multiple of sequence_length 128", "use 4096"),
+    "phases.general.sequence_length=512": ("phases.general.sequence_length", "above model.max", "lower it"),
+    "phases.domain.mixture.law=0.3": ("phases.1", "add up to 1.1", "add up to 1"),
+    "phases.domain.mixture={lore: 1}": ("phases.domain.mixture = 'lore'", "not one of the sources", "law"),
+    "phases.domain.name=general": ("phases.general", "name of an earlier phase", "its own name"),
+    "phases.general.learning_rate.final=0": ("learning_rate", "constant with `final`", "linear, cosine and wsd"),
+    "phases.domain.learning_rate.decay_share=null": ("learning_rate", "wsd without", "decay_share"),
+    "phases.domain.learning_rate.final=1": ("learning_rate", "final 1.0 above peak", "lower"),
+    "phases.general.learning_rate.warmup=1T": ("phases.0", "warms up for longer", "lower"),
+    "model.n_heads=3": ("model", "n_heads 3 does not divide", "multiple"),
+    "model.n_kv_heads=3": ("model", "n_kv_heads 3 does not divide", "multiple"),
+    "model={d_model: 12, n_layers: 1, n_heads: 4, n_kv_heads: 2, d_ff: 8}": ("model", "odd size 3", "even"),
+    "tokenizer.vocab_size=288": ("tokenizer.vocab_size", "leaves no room", "use more than 288"),
+    "sources.law.languages=[]": ("sources.law", "accepts no language", "list ko"),
+    "sources.law.format=pdf": ("sources.law.format", "should be", "use one of 'html'"),
+    "data.validation_share=1.5": ("data.validation_share", "less than or equal to 1", "correct"),
+    "optimizer.eps=.nan": ("optimizer.eps", "", "correct"),
+    "seed=-1": ("seed = -1", "greater than or equal to 0", "correct"),
+    "seed=1.5": ("seed = 1.5", "integer", "correct"),
+    "phases.7.tokens=1": ("phases.7", "names no item", "general, domain"),
+    "seed.deep=1": ("seed", "has no keys", "shorten"),
+    "nonsense": ("override", "not of the form key=value", "seed=7"),
+    "seed=[1": ("override seed", "", "mend the YAML"),
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_a_mistake_is_one_line_with_field_problem_and_mend(override: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_recipe(SMOKE, [override])
+    line = str(refused.value.problems[0])
+    field, problem, mend = REFUSED[override]
+    assert field in line
+    assert problem in line
+    assert mend in line.split("Mend: ")[1]
+    assert "\n" not in line
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(UserError) as refused:
+        load_recipe(SMOKE, ["sed=3", "model.n_heads=3", "phases.general.tokens=30MB"])
+    assert len(refused.value.problems) == 3
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+def test_a_recipe_is_frozen() -> None:
+    recipe = load_recipe(SMOKE)
+    with pytest.raises(ValidationError):
+        recipe.seed = 8  # type: ignore[misc]
+
+
+def test_overrides_reach_phases_by_name_and_by_index() -> None:
+    recipe = load_recipe(SMOKE, ["phases.domain.tokens=200K", "phases.0.learning_rate.peak=3e-4"])
+    assert recipe.phases[1].tokens == 200_000
+    assert recipe.phases[0].learning_rate.peak == 3e-4
+
+
+def test_a_cpu_batch_that_ranks_do_not_divide_is_refused() -> None:
+    with pytest.raises(UserError, match=r"32 sequences, not divisible by 3 ranks x 8 .* Mend: use 3072 tokens"):
+        load_recipe(SMOKE, ["launch.device=cpu", "launch.cpu_ranks=3"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nseed: 2\n", "key 'seed' is written twice"),
+        ("- a\n", "holds no sections"),
+        ("a: [\n", "line 2"),
+        ("extends: bad.yaml\n", "extends itself"),
+        ("", "holds no sections"),
+    ],
+)
+def test_broken_yaml_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_recipe(tmp_path / "bad.yaml")
+
+
+def test_a_missing_or_binary_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8 text"):
+        load_recipe(tmp_path / "binary.yaml")
