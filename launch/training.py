@@ -67,7 +67,8 @@ def check_supply(recipe: Recipe, shards: Artifact) -> None:
     from pretrain import plan
     from tokenizer import shards as token_shards
 
-    plan.check_supply(recipe, token_shards.read_index(shards.path))
+    index = token_shards.read_index(shards.path)
+    plan.check_supply(recipe.phases, {name: source.tokens for name, source in index.splits["train"].items()})
 
 
 def deepspeed_command(recipe: Recipe, resolved: Path, shards: Path, tokenizer: Path, out: Path) -> list[str]:

@@ -1,0 +1,78 @@
+"""The report's figures as inline SVG; the only module that imports matplotlib.
+
+Contract: pure functions from numbers to an `<svg>` string. No display, no global state left behind,
+the same bytes for the same numbers (fixed hash salt, no date), text as text so that any script the
+reader's browser knows is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+"""Name -> (x, y)."""
+Band = tuple[float, float, str]
+"""A labelled stretch of the x axis: start, end, name."""
+
+# Okabe and Ito's palette, told apart by colour-blind readers; grey for what is dropped least often.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5F5F5F", "#B2182B", "#35978F")
+KEPT = "#009E73"
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "twofold",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "axes.axisbelow": True,
+}
+
+
+def lines(series: Series, x_label: str, y_label: str, bands: Sequence[Band] = (), height: float = 3.2) -> str:
+    """Lines over a common axis, phases shaded behind them."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, height), layout="constrained")
+        axes = figure.subplots()
+        for position, (start, end, name) in enumerate(bands):
+            axes.axvspan(start, end, color="#f3f5f8" if position % 2 else "#fbf6ec", zorder=0)
+            axes.text((start + end) / 2, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", color="#555555")
+        for position, (name, (x, y)) in enumerate(series.items()):
+            marker = "o" if len(x) < 20 else None
+            axes.plot(x, y, label=name, color=PALETTE[position % len(PALETTE)], marker=marker, markersize=3.5, lw=1.6)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return _svg(figure)
+
+
+def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str) -> str:
+    """One horizontal bar a row, cut into named parts (`kept` is green)."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 0.9 + 0.32 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        parts = list(dict.fromkeys(part for row in rows.values() for part in row))
+        left = dict.fromkeys(rows, 0.0)
+        colours = iter(PALETTE * (1 + len(parts) // len(PALETTE)))
+        for part in parts:
+            colour = KEPT if part == "kept" else next(colour for colour in colours if colour != KEPT)
+            widths = [row.get(part, 0.0) for row in rows.values()]
+            axes.barh(list(rows), widths, left=list(left.values()), label=part, color=colour, height=0.7)
+            left = {name: left[name] + width for name, width in zip(rows, widths, strict=True)}
+        axes.invert_yaxis()
+        axes.set(xlabel=x_label)
+        axes.grid(axis="y", visible=False)
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,48 @@
+"""Recipe -> DeepSpeed's configuration: the one place where its keys are written.
+
+Contract: pure and importable without deepspeed and torch, so that `twofold check` prints exactly what
+a cluster will run. DeepSpeed 0.19.8 ignores unknown top-level keys in silence; a test holds every key
+against its own configuration classes.
+
+What is deliberate here:
+    accumulation   DeepSpeed is told of single micro-batches; `engine` accumulates. Phases differ in
+                   batch size, and DeepSpeed finds the boundary by counting micro-batches modulo one number.
+    float32 sums   gradients are reduced and accumulated in float32; DeepSpeed's default is the
+                   parameters' bf16, which loses small contributions (DeepSpeed issues 2352, 2768).
+    buckets        never larger than the model: DeepSpeed allocates one whole at start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from configs.schema import Recipe
+from pretrain.sizes import n_parameters
+
+
+def deepspeed_config(recipe: Recipe, vocab_size: int, world_size: int, device: str) -> dict[str, Any]:
+    """DeepSpeed's configuration for `world_size` ranks on `device` (cuda or cpu)."""
+    assert device in ("cuda", "cpu"), device
+    engine = recipe.engine
+    bucket = min(engine.bucket_elements, n_parameters(recipe.model, vocab_size))
+    return {
+        "train_micro_batch_size_per_gpu": engine.micro_batch_sequences,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": engine.micro_batch_sequences * world_size,
+        "gradient_clipping": recipe.optimizer.gradient_clip,
+        "bf16": {"enabled": engine.precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": 3,
+            # One stream only on a CPU: there is nothing to overlap with.
+            "overlap_comm": device == "cuda",
+            "contiguous_gradients": True,
+            "reduce_scatter": True,
+            "reduce_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket // 10,
+            "stage3_param_persistence_threshold": engine.persistence_threshold,
+        },
+        "wall_clock_breakdown": False,
+    }

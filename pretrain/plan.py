@@ -1,0 +1,188 @@
+"""The plan: step -> phase, tokens, learning rate. Pure, no torch, nothing remembered between calls.
+
+Contract: `Plan.at(step)` is random access and knows everything a step needs apart from its data.
+Budgets are in tokens; a phase trains the whole batches that its budget pays for. The learning rate is
+a continuous function of the phase's tokens (`rate_at`); a step takes its value at the middle of the
+step's tokens, so that neither the first nor the last step of a phase is spent at rate 0.
+
+Steps are counted from 0: `at(step)` describes the step about to be made, `done` steps are behind.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from configs.errors import Problem, UserError
+from configs.schema import LearningRate, Phase, Recipe
+from configs.units import format_count
+from pretrain.order import Order
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step is."""
+
+    index: int
+    phase: int
+    first_sample: int
+    """Global sample index within the phase of the batch's first sequence."""
+    sequences: int
+    sequence_length: int
+    tokens_before: int
+    """Tokens trained on before this step, over all phases."""
+    learning_rate: float
+    z_loss: float
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * self.sequence_length
+
+    @property
+    def tokens_after(self) -> int:
+        return self.tokens_before + self.tokens
+
+
+class Plan:
+    """All steps of a recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.phases = recipe.phases
+        self._checkpoint_every = recipe.checkpoints.every
+        self._validate_every = recipe.validation.every
+        self._first_steps = [sum(p.steps for p in self.phases[:n]) for n in range(len(self.phases))]
+        self._first_tokens = [sum(p.steps * p.batch for p in self.phases[:n]) for n in range(len(self.phases))]
+        self._start_rates = [0.0]
+        for phase in self.phases[:-1]:
+            self._start_rates.append(rate_at(phase, phase.steps * phase.batch, self._start_rates[-1]))
+
+    @property
+    def total_steps(self) -> int:
+        return self._first_steps[-1] + self.phases[-1].steps
+
+    @property
+    def total_tokens(self) -> int:
+        return self._first_tokens[-1] + self.phases[-1].steps * self.phases[-1].batch
+
+    def at(self, step: int) -> Step:
+        """The step with index `step`, 0 <= step < total_steps."""
+        assert 0 <= step < self.total_steps, step
+        number = bisect_right(self._first_steps, step) - 1
+        phase = self.phases[number]
+        inside = step - self._first_steps[number]
+        return Step(
+            index=step,
+            phase=number,
+            first_sample=inside * phase.batch_sequences,
+            sequences=phase.batch_sequences,
+            sequence_length=phase.sequence_length,
+            tokens_before=self._first_tokens[number] + inside * phase.batch,
+            learning_rate=rate_at(phase, (inside + 0.5) * phase.batch, self._start_rates[number]),
+            z_loss=phase.z_loss,
+        )
+
+    def phase_ended_by(self, done: int) -> Phase | None:
+        """The phase whose last step is step `done - 1`, or None."""
+        for first, phase in zip(self._first_steps, self.phases, strict=True):
+            if done == first + phase.steps:
+                return phase
+        return None
+
+    def checkpoints_at(self, done: int) -> bool:
+        """Whether state is saved once `done` steps are made."""
+        return self._is_due(done, self._checkpoint_every)
+
+    def validates_at(self, done: int) -> bool:
+        """Whether held-out data is measured once `done` steps are made; before the first step too."""
+        return done == 0 or self._is_due(done, self._validate_every)
+
+    def _is_due(self, done: int, every_tokens: int) -> bool:
+        if done == 0:
+            return False
+        step = self.at(done - 1)
+        crossed = step.tokens_after // every_tokens > step.tokens_before // every_tokens
+        return crossed or self.phase_ended_by(done) is not None
+
+
+def rate_at(phase: Phase, tokens: float, start: float) -> float:
+    """The learning rate after `tokens` of the phase; `start` is the rate the phase begins from.
+
+    Warm-up is linear from `start` to the peak; linear and cosine decay over all that is left, wsd
+    over the last `decay_share` of the phase (but never before the warm-up's end).
+    """
+    rate, end = phase.learning_rate, phase.steps * phase.batch
+    warmup = min(rate.warmup, end)
+    if tokens < warmup:
+        return start + (rate.peak - start) * tokens / warmup
+    if rate.schedule == "constant":
+        return rate.peak
+    assert rate.final is not None
+    decay_start = max(warmup, _decay_start(rate, end))
+    if tokens <= decay_start:
+        return rate.peak
+    progress = min(1.0, (tokens - decay_start) / (end - decay_start))
+    if rate.schedule == "cosine":
+        progress = (1 - math.cos(math.pi * progress)) / 2
+    return rate.peak + (rate.final - rate.peak) * progress
+
+
+def planned_tokens(order: Order) -> dict[str, dict[str, int]]:
+    """The ledger to be: phase -> source -> tokens that the phase will take from it, exact."""
+    return {
+        phase.name: {
+            source: sequences * phase.sequence_length
+            for source, sequences in order.taken(number, phase.steps * phase.batch_sequences).items()
+        }
+        for number, phase in enumerate(order.phases)
+    }
+
+
+def check_supply(seed: int, phases: Sequence[Phase], tokens: Mapping[str, int]) -> Order:
+    """The order of all samples, or `UserError` for every source that cannot give what a phase takes.
+
+    `tokens` are the training tokens of each source, as the shards' index counts them.
+    """
+    problems = [
+        Problem(
+            f"phases.{phase.name}.mixture.{source}",
+            phase.mixture[source],
+            f"has {tokens.get(source, 0)} training tokens, less than one sequence of {phase.sequence_length + 1}",
+            f"give {source} more documents, loosen its rules, or remove it from the mixture",
+        )
+        for phase in phases
+        for source in phase.mixture
+        if tokens.get(source, 0) <= phase.sequence_length
+    ]
+    if problems:
+        raise UserError(problems)
+    order = Order(seed, phases, tokens)
+    ledger = planned_tokens(order)
+    for number, phase in enumerate(phases):
+        for source in phase.mixture:
+            epochs = order.epochs(source, number)
+            if epochs > phase.max_epochs:
+                needed = sum(ledger[former.name].get(source, 0) for former in phases[: number + 1])
+                problems.append(_shortage(phase, source, needed, tokens[source], epochs))
+    if problems:
+        raise UserError(problems)
+    return order
+
+
+def _shortage(phase: Phase, source: str, needed: int, available: int, epochs: float) -> Problem:
+    enough = math.ceil(epochs * 10) / 10
+    return Problem(
+        f"phases.{phase.name}.mixture.{source}",
+        phase.mixture[source],
+        f"needs {format_count(needed)} tokens of {source} by the end of the phase, {epochs:.2f} passes over the "
+        f"{format_count(available)} that are there, above max_epochs {phase.max_epochs:g}",
+        f"set phases.{phase.name}.max_epochs to {enough:g}, lower the share or the phase's tokens, or add documents",
+    )
+
+
+def _decay_start(rate: LearningRate, end: int) -> float:
+    if rate.schedule != "wsd":
+        return 0.0
+    assert rate.decay_share is not None
+    return end * (1 - rate.decay_share)
