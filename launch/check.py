@@ -54,14 +54,14 @@ def _devices(recipe: Recipe) -> tuple[str, int]:
 
 def _phases(recipe: Recipe) -> Table:
     plan = Plan(recipe)
-    columns = ("phase", "tokens", "steps", "batch", "sequence", "learning rate")
-    table = Table(*(Column(name, no_wrap=True) for name in columns), box=None, padding=(0, 2))
+    columns = ("  phase", "tokens", "steps", "batch", "sequence", "learning rate")
+    table = Table(*(Column(name, no_wrap=True) for name in columns), box=None, padding=(0, 2, 0, 0), pad_edge=False)
     done = 0
     for phase in recipe.phases:
         done += phase.steps
         rate = phase.learning_rate
         table.add_row(
-            phase.name, format_count(phase.steps * phase.batch), f"{phase.steps:,}", f"{phase.batch:,}",
+            f"  {phase.name}", format_count(phase.steps * phase.batch), f"{phase.steps:,}", f"{phase.batch:,}",
             f"{phase.sequence_length:,}", f"{rate.schedule} {rate.peak:.3g} to {plan.at(done - 1).learning_rate:.2g}",
         )  # fmt: skip
     return table

@@ -20,11 +20,11 @@ from configs.schema import Recipe
 from pretrain.sizes import n_parameters
 
 
-def deepspeed_config(recipe: Recipe, vocab_size: int, world_size: int, device: str) -> dict[str, Any]:
+def deepspeed_config(recipe: Recipe, world_size: int, device: str) -> dict[str, Any]:
     """DeepSpeed's configuration for `world_size` ranks on `device` (cuda or cpu)."""
     assert device in ("cuda", "cpu"), device
     engine = recipe.engine
-    bucket = min(engine.bucket_elements, n_parameters(recipe.model, vocab_size))
+    bucket = min(engine.bucket_elements, n_parameters(recipe.model, recipe.tokenizer.vocab_size))
     return {
         "train_micro_batch_size_per_gpu": engine.micro_batch_sequences,
         "gradient_accumulation_steps": 1,

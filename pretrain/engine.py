@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import deepspeed.ops
@@ -65,12 +66,12 @@ def start_ranks(device: str) -> Ranks:
 class Engine:
     """Model, optimizer and gradient accumulation."""
 
-    def __init__(self, recipe: Recipe, vocab_size: int, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, ranks: Ranks) -> None:
         self.ranks = ranks
         self._micro_batch = recipe.engine.micro_batch_sequences
-        config = deepspeed_config(recipe, vocab_size, ranks.size, ranks.device.type)
+        config = deepspeed_config(recipe, ranks.size, ranks.device.type)
         with deepspeed.zero.Init(config_dict_or_path=config):
-            model = Decoder(recipe.model, vocab_size, recompute=recipe.engine.activation_checkpointing)
+            model = Decoder(recipe.model, recipe.tokenizer.vocab_size, recipe.engine.activation_checkpointing)
         optimizer = _optimizer(model, recipe.optimizer)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._parameters = dict(self._engine.module.named_parameters())
@@ -87,7 +88,7 @@ class Engine:
 
     def train_step(self, batch_BU: Tensor, learning_rate: float, z_weight: float) -> StepResult:
         """One optimizer step on this rank's B sequences of U = T + 1 tokens, int64."""
-        micro_batches = batch_BU.to(self.ranks.device).split(self._micro_batch)
+        micro_batches = torch.split(batch_BU.to(self.ranks.device), self._micro_batch)
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.train()
@@ -102,14 +103,15 @@ class Engine:
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
         assert norm is not None
-        return StepResult(*means.tolist(), float(norm), self._engine.was_step_applied())
+        loss_mean, z_mean = means.tolist()
+        return StepResult(loss_mean, z_mean, float(norm), self._engine.was_step_applied())
 
     @torch.no_grad()
     def token_losses(self, batch_BU: Tensor) -> Tensor:
         """-log p of each next token, float32 BT, of this rank's sequences; no gradient."""
         self._engine.eval()
         batch_BU = batch_BU.to(self.ranks.device)
-        nll_BT, _ = self._engine(batch_BU[:, :-1], batch_BU[:, 1:])
+        nll_BT: Tensor = self._engine(batch_BU[:, :-1], batch_BU[:, 1:])[0]
         return nll_BT
 
     def full_weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -135,7 +137,7 @@ class Engine:
         path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
         assert path is not None, folder
 
-    def _set_part(self, parameter: torch.nn.Parameter, value: Tensor) -> None:
+    def _set_part(self, parameter: Any, value: Tensor) -> None:
         size = parameter.ds_tensor.numel()
         part = value.reshape(-1)[self.ranks.rank * size : (self.ranks.rank + 1) * size].to(self.ranks.device)
         padded = torch.zeros(size, dtype=torch.float32, device=self.ranks.device)
@@ -145,10 +147,10 @@ class Engine:
 
 
 def _optimizer(model: Decoder, cfg: Optimizer) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices, not on norms and not on the embedding (OLMo 2, section 3.2)."""
-    decayed, plain = [], []
-    for name, parameter in model.named_parameters():
-        is_matrix = len(parameter.ds_shape) == 2 and name != EMBEDDING
-        (decayed if is_matrix else plain).append(parameter)
+    """AdamW; weight decay on matrices, not on norms and not on the embedding (as OLMo 2)."""
+    named: dict[str, Any] = dict(model.named_parameters())  # `ds_shape`: ZeRO-3 leaves an empty shape
+    matrices = {name for name, parameter in named.items() if len(parameter.ds_shape) == 2} - {EMBEDDING}
+    decayed = [parameter for name, parameter in named.items() if name in matrices]
+    plain = [parameter for name, parameter in named.items() if name not in matrices]
     groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=0.0, betas=cfg.betas, eps=cfg.eps, fused=True)

@@ -40,7 +40,7 @@ class RMSNorm(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         x32_BTD = x_BTD.float()
         scale_BT1 = torch.rsqrt(x32_BTD.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * (x32_BTD * scale_BT1).to(x_BTD.dtype)
+        return (x32_BTD * scale_BT1).to(x_BTD.dtype) * self.weight
 
 
 class Attention(nn.Module):
@@ -55,14 +55,18 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(cfg.n_heads * cfg.d_head, cfg.d_model, bias=False)
 
     def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
-        q_BNTH = rotate(self._heads(self.q_proj(x_BTD)), cos_TH, sin_TH)
-        k_BKTH = rotate(self._heads(self.k_proj(x_BTD)), cos_TH, sin_TH)
-        v_BKTH = self._heads(self.v_proj(x_BTD))
+        # On a CPU the fused kernel's backward pass is five times faster in float32 than in bf16.
+        dtype = torch.float32 if x_BTD.device.type == "cpu" else x_BTD.dtype
+        q_BNTH = rotate(self._heads(self.q_proj(x_BTD)), cos_TH, sin_TH).to(dtype)
+        k_BKTH = rotate(self._heads(self.k_proj(x_BTD)), cos_TH, sin_TH).to(dtype)
+        v_BKTH = self._heads(self.v_proj(x_BTD)).to(dtype)
         out_BNTH = F.scaled_dot_product_attention(q_BNTH, k_BKTH, v_BKTH, is_causal=True, enable_gqa=True)
-        return self.o_proj(out_BNTH.transpose(1, 2).flatten(2))
+        y_BTD: Tensor = self.o_proj(out_BNTH.transpose(1, 2).flatten(2).to(x_BTD.dtype))
+        return y_BTD
 
     def _heads(self, x_BTE: Tensor) -> Tensor:
-        return x_BTE.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+        B, T, _ = x_BTE.shape
+        return x_BTE.view(B, T, -1, self.d_head).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -75,7 +79,8 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(cfg.d_ff, cfg.d_model, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        y_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        return y_BTD
 
 
 class Block(nn.Module):
@@ -90,7 +95,8 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TH, sin_TH)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        x_BTD = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        return x_BTD
 
 
 class Trunk(nn.Module):
@@ -105,13 +111,14 @@ class Trunk(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         cos_TH, sin_TH = rotary_angles(tokens_BT.shape[1], self.d_head, self.rope_theta, tokens_BT.device)
-        x_BTD = self.embed_tokens(tokens_BT)
+        x_BTD: Tensor = self.embed_tokens(tokens_BT)
         for block in self.layers:
             if self.recompute and torch.is_grad_enabled():
                 x_BTD = checkpoint(block, x_BTD, cos_TH, sin_TH, use_reentrant=False)
             else:
                 x_BTD = block(x_BTD, cos_TH, sin_TH)
-        return self.norm(x_BTD)
+        x_BTD = self.norm(x_BTD)
+        return x_BTD
 
 
 class Decoder(nn.Module):
@@ -128,16 +135,19 @@ class Decoder(nn.Module):
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Logits BTV; or, with targets, what losses are made of (see `token_losses`), BT each."""
-        logits_BTV = self.lm_head(self.model(tokens_BT))
-        return logits_BTV if targets_BT is None else token_losses(logits_BTV, targets_BT)
+        logits_BTV: Tensor = self.lm_head(self.model(tokens_BT))
+        if targets_BT is None:
+            return logits_BTV
+        return token_losses(logits_BTV, targets_BT)
 
 
 def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
     """(-log p(target), log Z), float32, BT each; Z is the softmax's normaliser."""
     logits_BTV = logits_BTV.float()
-    log_z_BT = logits_BTV.logsumexp(-1)
+    # The fused kernel's backward pass is three times faster than logsumexp's; log Z follows from its result.
+    nll_BT = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(targets_BT)
     target_BT = logits_BTV.gather(-1, targets_BT[..., None])[..., 0]
-    return log_z_BT - target_BT, log_z_BT
+    return nll_BT, nll_BT + target_BT
 
 
 def rotary_angles(length: int, d_head: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -150,11 +160,11 @@ def rotary_angles(length: int, d_head: int, theta: float, device: torch.device) 
 
 
 def rotate(x_BNTH: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
-    """Turn each pair (i, i + H/2) of a head by its position's angle, in float32."""
+    """Turn each pair (i, i + H/2) of a head by its position's angle; float32."""
     x32_BNTH = x_BNTH.float()
     first, second = x32_BNTH.chunk(2, dim=-1)
     turned_BNTH = torch.cat((-second, first), dim=-1)
-    return (x32_BNTH * cos_TH + turned_BNTH * sin_TH).to(x_BNTH.dtype)
+    return x32_BNTH * cos_TH + turned_BNTH * sin_TH
 
 
 def initial_weights(cfg: Model, vocab_size: int, seed: int) -> Iterator[tuple[str, Tensor]]:

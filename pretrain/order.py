@@ -93,13 +93,12 @@ class Order:
         """Sequences of `phase`'s length in `source`; the target of the last token needs one more."""
         return (self.tokens[source] - 1) // self.phases[phase].sequence_length
 
-    def epochs(self, source: str, upto_phase: int) -> float:
-        """Passes over `source` when phases 0..upto_phase are done, in tokens taken / tokens there."""
-        tokens = sum(
+    def tokens_taken(self, source: str, upto_phase: int) -> int:
+        """Tokens that phases 0..upto_phase take from `source` in all."""
+        return sum(
             self.taken(index, phase.steps * phase.batch_sequences).get(source, 0) * phase.sequence_length
             for index, phase in enumerate(self.phases[: upto_phase + 1])
         )
-        return tokens / self.tokens[source]
 
     def _phase_starts(self) -> list[dict[str, int]]:
         """For each phase and source, how many turns of the source are behind it."""

@@ -62,6 +62,9 @@ class Plan:
     def total_steps(self) -> int:
         return self._first_steps[-1] + self.phases[-1].steps
 
+    def first_step(self, phase: int) -> int:
+        return self._first_steps[phase]
+
     @property
     def total_tokens(self) -> int:
         return self._first_tokens[-1] + self.phases[-1].steps * self.phases[-1].batch
@@ -128,19 +131,32 @@ def rate_at(phase: Phase, tokens: float, start: float) -> float:
     return rate.peak + (rate.final - rate.peak) * progress
 
 
-def planned_tokens(order: Order) -> dict[str, dict[str, int]]:
-    """The ledger to be: phase -> source -> tokens that the phase will take from it, exact."""
-    return {
-        phase.name: {
-            source: sequences * phase.sequence_length
-            for source, sequences in order.taken(number, phase.steps * phase.batch_sequences).items()
-        }
-        for number, phase in enumerate(order.phases)
-    }
+@dataclass(frozen=True)
+class Ledger:
+    """Tokens taken from each source, phase by phase: exact, since they follow from the order."""
+
+    by_phase: dict[str, dict[str, int]]
+
+    def by_source(self) -> dict[str, int]:
+        totals: dict[str, int] = {}
+        for taken in self.by_phase.values():
+            for source, tokens in taken.items():
+                totals[source] = totals.get(source, 0) + tokens
+        return totals
 
 
-def check_supply(seed: int, phases: Sequence[Phase], tokens: Mapping[str, int]) -> Order:
-    """The order of all samples, or `UserError` for every source that cannot give what a phase takes.
+def ledger(order: Order, plan: Plan, done: int) -> Ledger:
+    """What the first `done` steps take; the planned whole with `plan.total_steps`."""
+    by_phase = {}
+    for number, phase in enumerate(plan.phases):
+        steps = min(phase.steps, max(0, done - plan.first_step(number)))
+        taken = order.taken(number, steps * phase.batch_sequences)
+        by_phase[phase.name] = {source: sequences * phase.sequence_length for source, sequences in taken.items()}
+    return Ledger(by_phase)
+
+
+def check_supply(phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:
+    """Raise `UserError` for every source that cannot give a phase what the plan takes from it.
 
     `tokens` are the training tokens of each source, as the shards' index counts them.
     """
@@ -157,20 +173,19 @@ def check_supply(seed: int, phases: Sequence[Phase], tokens: Mapping[str, int]) 
     ]
     if problems:
         raise UserError(problems)
-    order = Order(seed, phases, tokens)
-    ledger = planned_tokens(order)
+    # The seed moves sequences about; how many a source gives depends on it in a last, cut block only.
+    order = Order(0, phases, tokens)
     for number, phase in enumerate(phases):
         for source in phase.mixture:
-            epochs = order.epochs(source, number)
-            if epochs > phase.max_epochs:
-                needed = sum(ledger[former.name].get(source, 0) for former in phases[: number + 1])
-                problems.append(_shortage(phase, source, needed, tokens[source], epochs))
+            needed = order.tokens_taken(source, number)
+            if needed > phase.max_epochs * tokens[source]:
+                problems.append(_shortage(phase, source, needed, tokens[source]))
     if problems:
         raise UserError(problems)
-    return order
 
 
-def _shortage(phase: Phase, source: str, needed: int, available: int, epochs: float) -> Problem:
+def _shortage(phase: Phase, source: str, needed: int, available: int) -> Problem:
+    epochs = needed / available
     enough = math.ceil(epochs * 10) / 10
     return Problem(
         f"phases.{phase.name}.mixture.{source}",

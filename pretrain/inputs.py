@@ -1,0 +1,77 @@
+"""Opens what training reads and refuses what does not fit together, before anything is allocated.
+
+Contract: `open_inputs` returns ready objects or raises `UserError`; it reads the index, the byte table
+and the held-out windows (a few MB), and maps shards lazily.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.errors import user_error
+from configs.files import sha256_of
+from configs.manifest import MANIFEST_FILE, digest
+from configs.schema import Recipe
+from pretrain import stage
+from pretrain.data import Batches, TokenStream
+from pretrain.evaluate import Validation, read_token_bytes
+from pretrain.order import Order
+from pretrain.plan import check_supply
+from pretrain.ranks import Ranks
+from tokenizer.shards import INDEX_FILE, Index, read_index
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that training reads."""
+
+    index: Index
+    order: Order
+    batches: Batches
+    validation: Validation
+
+
+def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> Inputs:
+    """The shards and the tokenizer's byte table, checked against the recipe and each other."""
+    index = read_index(shards)
+    _check(recipe, index, tokenizer)
+    check_supply(recipe.phases, index.tokens("train"))
+    order = Order(recipe.seed, recipe.phases, index.tokens("train"))
+    held_out = [source for source in index.tokens("validation") if source in order.sources]
+    validation = Validation(
+        {source: TokenStream(index, "validation", source) for source in held_out},
+        read_token_bytes(tokenizer, index.vocab_size),
+        length=recipe.phases[0].sequence_length,
+        sequences=recipe.validation.sequences_per_source,
+        ranks=ranks,
+    )
+    return Inputs(index, order, Batches(index, order), validation)
+
+
+def identity(recipe: Recipe, index: Index) -> dict[str, str]:
+    """What a checkpoint must share with a run that resumes from it, by part."""
+    return {
+        "data": sha256_of(index.folder / INDEX_FILE),
+        "tokenizer": index.tokenizer_identity,
+        **{section: digest(value) for section, value in stage.config(recipe).items()},
+    }
+
+
+def _check(recipe: Recipe, index: Index, tokenizer: Path) -> None:
+    if index.vocab_size != recipe.tokenizer.vocab_size:
+        raise user_error(
+            "tokenizer.vocab_size", recipe.tokenizer.vocab_size,
+            f"differs from the {index.vocab_size} that the shards in {index.folder} were made with",
+            "use shards and recipe of one run",
+        )  # fmt: skip
+    manifest = tokenizer / MANIFEST_FILE
+    if not manifest.exists():
+        return
+    identity = json.loads(manifest.read_text(encoding="utf-8")).get("identity")
+    if identity != index.tokenizer_identity:
+        raise user_error(
+            str(tokenizer), identity, f"is not the tokenizer of the shards ({index.tokenizer_identity[:12]}…)",
+            "use the shards and the tokenizer of one run",
+        )  # fmt: skip

@@ -1,0 +1,166 @@
+"""The plan: learning rate continuous with the right ends, steps by tokens, budgets against supply."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import world
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.errors import UserError
+from configs.schema import LearningRate, Phase
+from pretrain.order import Order
+from pretrain.plan import Plan, check_supply, ledger, rate_at
+
+BATCH = 64
+
+
+def _phase(schedule: str, steps: int, warmup: int, final: float, decay_share: float, name: str = "one") -> Phase:
+    fields: dict = {"schedule": schedule, "peak": 1.0, "warmup": min(warmup, steps * BATCH)}
+    if schedule != "constant":
+        fields["final"] = final
+    if schedule == "wsd":
+        fields["decay_share"] = decay_share
+    return Phase(
+        name=name, tokens=steps * BATCH, sequence_length=16, batch=BATCH, learning_rate=LearningRate(**fields),
+        mixture={"news": 1.0},
+    )  # fmt: skip
+
+
+phases = st.builds(
+    _phase,
+    st.sampled_from(["constant", "linear", "cosine", "wsd"]),
+    st.integers(2, 40),
+    st.integers(0, 40 * BATCH),
+    st.floats(0, 1),
+    st.floats(0.05, 1),
+)
+
+
+@given(phases, st.floats(0, 2))
+def test_the_rate_begins_and_ends_where_the_recipe_says(phase: Phase, start: float) -> None:
+    end = phase.steps * phase.batch
+    warmup = phase.learning_rate.warmup
+    if warmup:
+        assert rate_at(phase, 0, start) == start
+    if warmup < end:
+        final = phase.learning_rate.final
+        assert math.isclose(rate_at(phase, end, start), 1.0 if final is None else final, abs_tol=1e-12)
+        assert math.isclose(rate_at(phase, warmup, start), 1.0, abs_tol=1e-12)
+
+
+@given(phases, st.floats(0, 2))
+def test_the_rate_is_continuous(phase: Phase, start: float) -> None:
+    end, samples = phase.steps * phase.batch, 4000
+    rates = [rate_at(phase, end * n / samples, start) for n in range(samples + 1)]
+    warmup = phase.learning_rate.warmup
+    slopes = [abs(1 - start) / warmup] if warmup else []
+    if phase.learning_rate.schedule == "wsd":
+        slopes.append(1 / max(1e-9, end - max(warmup, end * (1 - (phase.learning_rate.decay_share or 0)))))
+    elif warmup < end:
+        slopes.append(math.pi / 2 / (end - warmup))
+    steepest = max(slopes) * end / samples
+    # Without a warm-up a phase may begin away from `start`: that one jump is what the recipe asks for.
+    assert all(abs(b - a) <= steepest + 1e-9 for a, b in pairwise(rates))
+
+
+@given(phases)
+def test_a_schedule_never_rises_after_the_warmup(phase: Phase) -> None:
+    end = phase.steps * phase.batch
+    rates = [rate_at(phase, n, 0.0) for n in range(phase.learning_rate.warmup, end + 1, 16)]
+    assert all(b <= a for a, b in pairwise(rates))
+
+
+def test_cosine_and_linear_pass_through_their_middle() -> None:
+    for schedule in ("cosine", "linear"):
+        phase = _phase(schedule, 10, 0, 0.2, 0)
+        assert math.isclose(rate_at(phase, 5 * BATCH, 0.0), 0.6)
+
+
+def test_wsd_holds_then_falls_in_a_line() -> None:
+    phase = _phase("wsd", 10, 0, 0.0, 0.5)
+    assert rate_at(phase, 5 * BATCH, 0.0) == 1.0
+    assert math.isclose(rate_at(phase, 7.5 * BATCH, 0.0), 0.5)
+
+
+def test_a_later_phase_warms_up_from_the_last_rate_of_the_former() -> None:
+    first = world.recipe().phases[0].model_dump(mode="json")
+    fall = {"schedule": "linear", "peak": 8e-3, "final": 1e-3}
+    rise = {"schedule": "constant", "peak": 4e-3, "warmup": 1024}
+    plan = Plan(
+        world.recipe(phases=[{**first, "learning_rate": fall}, {**first, "name": "two", "learning_rate": rise}])
+    )
+    rates = [plan.at(step).learning_rate for step in range(plan.total_steps)]
+    # A step's rate is that of the middle of its tokens: 8 steps fall from 8e-3 to 1e-3, then 4 rise to 4e-3.
+    assert rates[:8] == pytest.approx([8e-3 - 7e-3 * (n + 0.5) / 8 for n in range(8)])
+    assert rates[8:12] == pytest.approx([1e-3 + 3e-3 * (n + 0.5) / 4 for n in range(4)])
+    assert rates[12:] == pytest.approx([4e-3] * 4)
+
+
+def test_steps_follow_from_tokens() -> None:
+    plan = Plan(world.recipe())
+    steps = [plan.at(n) for n in range(plan.total_steps)]
+    assert plan.total_steps == 8 + 6
+    assert plan.total_tokens == 2048 + 3072 == steps[-1].tokens_after
+    assert all(a.tokens_after == b.tokens_before for a, b in pairwise(steps))
+    assert [step.phase for step in steps] == [0] * 8 + [1] * 6
+    assert [step.first_sample for step in steps] == [*range(0, 64, 8), *range(0, 96, 16)]
+    assert [step.z_loss for step in steps] == [1e-4] * 8 + [0.0] * 6
+    assert [done for done in range(15) if plan.phase_ended_by(done)] == [8, 14]
+    assert [done for done in range(15) if plan.checkpoints_at(done)] == [4, 8, 10, 12, 14]
+    assert [done for done in range(15) if plan.validates_at(done)] == [0, 4, 8, 10, 12, 14]
+
+
+def test_cadences_fall_on_the_step_that_crosses_them() -> None:
+    plan = Plan(world.recipe(checkpoints__every=300))
+    assert [done for done in range(15) if plan.checkpoints_at(done)] == [2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14]
+
+
+def test_the_ledger_adds_up_to_what_was_trained_on() -> None:
+    recipe = world.recipe()
+    plan = Plan(recipe)
+    order = Order(recipe.seed, recipe.phases, {name: size for name, (_, size) in world.SOURCES.items()})
+    for done in range(1, plan.total_steps + 1):
+        taken = ledger(order, plan, done)
+        assert sum(taken.by_source().values()) == plan.at(done - 1).tokens_after
+    assert ledger(order, plan, 0).by_source() == dict.fromkeys(("news", "books", "law", "code"), 0)
+
+
+SUPPLY = {"news": 9_000, "books": 7_000, "law": 5_000, "code": 4_000}
+
+
+def test_a_supply_that_suffices_is_accepted() -> None:
+    check_supply(world.recipe().phases, SUPPLY)
+
+
+@pytest.mark.parametrize("tokens", [0, 32, None])
+def test_a_source_without_one_sequence_is_refused(tokens: int | None) -> None:
+    supply = {**SUPPLY, "law": tokens}
+    if tokens is None:
+        del supply["law"]
+    with pytest.raises(UserError, match=r"phases\.domain\.mixture\.law.*less than one sequence of 33") as error:
+        check_supply(world.recipe().phases, supply)
+    assert len(error.value.problems) == 1
+
+
+def test_a_budget_that_a_source_cannot_fill_names_all_that_the_user_needs() -> None:
+    # law gives 0.4 of 3072 tokens in blocks of 20 sequences: 39 of 96 sequences, 1248 tokens, of 200.
+    with pytest.raises(UserError) as error:
+        check_supply(world.recipe(phases__1__max_epochs=5).phases, {**SUPPLY, "law": 200})
+    (problem,) = error.value.problems
+    assert problem.field == "phases.domain.mixture.law"
+    assert "tokens of law by the end of the phase" in problem.problem
+    assert "above max_epochs 5" in problem.problem
+    enough = float(problem.mend.split("max_epochs to ")[1].split(",")[0])
+    check_supply(world.recipe(phases__1__max_epochs=enough).phases, {**SUPPLY, "law": 200})
+
+
+def test_passes_of_former_phases_count() -> None:
+    needed_in_general = 39 * 32  # 0.6 of 64 sequences
+    supply = {**SUPPLY, "news": needed_in_general}
+    check_supply(world.recipe(phases__0__max_epochs=1.1, phases__1__max_epochs=2).phases, supply)
+    with pytest.raises(UserError, match=r"phases\.domain\.mixture\.news"):
+        check_supply(world.recipe(phases__0__max_epochs=1.1, phases__1__max_epochs=1.1).phases, supply)
