@@ -159,9 +159,8 @@ def _parse(path: Path, number: int, line: bytes | streams.LineTooLong) -> Labell
             problem = f"has the label {label!r}"
         except (ValueError, KeyError, TypeError, RecursionError):
             problem = "is not a JSON object with `text` and `label`"
-    raise user_error(
-        _FIELD, f"{path}, line {number}", problem, 'write {"text": "…", "label": "good"} (or "bad") on it, or remove it'
-    )
+    mend = 'write {"text": "…", "label": "good"} (or "bad") there, or remove the line'
+    raise user_error(f"{path}, line {number}", None, problem, mend)
 
 
 def _split(labelled: Sequence[Labelled], share: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:

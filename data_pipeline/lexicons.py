@@ -29,7 +29,8 @@ EN_SPAM_TERMS: tuple[str, ...] = (
     *("escort service", "call girls", "porn", "xxx video", "sex cam"),
     *("payday loan", "viagra", "cialis", "buy cheap", "click here to buy", "limited time offer", "100% free"),
 )
-"""Gambling; escort and adult; loans, pills and pushing. Matched anywhere in the lower-cased text."""
+"""Gambling; escort and adult; loans, pills and pushing. Korean ones are matched
+anywhere, since compounds run together; English ones as lower-case words, with or without a plural s."""
 
 BULLETS = tuple("•‣⁃⁌⁍∙○●◦◘▪▫■□▶►▸◆◇★☆※·-–—*")
 ELLIPSES = ("...", "…")

@@ -75,9 +75,10 @@ _EMAIL = re.compile(
 )
 _PASSPORT = re.compile(r"[MSRODmsrod]\d{3}[A-Za-z]\d{4}(?!\d)|[A-Z]{1,2}\d{7,8}(?!\d)")
 _NEW_PASSPORT = re.compile(r"[MSROD]\d{3}[A-Z]\d{4}")
-_DIGIT_RUNS = re.compile(r"[+(]?\d(?:[ \t).(‐‑–—-]{0,2}[\d*]){6,}")
+_DIGIT_RUNS = re.compile(r"[+(]?\d(?:[ \t).(‐‑–—-]{0,3}[\d*]){6,}")
 """Every place where a number of seven digits or more can be; other numbers are looked for there only."""
 
+_VERSION_LETTER = re.compile("[A-Za-z]")
 _DASH = "[-‐‑–— ]"
 _SERVICE_NUMBER = r"(?:15(?:22|33|44|66|77|88|99)|16(?:00|11|44|61|66|68|70|88)|18(?:00|11|33|55|66|77|99))-\d{4}"
 """Korean business lines; other pairs of four digits are mostly years."""
@@ -108,9 +109,17 @@ def _candidates(text: str) -> Iterator[Span]:
             yield Span(*match.span(), "passport")
     for run in _DIGIT_RUNS.finditer(text):
         for kind, form in _NUMBERS:
-            for match in form.finditer(text, run.start(), run.end()):
-                if _CHECKS[kind](text, match.start(), match.end()):
-                    yield Span(*match.span(), kind)
+            yield from _matches(text, kind, form, run.start(), run.end())
+
+
+def _matches(text: str, kind: str, form: re.Pattern[str], start: int, end: int) -> Iterator[Span]:
+    """Matches that pass their check; after one that fails the search goes on one digit later."""
+    while match := form.search(text, start, end):
+        if _CHECKS[kind](text, match.start(), match.end()):
+            yield Span(*match.span(), kind)
+            start = match.end()
+        else:
+            start = match.start() + 1
 
 
 # --- checks ------------------------------------------------------------------------------------
@@ -132,7 +141,7 @@ def _is_address(text: str, start: int, end: int) -> bool:
         or (first, second) in ((192, 168), (169, 254))
         or (first == 172 and 16 <= second <= 31)
     )
-    return max(parts) <= 255 and not private and not text[max(0, start - 1) : start].isalpha()
+    return max(parts) <= 255 and not private and not _VERSION_LETTER.match(text, max(0, start - 1))
 
 
 def _is_dated(text: str, start: int, end: int) -> bool:

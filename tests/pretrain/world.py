@@ -59,7 +59,7 @@ def recipe(**changes: Any) -> Recipe:
         node = tree
         *parents, last = key.split("__")
         for part in parents:
-            node = node[int(part) if part.isdecimal() else part]
+            node = node[int(part)] if part.isdecimal() else node.setdefault(part, {})
         node[last] = value
     return parse_recipe(tree)
 

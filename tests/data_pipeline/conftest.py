@@ -1,0 +1,88 @@
+"""Small recipes and the chain of stages, run in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from configs.manifest import Artifact, StageSpec, ensure
+from configs.recipe import parse_recipe
+from configs.schema import Recipe
+from data_pipeline import classifier, decide, dedup, extract, score
+
+NO_RULES: dict[str, Any] = {"ko": {}, "en": {}, "code": {}}
+
+
+@pytest.fixture
+def make_recipe() -> Callable[..., Recipe]:
+    """`make_recipe(sources, **data)`: a valid recipe around some sources."""
+
+    def make(sources: Mapping[str, Any], **data: Any) -> Recipe:
+        named = {name: {"licence": "CC0-1.0", "format": "jsonl", **source} for name, source in sources.items()}
+        phase = {
+            "name": "general", "tokens": 4096, "sequence_length": 32, "batch": 1024,
+            "learning_rate": {"peak": 1e-3}, "mixture": {next(iter(named)): 1.0},
+        }  # fmt: skip
+        return parse_recipe(
+            {
+                "name": "test", "seed": 7, "run_dir": "unused", "sources": named,
+                "data": {"rules": NO_RULES, "validation_share": 0.2, **data}, "tokenizer": {"vocab_size": 1024},
+                "model": {"d_model": 16, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "d_ff": 32},
+                "phases": [phase], "engine": {"micro_batch_sequences": 1},
+                "checkpoints": {"every": 4096}, "validation": {"every": 4096}, "launch": {"device": "cpu"},
+            }
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def run_chain(runner: Any) -> Callable[[Recipe, Path], dict[str, Artifact]]:
+    """All stages of the data pipeline into one folder."""
+
+    def run(recipe: Recipe, run_dir: Path) -> dict[str, Artifact]:
+        made: dict[str, Artifact] = {}
+
+        def stage(module: Any, build: Callable[[Path, Path], Mapping[str, Any]]) -> None:
+            name = module.__name__.rsplit(".", 1)[1]
+            made[name] = ensure(run_dir, StageSpec(name, module.CODE_VERSION, module.config(recipe), {}), build)
+
+        if recipe.data.classifier:
+            stage(classifier, lambda out, work: classifier.build(recipe, out, work))
+        stage(extract, lambda out, work: extract.build(recipe, out, work, runner))
+        stage(score, lambda out, work: score.build(
+            recipe, made["extract"], made.get("classifier"), out, work, runner))  # fmt: skip
+        stage(dedup, lambda out, work: dedup.build(recipe, made["extract"], made["score"], out, work, runner))
+        stage(decide, lambda out, work: decide.build(
+            recipe, made["extract"], made["score"], made["dedup"], out, work, runner))  # fmt: skip
+        return made
+
+    return run
+
+
+@pytest.fixture
+def write_jsonl() -> Callable[..., Path]:
+    """`write_jsonl(path, records)`; a string stands for {"text": …}."""
+
+    def write(path: Path, records: list[Any]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(r if isinstance(r, dict) else {"text": r}, ensure_ascii=False) for r in records]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def read_all() -> Callable[..., list[dict[str, Any]]]:
+    """`read_all(folder)`: rows of every task file below it, in order."""
+
+    def read(folder: Path) -> list[dict[str, Any]]:
+        return [row for path in sorted(folder.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+    return read

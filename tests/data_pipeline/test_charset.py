@@ -1,0 +1,132 @@
+"""Bytes -> text, and back from mojibake."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline import charset, normalise
+
+KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다. 저녁이 되자 모두 집으로 돌아갔다."
+MIXED = f"<p>{KOREAN}</p><p>The harbour was quiet that night.</p>"
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp949", "euc-kr"])
+@pytest.mark.parametrize("declared", [None, "UTF-8", "euc-kr", "no-such-charset"])
+def test_decodes_korean_whatever_is_declared(codec, declared):
+    text, _ = charset.decode(MIXED.encode(codec), declared)
+    assert text == MIXED
+
+
+@pytest.mark.parametrize(("codec", "declared", "text"), [
+    ("cp932", "Shift_JIS", "東京の天気は晴れです。今日は散歩に行きました。"),
+    ("cp1251", "windows-1251", "Сегодня хорошая погода, и мы пошли гулять."),
+    ("cp1252", "ISO-8859-1", "Der Weg führt über die Brücke – und zurück."),
+    ("gb18030", "gb2312", "今天天气很好，我们去公园散步。"),
+])  # fmt: skip
+def test_decodes_what_is_declared(codec, declared, text):
+    assert charset.decode(text.encode(codec), declared)[0] == text
+
+
+def test_a_few_damaged_bytes_become_replacement_characters():
+    data = (KOREAN * 10).encode()
+    damaged = data[:30] + b"\xff" + data[33:]
+    text, encoding = charset.decode(damaged)
+    assert encoding == "utf-8"
+    assert text.count("�") == 1
+
+
+def test_binary_is_refused():
+    with pytest.raises(charset.UnknownEncoding):
+        charset.decode(bytes(range(128, 256)) * 40 + b"\x00\x01\x02" * 50)
+
+
+@given(st.binary(max_size=300), st.sampled_from([None, "euc-kr", "utf-16", "latin1", "x"]))
+def test_any_bytes_give_text_or_the_one_error(data, declared):
+    try:
+        text, encoding = charset.decode(data, declared)
+    except charset.UnknownEncoding:
+        return
+    assert isinstance(text, str)
+    assert encoding
+
+
+@given(st.text(max_size=200))
+def test_utf8_is_never_misread(text):
+    data = text.encode("utf-8", "ignore")
+    if charset.byte_order_mark(data) is None:
+        assert charset.decode(data, "euc-kr") == (data.decode(), "utf-8")
+
+
+@pytest.mark.parametrize("page", [
+    b'<html><meta charset="EUC-KR">', b"<META http-equiv=Content-Type content='text/html; charset=EUC-KR'>",
+    b'<?xml version="1.0" encoding="EUC-KR"?><html>',
+])  # fmt: skip
+def test_finds_declared_charset(page):
+    assert charset.declared_in_html(page) == "EUC-KR"
+
+
+def test_no_declared_charset():
+    assert charset.declared_in_html(b"<html><body>charset=nothing</body>") is None
+
+
+# --- normalise ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["latin-1", "cp1252"])
+def test_repairs_utf8_read_as_latin(wrong):
+    text = "한국어 문장입니다"
+    broken = "".join(chr(b) if wrong == "latin-1" else _cp1252(b) for b in text.encode())
+    assert normalise.repair(broken) == text
+
+
+def _cp1252(byte: int) -> str:
+    try:
+        return bytes((byte,)).decode("cp1252")
+    except UnicodeDecodeError:
+        return chr(byte)
+
+
+def test_repairs_euckr_read_as_latin():
+    assert normalise.repair(KOREAN.encode("euc-kr").decode("latin-1")) == KOREAN
+
+
+@pytest.mark.parametrize("text", ["베네치아", "경상북도", "공산주의", "만들기도 30분에 메모리얼 받으면서"])
+def test_repairs_utf8_read_as_cp949_where_nothing_was_lost(text):
+    assert normalise.repair(text.encode().decode("cp949")) == text
+
+
+def test_repairs_only_the_damaged_lines():
+    broken = "한국어".encode().decode("latin-1")
+    assert normalise.repair(f"멀쩡한 줄\n{broken}\nplain") == "멀쩡한 줄\n한국어\nplain"
+
+
+@pytest.mark.parametrize("text", [
+    "Información y educação über façade naïve", "Ünïcödé", "Ãrea", "東京大学 서울大學校", "café — “quoted” £5", KOREAN,
+    "어린 왕자는 바오밥나무를 뽑았다", "大韓民國 憲法 第一條",
+])  # fmt: skip
+def test_sound_text_is_left_alone(text):
+    assert normalise.repair(text) == text
+
+
+def test_normalises_form_lines_and_controls():
+    assert normalise.normalise("가\r\n나\rx\u2028y\x00\u200b\ufeff\u202e\xa0z\n\n") == "가\n나\nx\ny z"
+    assert normalise.normalise("\x81 \ud800") == "� �"
+
+
+def test_keeps_code_and_mathematics():
+    text = "def f(x):\n\treturn x² + ½  # ｗｉｄｅ ﬁ ℝ ∑"
+    assert normalise.normalise(text) == text
+
+
+@given(st.text(max_size=200))
+def test_normalise_is_idempotent_and_encodable(text):
+    once = normalise.normalise(text)
+    assert normalise.normalise(once) == once
+    once.encode()
+
+
+@given(st.text(max_size=200))
+def test_repair_survives_anything(text):
+    assert isinstance(normalise.repair(text), str)

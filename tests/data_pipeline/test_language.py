@@ -1,0 +1,71 @@
+"""Language by script, then by model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.language import identify
+
+KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다. "
+ENGLISH = "The harbour was quiet that night, and nobody heard the boats come in from the open sea. "
+GERMAN = "Der Hafen war in jener Nacht ruhig, und niemand hörte die Boote von der offenen See hereinkommen. "
+FRENCH = "Le port était calme cette nuit-là, et personne n'entendit les bateaux rentrer du large. "
+
+
+@pytest.mark.parametrize(("text", "language"), [
+    (KOREAN, "ko"), (ENGLISH, "en"), (GERMAN, "other"), (FRENCH, "other"),
+    ("東京の天気は晴れです。今日は散歩に行きました。", "other"), ("Сегодня хорошая погода, и мы пошли гулять.", "other"),
+    (ENGLISH * 5 + "서울", "en"), (KOREAN + "std::vector<int> values = make_vector(10);", "ko"),
+    ("ㅋㅋㅋㅋㅋ ㅠㅠ", "ko"),
+])  # fmt: skip
+def test_identifies(text, language):
+    found, probability = identify(text * 3)
+    assert found == language
+    assert probability >= 0.65
+
+
+@pytest.mark.parametrize("text", ["", "1234 5678", "!!! ???", "\n"])
+def test_no_letters_no_language(text):
+    assert identify(text) == ("other", 0.0)
+
+
+def test_half_korean_is_surer_than_a_quarter():
+    word = "international"
+    quarter, half = (identify("한국" * n + " " + word * 2) for n in (3, 8))
+    assert quarter[0] == half[0] == "ko"
+    assert quarter[1] < half[1] == 1.0
+
+
+@given(st.text(max_size=200))
+def test_any_text_gives_a_language_and_a_probability(text):
+    language, probability = identify(text)
+    assert language in ("ko", "en", "other")
+    assert 0 <= probability <= 1
+
+
+def test_long_texts_are_sampled_from_beginning_middle_and_end():
+    assert identify(ENGLISH * 500)[0] == "en"
+    assert identify(ENGLISH + GERMAN * 500 + ENGLISH)[0] == "other"
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(("folder", "field", "expected", "least"), [
+    ("general/ko-text/kowiki", "text", {"ko"}, 0.99), ("general/en-text/enwiki", "text", {"en"}, 0.99),
+    ("general/web-html/trafilatura-pages", "html", {"en", "other"}, 0.99),
+])  # fmt: skip
+def test_on_the_corpus(corpus_dir, folder, field, expected, least):
+    import json
+    from itertools import islice
+
+    from data_pipeline import html, streams
+
+    languages = []
+    for line in islice(streams.lines(sorted((corpus_dir / folder).iterdir())[0], 8_000_000), 200):
+        record = json.loads(line)
+        text = record["text"] if field == "text" else html.main_text(record["html"])
+        if len(text) >= 200 and (field == "text" or record["lang"] in ("en", "de", "fr")):
+            guess = "other" if record["lang"] in ("de", "fr") else record["lang"]
+            languages.append(identify(text)[0] == guess if field == "html" else identify(text)[0] in expected)
+    assert sum(languages) >= least * len(languages) > 0

@@ -1,0 +1,235 @@
+"""Files -> documents and rejects, whatever is in them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline import html, readers, streams
+from data_pipeline.readers import Document, Reject
+
+KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
+PAGE = f"<html><head><title>t</title></head><body><nav><a href=/>menu</a></nav><p>{KOREAN}</p><p>둘째 문단이다.</p></body></html>"
+MAX = 10_000
+
+
+def _read(path: Path, form: str, data: bytes, max_bytes: int = MAX) -> list[Document | Reject]:
+    path.write_bytes(data)
+    return list(readers.read(path, form, max_bytes))
+
+
+def _lines(*records: object) -> bytes:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+def test_json_lines_keep_id_and_url(tmp_path):
+    record = {"id": "a-1", "url": "https://example.com/x", "text": KOREAN, "language": "fr"}
+    (document,) = _read(tmp_path / "f", "jsonl", _lines(record))
+    assert document == Document(0, KOREAN, "utf-8", "a-1", "https://example.com/x")
+
+
+def test_html_field_is_extracted(tmp_path):
+    (document,) = _read(tmp_path / "f", "jsonl", _lines({"html": PAGE}))
+    assert KOREAN in document.text
+    assert "둘째 문단이다." in document.text.split("\n")
+
+
+@pytest.mark.parametrize(("line", "reason"), [
+    (b'{"text": ', "not_json"), (b"[1]", "not_an_object"), (b"null", "not_an_object"), (b'{"id": "x"}', "no_text_field"),
+    (b'{"text": 5}', "no_text_field"), (b'{"text": " \\n\\t"}', "empty"), (b"[" * 5000, "not_json"),
+    (b'{"text": "' + b"x" * MAX + b'"}', "too_long"), (b'{"html": "' + b"<b>" * 2001 + b'"}', "too_deep"),
+])  # fmt: skip
+def test_each_bad_line_is_rejected_with_its_reason_between_good_ones(tmp_path, line, reason):
+    good = json.dumps({"text": KOREAN}).encode()
+    first, reject, last = _read(tmp_path / "f", "jsonl", good + b"\n" + line + b"\n" + good, MAX + 2)
+    assert (first.index, reject.index, reject.reason, last.index) == (0, 1, reason, 2)
+    assert first.text == last.text == KOREAN
+    assert reason in readers.REASONS
+
+
+def test_ids_that_cannot_name_a_document_are_not_used(tmp_path):
+    documents = _read(tmp_path / "f", "jsonl", _lines(*({"id": i, "text": "x"} for i in (7, "", "a\nb", "y" * 201))))
+    assert [document.raw_id for document in documents] == [None] * 4
+
+
+def test_lone_surrogates_become_replacement_characters(tmp_path):
+    (document,) = _read(tmp_path / "f", "jsonl", b'{"text": "\\ud83d x \\udc00", "url": "\\ud800"}')
+    assert (document.text, document.url) == ("� x �", None)
+
+
+@pytest.mark.parametrize("encode", [
+    bytes, gzip.compress, zstandard.ZstdCompressor().compress,
+    lambda data: b"".join(gzip.compress(line) for line in data.splitlines(keepends=True)),
+    lambda data: b"\xef\xbb\xbf" + data, lambda data: data.decode().encode("utf-16"),
+    lambda data: data.replace(b"\n", b"\r\n\n")[:-3], lambda data: data.decode().encode("cp949"),
+])  # fmt: skip
+def test_compression_and_encoding_are_known_by_content(tmp_path, encode):
+    documents = _read(tmp_path / "whatever.jsonl", "jsonl", encode(_lines({"text": KOREAN}, {"text": KOREAN})))
+    assert [document.text for document in documents] == [KOREAN] * 2
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.ZstdCompressor(write_checksum=True).compress])
+def test_a_cut_stream_gives_its_beginning_and_a_reject(tmp_path, compress):
+    records = [{"text": f"{number} {random_words(number)}"} for number in range(3000)]
+    data = compress(_lines(*records))
+    *documents, reject = _read(tmp_path / "f", "jsonl", data[: len(data) * 2 // 3])
+    assert reject.reason in ("broken_compression", "not_json")
+    assert 0 < len(documents) < len(records)
+    assert all(isinstance(document, Document) for document in documents)
+
+
+def random_words(seed: int) -> str:
+    return " ".join(str((seed * 7919 + step * 104729) % 99991) for step in range(12))
+
+
+def test_a_wrong_checksum_is_reported(tmp_path):
+    data = bytearray(gzip.compress(_lines({"text": KOREAN})))
+    data[-6] ^= 1
+    found = _read(tmp_path / "f", "jsonl", bytes(data))
+    assert [item.reason for item in found if isinstance(item, Reject)] == ["broken_compression"]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "html", "text"])
+def test_a_bomb_is_rejected_within_bounded_memory(tmp_path, form):
+    path = tmp_path / "bomb"
+    path.write_bytes(zstandard.ZstdCompressor().compress(b'{"text": "' + b"a" * 50_000_000 + b'"}'))
+    tracemalloc.start()
+    (reject,) = readers.read(path, form, 1_000_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reject.reason == "too_long"
+    assert peak < 8_000_000
+
+
+def test_a_line_after_one_that_is_too_long_is_read(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 200_000 + b"\nshort\n" + b"y" * 200_000)
+    kinds = [line if isinstance(line, bytes) else "long" for line in streams.lines(path, 100_000)]
+    assert kinds == ["long", b"short", "long"]
+
+
+def test_lost_file_is_a_reject(tmp_path):
+    (reject,) = readers.read(tmp_path / "gone", "text", MAX)
+    assert reject.reason == "unreadable_file"
+
+
+def test_text_file_keeps_indentation(tmp_path):
+    code = "def f():\n    return 1\n"
+    (document,) = _read(tmp_path / "f.py", "text", code.encode())
+    assert document.text == code.rstrip("\n")
+
+
+def test_mojibake_is_repaired_in_prose_and_left_in_code(tmp_path):
+    broken = KOREAN.encode().decode("latin-1")
+    path = tmp_path / "f"
+    path.write_text(broken, encoding="utf-8")
+    assert next(readers.read(path, "text", MAX)).text == KOREAN
+    assert "ê" in next(readers.read(path, "text", MAX, code=True)).text
+
+
+def test_undecodable_file_is_rejected(tmp_path):
+    (reject,) = _read(tmp_path / "f", "text", bytes(range(128, 256)) * 40 + b"\x00\x01\x02" * 50)
+    assert reject.reason == "unknown_encoding"
+
+
+# --- HTML --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("codec", "declared"), [("utf-8", ""), ("euc-kr", "EUC-KR"), ("euc-kr", ""), ("euc-kr", "utf-8")])
+def test_html_file_in_any_korean_encoding(tmp_path, codec, declared):
+    page = PAGE.replace("<head>", f'<head><meta charset="{declared}">') if declared else PAGE
+    (document,) = _read(tmp_path / "f.html", "html", page.encode(codec))
+    assert KOREAN in document.text
+
+
+def test_page_without_body_text_is_empty(tmp_path):
+    (reject,) = _read(tmp_path / "f.html", "html", b"<html><script>var x = 1;</script><style>p{}</style></html>")
+    assert reject.reason == "empty"
+
+
+def test_unclosed_paragraphs_are_all_kept():
+    text = html.main_text("<html><body>" + "".join(f"<p>문단 {n}번이다." for n in range(3000)) + "</body>")
+    assert all(f"문단 {n}번이다." in text for n in (0, 1500, 2999))
+
+
+def test_depth_counts_open_elements():
+    assert html.depth("<div><DIV><p><p><span></span></DIV></div><b>") == 3
+
+
+# --- WARC --------------------------------------------------------------------------------------
+
+
+def _warc(*pages: tuple[int, str, bytes]) -> list[bytes]:
+    """gzip members, one a response."""
+    members = []
+    for number, (status, kind, body) in enumerate(pages):
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        warc = (
+            f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number}>\r\n"
+            f"WARC-Target-URI: https://example.com/{number}\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n"
+            f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(head) + len(body)}\r\n\r\n"
+        )
+        members.append(gzip.compress(warc.encode() + head + body + b"\r\n\r\n"))
+    return members
+
+
+def test_warc_takes_html_responses_and_counts_the_rest(tmp_path):
+    body = PAGE.encode("euc-kr")
+    members = _warc(
+        (200, "text/html; charset=euc-kr", body), (404, "text/html", body), (200, "application/json", b"{}"),
+        (200, "text/html", b"x" * (MAX + 1)), (200, "text/html", body),
+    )  # fmt: skip
+    found = _read(tmp_path / "f.warc.gz", "warc", b"".join(members))
+    outcome = [item.reason if isinstance(item, Reject) else "document" for item in found]
+    assert outcome == ["document", "http_status", "not_html", "too_long", "document"]
+    assert [item.index for item in found] == [0, 1, 2, 3, 4]
+    assert KOREAN in found[0].text
+    assert KOREAN in found[4].text
+    assert found[0].url == "https://example.com/0"
+    assert found[0].raw_id == "<urn:uuid:0>"
+
+
+def test_cut_warc_reports_the_cut(tmp_path):
+    body = PAGE.encode() + b"<p>" + bytes(ord("a") + n * n % 23 for n in range(5000)) + b"</p>"
+    members = _warc((200, "text/html", body), (200, "text/html", body))
+    first, reject = _read(tmp_path / "f", "warc", members[0] + members[1][: len(members[1]) // 2])
+    assert isinstance(first, Document)
+    assert reject.reason == "broken_warc"
+
+
+def test_damaged_warc_member_is_reported(tmp_path):
+    members = _warc((200, "text/html", PAGE.encode()), (200, "text/html", PAGE.encode()))
+    damaged = bytearray(members[1])
+    damaged[30:60] = b"\xff" * 30
+    *documents, reject = _read(tmp_path / "f", "warc", members[0] + bytes(damaged))
+    assert len(documents) == 1
+    assert reject.reason == "broken_warc"
+
+
+def test_not_a_warc(tmp_path):
+    found = _read(tmp_path / "f", "warc", b"this is no archive\n" * 50)
+    assert [item.reason for item in found] == ["broken_warc"]
+
+
+# --- anything ----------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(sorted(readers._FORMATS)), st.binary(max_size=400))
+def test_no_bytes_raise(tmp_path_factory, form, data):
+    for item in _read(tmp_path_factory.getbasetemp() / "any", form, data):
+        assert isinstance(item, Document) or item.reason in readers.REASONS
+
+
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_no_damage_to_a_warc_raises(tmp_path_factory, noise, place):
+    data = b"".join(_warc((200, "text/html", PAGE.encode())))
+    damaged = data[:place] + noise + data[place + len(noise) :]
+    for item in _read(tmp_path_factory.getbasetemp() / "any", "warc", damaged):
+        assert isinstance(item, Document) or item.reason in readers.REASONS

@@ -1,0 +1,128 @@
+"""Export: a checkpoint that transformers opens, tokenizer beside it, samples that repeat."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice, product
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+import world
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from configs.manifest import Artifact, Manifest
+from configs.schema import Recipe
+from pretrain import export, safetensors_stream, stage
+from pretrain.model import initial_weights, parameter_shapes
+
+SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"<reserved{n}>" for n in range(8))]
+
+
+def _artifact(path: Path, name: str) -> Artifact:
+    return Artifact(path, Manifest(name, "0" * 64, 1, {}, {}, {}, (), {}, ""))
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return world.recipe(export__prompts=["ab ", "가나"], export__new_tokens=9, export__dtype="float32")
+
+
+@pytest.fixture
+def trained(tmp_path: Path, recipe: Recipe) -> Artifact:
+    shapes = parameter_shapes(recipe.model, world.VOCAB)
+    weights = ((name, value * 4) for name, value in initial_weights(recipe.model, world.VOCAB, 5))
+    safetensors_stream.write(tmp_path / "train" / stage.weights_file("domain"), shapes, torch.float32, weights)
+    return _artifact(tmp_path / "train", "train")
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Artifact:
+    """A byte-level BPE of the tests' size: specials, 256 bytes, merges of two letters."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = list(islice(product("abcdefghij", repeat=2), world.VOCAB - len(SPECIALS) - 256))
+    pieces = [*SPECIALS, *alphabet, *("".join(merge) for merge in merges)]
+    built = Tokenizer(models.BPE(vocab={piece: n for n, piece in enumerate(pieces)}, merges=merges))
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    built.add_special_tokens([AddedToken(special, special=True) for special in SPECIALS])
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    built.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eos>"}')
+    return _artifact(folder, "tokenizer")
+
+
+def test_the_exported_folder_is_complete_and_repeats(
+    tmp_path: Path, recipe: Recipe, trained: Artifact, tokenizer: Artifact
+) -> None:
+    out = tmp_path / "out"
+    counts = export.build(recipe, trained, tokenizer, out, tmp_path / "work")
+    assert sorted(path.name for path in (out / "model").iterdir()) == [
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
+    samples = json.loads((out / "samples.json").read_text(encoding="utf-8"))
+    assert [sample["prompt"] for sample in samples] == ["ab ", "가나"]
+    assert counts["samples"] == 2
+    assert counts["weight_files"] == 1
+    again = tmp_path / "again"
+    export.build(recipe, trained, tokenizer, again, tmp_path / "work")
+    for path in (p for p in out.rglob("*") if p.is_file()):
+        assert (again / path.relative_to(out)).read_bytes() == path.read_bytes()
+
+
+@torch.no_grad()
+def test_transformers_opens_it_with_its_tokenizer_and_equal_logits(
+    tmp_path: Path, recipe: Recipe, trained: Artifact, tokenizer: Artifact
+) -> None:
+    export.build(recipe, trained, tokenizer, tmp_path / "out", tmp_path / "work")
+    folder = tmp_path / "out" / "model"
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = transformers.AutoTokenizer.from_pretrained(folder)("abc 가나다 def", return_tensors="pt").input_ids
+    ours = export.load(recipe, folder, torch.float32)
+    assert float((theirs(ids).logits - ours(ids)).abs().max()) <= 1e-5
+
+
+def test_bf16_export_halves_the_bytes(tmp_path: Path, recipe: Recipe, trained: Artifact, tokenizer: Artifact) -> None:
+    recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"dtype": "bfloat16"})})
+    export.build(recipe, trained, tokenizer, tmp_path / "out", tmp_path / "work")
+    exported = (tmp_path / "out" / "model" / "model.safetensors").stat().st_size
+    full = (trained.path / stage.weights_file("domain")).stat().st_size
+    assert exported / full == pytest.approx(0.5, abs=0.02)
+
+
+def test_no_prompts_no_samples(tmp_path: Path, recipe: Recipe, trained: Artifact, tokenizer: Artifact) -> None:
+    recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"prompts": ()})})
+    assert export.build(recipe, trained, tokenizer, tmp_path / "out", tmp_path / "work")["samples"] == 0
+    assert json.loads((tmp_path / "out" / "samples.json").read_text()) == []
+
+
+def _parrot(after: dict[int, int]) -> torch.nn.Module:
+    """A model that is sure of what follows the last token, and remembers how much it was shown."""
+
+    class Parrot(torch.nn.Module):
+        longest = 0
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            self.longest = max(self.longest, tokens.shape[1])
+            logits = torch.full((1, tokens.shape[1], 10), -1e9)
+            logits[0, -1, after[int(tokens[0, -1])]] = 0.0
+            return logits
+
+    return Parrot()
+
+
+def test_generation_ends_with_the_document_or_the_count_and_keeps_to_its_window() -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert export.generate(_parrot({5: 6, 6: 7, 7: 2}), [5], 9, 4, generator) == [5, 6, 7]
+    model = _parrot({5: 6, 6: 5})
+    assert export.generate(model, [5], 7, 4, generator) == [5, 6, 5, 6, 5, 6, 5, 6]
+    assert model.longest == 4
+
+
+def test_config_is_what_decides_the_export() -> None:
+    one = export.config(world.recipe())
+    assert one == export.config(world.recipe(model__d_ff=96))
+    for change in ({"seed": 8}, {"export__dtype": "float32"}, {"export__prompts": ["x"]}):
+        assert export.config(world.recipe(**change)) != one
