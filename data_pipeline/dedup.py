@@ -95,7 +95,7 @@ class _FindPairs:
 
 def equal_pairs(keys: npt.NDArray[np.uint64]) -> Pairs:
     """Positions of equal neighbours in sorted order; `keys` has shape (n,) or (n, k)."""
-    keys = keys.reshape(len(keys), -1)
+    keys = keys.reshape(len(keys), -1 if len(keys) else 1)
     order = np.lexsort(keys.T[::-1])
     ordered = keys[order]
     same = (ordered[1:] == ordered[:-1]).all(axis=1)

@@ -191,7 +191,9 @@ def _warc_record(record: Any, body: bytes, max_bytes: int) -> _Raw:
         raise _Rejected("too_long", f"page above {max_bytes} bytes")
     page = _page(body, record.http_charset)
     url = _printable(record.headers.get("WARC-Target-URI"))
-    return _Raw(page.text, page.encoding, _usable_id(record.record_id), url and url.strip("<>"))
+    return _Raw(
+        page.text, page.encoding, _usable_id(record.record_id and record.record_id.strip("<>")), url and url.strip("<>")
+    )
 
 
 def _is_encoded(headers: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ def build(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mappi
         created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         cards=_cards(recipe, artifacts),
         funnel=_funnel(artifacts["decide"].counts),
-        rejects=_listed(artifacts["extract"].counts["rejected"]),
-        pii=_listed(artifacts["decide"].counts["personal_information"]),
+        rejects=_listed(_summed(artifacts["extract"].counts, "rejects")),
+        pii=_listed(_summed(artifacts["decide"].counts, "personal_information")),
         pii_policy={"mask": "masked", "drop": "dropped with its document", "keep": "kept as it is"}[
             recipe.data.personal_information
         ],
@@ -99,6 +100,14 @@ def _funnel(counts: Mapping[str, Any]) -> list[Row]:
         }
         for source, row in counts["sources"].items()
     ]
+
+
+def _summed(counts: Mapping[str, Any], field: str) -> dict[str, int]:
+    """A table of numbers added up over the sources."""
+    totals: Counter[str] = Counter()
+    for row in counts["sources"].values():
+        totals.update(row[field])
+    return dict(totals)
 
 
 def _listed(numbers: Mapping[str, int], most: int = 20) -> str:
@@ -195,10 +204,7 @@ def _bands(recipe: Recipe) -> list[plots.Band]:
 
 def _bars(counts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Kept and first reasons by source; rare reasons are drawn together."""
-    totals: dict[str, int] = {}
-    for row in counts["sources"].values():
-        for reason, count in row["dropped"].items():
-            totals[reason] = totals.get(reason, 0) + count
+    totals = _summed(counts, "dropped")
     drawn = sorted(totals, key=lambda reason: (-totals[reason], reason))[:_REASONS_DRAWN]
     bars: dict[str, dict[str, float]] = {}
     for source, row in counts["sources"].items():

@@ -2,19 +2,20 @@
 
 Contract: pure tables. A pattern cuts every string without remainder, and the same pattern drives
 counting (Python's `regex`) and encoding (the `Split` of tokenizer.json, Oniguruma), so white space is
-written out instead of `\\s`, on whose members the two engines differ.
+written out instead of `\\s`, on whose members engines differ. Code points that only one engine's
+Unicode version knows may be cut differently; that shifts a count, never an encoding, since every id
+comes from tokenizer.json.
 """
 
 from __future__ import annotations
-
-import functools
 
 _SPACE = r"\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NEWLINE = r"\r\n"
 _CONTRACTIONS = r"'(?:[sdmtSDMT]|ll|LL|ve|VE|re|RE)"
 
 PATTERNS: dict[str, str] = {
-    # EXAONE 3.0: every digit alone, then GPT-2's expression (lower-case contractions only).
+    # EXAONE 3.0's cut in one expression: every digit alone, then GPT-2's expression on what lies
+    # between digits, where white space before a digit is white space at an end.
     "exaone3": (
         r"'(?:[sdmt]|ll|ve|re)"
         r"| ?\p{L}+"
@@ -35,33 +36,24 @@ PATTERNS: dict[str, str] = {
 }
 
 
-@functools.cache
-def byte_to_code_point() -> tuple[str, ...]:
-    """GPT-2's table: byte -> a printable code point; printable Latin-1 stands for itself."""
+def _gpt2_table() -> tuple[str, ...]:
+    """Printable Latin-1 stands for itself; the other bytes take the code points from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    table, spare = [], 0x100
-    for byte in range(256):
-        if byte in printable:
-            table.append(chr(byte))
-        else:
-            table.append(chr(spare))
-            spare += 1
-    return tuple(table)
+    spare = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in printable else next(spare)) for byte in range(256))
 
 
-@functools.cache
-def code_point_to_byte() -> dict[str, int]:
-    """The inverse of `byte_to_code_point`."""
-    return {character: byte for byte, character in enumerate(byte_to_code_point())}
+CODE_POINT_OF_BYTE = _gpt2_table()
+"""GPT-2's alphabet: byte -> a printable code point, none of them white space."""
+_MAP = dict(enumerate(CODE_POINT_OF_BYTE))
+_UNMAP = {ord(character): byte for byte, character in enumerate(CODE_POINT_OF_BYTE)}
 
 
 def map_bytes(text: str) -> str:
     """The UTF-8 bytes of `text`, each as its code point."""
-    table = byte_to_code_point()
-    return "".join([table[byte] for byte in text.encode("utf-8")])
+    return text.encode("utf-8").decode("latin-1").translate(_MAP)
 
 
 def unmap_bytes(mapped: str) -> bytes:
     """The bytes that mapped code points stand for."""
-    table = code_point_to_byte()
-    return bytes(table[character] for character in mapped)
+    return mapped.translate(_UNMAP).encode("latin-1")

@@ -12,7 +12,10 @@ KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을
 MIXED = f"<p>{KOREAN}</p><p>The harbour was quiet that night.</p>"
 
 
-@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp949", "euc-kr"])
+CODECS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp949", "euc-kr"]
+
+
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("declared", [None, "UTF-8", "euc-kr", "no-such-charset"])
 def test_decodes_korean_whatever_is_declared(codec, declared):
     text, _ = charset.decode(MIXED.encode(codec), declared)

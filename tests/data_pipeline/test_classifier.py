@@ -11,16 +11,16 @@ import pytest
 from configs.errors import UserError
 from data_pipeline import classifier
 
-GOOD = "정부는 조사 결과를 발표하였다 연구 보고서 the committee published its careful report about history".split()
-BAD = "대박 할인 클릭 무료 쿠폰 최저가 buy now cheap click free offer winner bonus".split()
+GOOD_WORDS = "정부는 조사 결과를 발표하였다 연구 보고서 the committee published its careful report about history"
+BAD_WORDS = "대박 할인 클릭 무료 쿠폰 최저가 buy now cheap click free offer winner bonus"
 
 
 def _records(count: int) -> list[dict[str, str]]:
     generator = random.Random(1)
     return [
-        {"text": " ".join(generator.choices(words, k=20)) + f" {number}", "label": label}
+        {"text": " ".join(generator.choices(words.split(), k=20)) + f" {number}", "label": label}
         for number in range(count)
-        for words, label in ((GOOD, "good"), (BAD, "bad"))
+        for words, label in ((GOOD_WORDS, "good"), (BAD_WORDS, "bad"))
     ]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from itertools import islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline import html, streams
 from data_pipeline.language import identify
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다. "
@@ -16,7 +20,8 @@ FRENCH = "Le port était calme cette nuit-là, et personne n'entendit les bateau
 
 @pytest.mark.parametrize(("text", "language"), [
     (KOREAN, "ko"), (ENGLISH, "en"), (GERMAN, "other"), (FRENCH, "other"),
-    ("東京の天気は晴れです。今日は散歩に行きました。", "other"), ("Сегодня хорошая погода, и мы пошли гулять.", "other"),
+    ("東京の天気は晴れです。今日は散歩に行きました。", "other"),
+    ("Сегодня хорошая погода, и мы пошли гулять.", "other"),
     (ENGLISH * 5 + "서울", "en"), (KOREAN + "std::vector<int> values = make_vector(10);", "ko"),
     ("ㅋㅋㅋㅋㅋ ㅠㅠ", "ko"),
 ])  # fmt: skip
@@ -51,21 +56,19 @@ def test_long_texts_are_sampled_from_beginning_middle_and_end():
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("folder", "field", "expected", "least"), [
-    ("general/ko-text/kowiki", "text", {"ko"}, 0.99), ("general/en-text/enwiki", "text", {"en"}, 0.99),
-    ("general/web-html/trafilatura-pages", "html", {"en", "other"}, 0.99),
+@pytest.mark.parametrize(("folder", "labelled", "expected", "least"), [
+    ("general/ko-text/kowiki", {"ko"}, "ko", 0.99),
+    ("general/en-text/enwiki", {"en"}, "en", 0.99),
+    ("general/web-html/trafilatura-pages", {"de", "fr"}, "other", 1),
+    ("general/web-html/trafilatura-pages", {"en"}, "en", 0.95),  # six of its 176 labels are wrong: German pages
 ])  # fmt: skip
-def test_on_the_corpus(corpus_dir, folder, field, expected, least):
-    import json
-    from itertools import islice
-
-    from data_pipeline import html, streams
-
-    languages = []
-    for line in islice(streams.lines(sorted((corpus_dir / folder).iterdir())[0], 8_000_000), 200):
-        record = json.loads(line)
-        text = record["text"] if field == "text" else html.main_text(record["html"])
-        if len(text) >= 200 and (field == "text" or record["lang"] in ("en", "de", "fr")):
-            guess = "other" if record["lang"] in ("de", "fr") else record["lang"]
-            languages.append(identify(text)[0] == guess if field == "html" else identify(text)[0] in expected)
-    assert sum(languages) >= least * len(languages) > 0
+def test_on_the_corpus(corpus_dir, folder, labelled, expected, least):
+    found = []
+    for path in sorted((corpus_dir / folder).iterdir())[:4]:
+        for line in islice(streams.lines(path, 8_000_000), 200):
+            record = json.loads(line)
+            text = record.get("text") or html.main_text(record.get("html", ""))
+            if record["lang"] in labelled and len(text) >= 200:
+                found.append(identify(text)[0])
+    assert len(found) > 50
+    assert found.count(expected) >= least * len(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,10 +38,10 @@ FOUND = [
 ]
 LEFT = [
     "2024-01-15", "1592-1598", "1588-1592", "제1조 제2항", "12,345,678,901원", "v1.2.3.4", "10.0.0.1", "127.0.0.1",
-    "192.168.0.10", "256.1.1.1", "b1.2.3.4", "1.2.3.4.5", "1.02.3.4", "Boston, MA 02110-1301", "9788912345678", "1712345678901",
-    "990231-1234567890", "123-45-67890", "4111-1111-1111-1112", "6458161865649291", "M12345678", "ISBN 978-89-1234-567-8",
-    "110-123-456789", "@decorator", "user@localhost", "3.14159265358979", "0101010101", "111-222-3333", "+2147483647",
-    "901301-1234567", "900132-1234567",
+    "192.168.0.10", "256.1.1.1", "b1.2.3.4", "1.2.3.4.5", "1.02.3.4", "Boston, MA 02110-1301", "9788912345678",
+    "1712345678901", "990231-1234567890", "123-45-67890", "4111-1111-1111-1112", "6458161865649291", "M12345678",
+    "ISBN 978-89-1234-567-8", "110-123-456789", "@decorator", "user@localhost", "3.14159265358979", "0101010101",
+    "111-222-3333", "+2147483647", "901301-1234567", "900132-1234567",
 ]  # fmt: skip
 
 
@@ -89,7 +91,7 @@ def test_masked_text_holds_nothing_more():
 @given(st.text(alphabet="0123456789-.@ ()+*aM가", max_size=120))
 def test_spans_are_disjoint_ordered_and_masking_is_idempotent(text):
     spans = pii.find(text)
-    assert all(left.end <= right.start for left, right in zip(spans, spans[1:], strict=False))
+    assert all(left.end <= right.start for left, right in itertools.pairwise(spans))
     masked = pii.mask(text)
     assert pii.mask(masked) == masked
 

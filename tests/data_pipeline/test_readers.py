@@ -16,7 +16,10 @@ from data_pipeline import html, readers, streams
 from data_pipeline.readers import Document, Reject
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
-PAGE = f"<html><head><title>t</title></head><body><nav><a href=/>menu</a></nav><p>{KOREAN}</p><p>둘째 문단이다.</p></body></html>"
+PAGE = (
+    "<html><head><title>t</title></head><body><nav><a href=/>menu</a></nav>"
+    f"<p>{KOREAN}</p><p>둘째 문단이다.</p></body></html>"
+)
 MAX = 10_000
 
 
@@ -42,7 +45,7 @@ def test_html_field_is_extracted(tmp_path):
 
 
 @pytest.mark.parametrize(("line", "reason"), [
-    (b'{"text": ', "not_json"), (b"[1]", "not_an_object"), (b"null", "not_an_object"), (b'{"id": "x"}', "no_text_field"),
+    (b"{", "not_json"), (b"[1]", "not_an_object"), (b"null", "not_an_object"), (b'{"id": "x"}', "no_text_field"),
     (b'{"text": 5}', "no_text_field"), (b'{"text": " \\n\\t"}', "empty"), (b"[" * 5000, "not_json"),
     (b'{"text": "' + b"x" * MAX + b'"}', "too_long"), (b'{"html": "' + b"<b>" * 2001 + b'"}', "too_deep"),
 ])  # fmt: skip
@@ -142,7 +145,9 @@ def test_undecodable_file_is_rejected(tmp_path):
 # --- HTML --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("codec", "declared"), [("utf-8", ""), ("euc-kr", "EUC-KR"), ("euc-kr", ""), ("euc-kr", "utf-8")])
+@pytest.mark.parametrize(
+    ("codec", "declared"), [("utf-8", ""), ("euc-kr", "EUC-KR"), ("euc-kr", ""), ("euc-kr", "utf-8")]
+)
 def test_html_file_in_any_korean_encoding(tmp_path, codec, declared):
     page = PAGE.replace("<head>", f'<head><meta charset="{declared}">') if declared else PAGE
     (document,) = _read(tmp_path / "f.html", "html", page.encode(codec))

@@ -1,0 +1,42 @@
+"""Bounds -> names of failed rules."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.features import FEATURES
+from configs.schema import Bound, RuleProfiles
+from data_pipeline import rules
+
+
+def _columns(count: int, **values: list[float]) -> dict[str, np.ndarray]:
+    return {name: np.array(values.get(name, [0.0] * count), dtype=np.float64) for name in FEATURES}
+
+
+def test_every_failed_rule_is_named_in_the_order_of_features():
+    korean = {
+        "top_2gram_char_share": Bound(max=0.28),
+        "words": Bound(min=30, max=100_000),
+        "characters": Bound(min=150),
+    }
+    profiles = RuleProfiles(ko=korean, en={"words": Bound(max=1_000_000)}, code={"words": Bound(min=1.5)})
+    columns = _columns(
+        5, words=[29, 30, 2e6, 1, 1], characters=[149, 150, 9, 9, 9], top_2gram_char_share=[0.3, 0.28, 1, 1, 1]
+    )
+    assert rules.failures(columns, ["ko", "ko", "en", "code", "other"], profiles) == [
+        ["characters<150", "words<30", "top_2gram_char_share>0.28"],
+        [],
+        ["words>1000000"],
+        ["words<1.5"],
+        [],
+    ]
+
+
+@given(st.lists(st.floats(0, 100), max_size=30), st.floats(0, 100), st.floats(0, 100))
+def test_a_document_passes_exactly_within_the_bounds(values, first, second):
+    low, high = sorted((first, second))
+    profiles = RuleProfiles(ko={"words": Bound(min=low, max=high)}, en={}, code={})
+    failed = rules.failures(_columns(len(values), words=values), ["ko"] * len(values), profiles)
+    assert [not names for names in failed] == [low <= value <= high for value in values]
