@@ -1,0 +1,56 @@
+"""Runs of the real command line, and a small recipe over the shipped sample."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SMOKE = ROOT / "configs" / "smoke.yaml"
+TINY_TRAINING = (
+    "phases.general.tokens=12K", "phases.general.batch=2048", "phases.general.learning_rate.warmup=4K",
+    "phases.domain.tokens=12K", "phases.domain.batch=2048", "model.n_layers=2", "model.d_model=64", "model.d_ff=128",
+    "checkpoints.every=6K", "validation.every=12K", "validation.sequences_per_source=4", "launch.device=cpu",
+    "export.new_tokens=8",
+)  # fmt: skip
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start `twofold …` as a user would, from the checkout's root."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "WANDB_MODE": "offline"}
+    command = [sys.executable, "-m", "launch.cli", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def twofold(*arguments: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of `twofold …`."""
+    process = start(*arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def artifact_hashes(run_dir: Path) -> dict[str, str]:
+    """File -> hash, over the artifacts that the run folder's links point to."""
+    import json
+
+    found = {}
+    for link in sorted(path for path in run_dir.iterdir() if path.is_symlink()):
+        manifest = json.loads((link / "manifest.json").read_text())
+        found |= {f"{link.name}/{entry['path']}": entry["sha256"] for entry in manifest["files"]}
+    return found
+
+
+@pytest.fixture(scope="session")
+def packed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the smoke recipe up to the shards; tests copy it, and do not change it."""
+    run_dir = tmp_path_factory.mktemp("packed") / "run"
+    code, _, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", "--until", "shards")
+    assert code == 0, err
+    return run_dir

@@ -1,0 +1,115 @@
+"""Every mistake: exit code 2, one line with the mend, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.launch.conftest import SMOKE, twofold
+
+
+def refused(*arguments: str) -> str:
+    """The one line that a refused `twofold …` prints."""
+    code, out, err = twofold(*arguments)
+    assert code == 2, out + err
+    assert "Traceback" not in out + err
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert lines == err.splitlines(), err
+    assert all("Mend: " in line for line in lines)
+    return lines[0]
+
+
+def _no_artifact(run_dir: Path) -> bool:
+    return not any(path.suffix != ".partial" for path in run_dir.glob("artifacts/*"))
+
+
+def test_missing_corpus(tmp_path: Path) -> None:
+    line = refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", f"sources.law.path={tmp_path / 'none'}")
+    assert "law" in line
+    assert str(tmp_path / "none") in line
+    assert not (tmp_path / "run").exists(), "refused before anything was made"
+
+
+def test_empty_corpus(tmp_path: Path) -> None:
+    (tmp_path / "law").mkdir()
+    assert "law" in refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", f"sources.law.path={tmp_path / 'law'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corpus_of_empty_documents(tmp_path: Path) -> None:
+    (tmp_path / "law").mkdir()
+    (tmp_path / "law" / "0000.jsonl").write_text('{"text": " "}\n')
+    run_dir = tmp_path / "run"
+    line = refused("run", str(SMOKE), f"run_dir={run_dir}", f"sources.law.path={tmp_path / 'law'}", "--until", "decide")
+    assert "law" in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything; the reader's own test stands in")
+def test_unreadable_file(tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    page.write_text("<p>text</p>")
+    page.chmod(0)
+    line = refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", f"sources.ko-web.path={tmp_path}")
+    assert "a.html" in line
+
+
+def test_unknown_recipe_key() -> None:
+    assert "write vocab_size" in refused("check", str(SMOKE), "tokenizer.vocabsize=3")
+
+
+def test_missing_recipe() -> None:
+    assert "cannot be read" in refused("run", "configs/none.yaml")
+
+
+def test_unknown_stage() -> None:
+    assert "is not a stage" in refused("run", str(SMOKE), "--until", "bake")
+
+
+def test_vocabulary_larger_than_the_corpus_supports(packed_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed_run, tmp_path / "run", symlinks=True)
+    line = refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "tokenizer.vocab_size=200000", "--until", "shards")
+    assert "the kept documents support" in line
+    assert "lower tokenizer.vocab_size by" in line
+
+
+def test_token_budget_that_the_sources_cannot_fill(packed_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed_run, tmp_path / "run", symlinks=True)
+    line = refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "phases.domain.tokens=1B", "launch.device=cpu")
+    assert "max_epochs" in line
+    assert not list((tmp_path / "run" / "artifacts").glob("train-*/metrics.jsonl")), "no rank was started"
+
+
+def test_batch_not_divisible(tmp_path: Path) -> None:
+    line = refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "launch.device=cpu", "launch.cpu_ranks=3")
+    assert "not divisible by 3 ranks" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_nodes_without_hostfile(tmp_path: Path) -> None:
+    line = refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "launch.nodes=2", "launch.cpu_ranks=1")
+    assert "launch.hostfile" in line
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system can be mounted by root only; tests/configs/test_files.py uses /dev/full")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_disk_full(small_disk: Path) -> None:
+    run_dir = small_disk / "run"
+    line = refused("run", str(SMOKE), f"run_dir={run_dir}", "--until", "shards")
+    assert "the disk is full" in line
+    assert "free some space" in line
+    assert _no_artifact(run_dir) or all((path / "manifest.json").exists() for path in run_dir.glob("artifacts/*[!l]"))

@@ -1,0 +1,123 @@
+"""The chain: a second run does nothing, a change remakes what it concerns, a kill leaves nothing half-made."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from configs.errors import UserError
+from configs.recipe import load_recipe
+from launch.preflight import only_run
+from launch.run import existing, run_recipe
+from tests.conftest import ROOT
+from tests.launch.conftest import SMOKE, artifact_hashes, start, twofold
+
+QUIET = Console(quiet=True)
+UP_TO_SHARDS = ("classifier", "extract", "score", "dedup", "decide", "tokenizer", "shards")
+
+
+@pytest.fixture
+def run_dir(packed_run: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "run"
+    shutil.copytree(packed_run, copy, symlinks=True)
+    return copy
+
+
+def _built(run_dir: Path, *overrides: str) -> tuple[str, ...]:
+    recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", *overrides])
+    return run_recipe(recipe, QUIET, until="shards").built
+
+
+def test_a_second_run_does_nothing(run_dir: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    assert _built(run_dir) == ()
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("override", "remade"),
+    [
+        ("data.rules.en.words.min=60", ("decide", "tokenizer", "shards")),
+        ("data.personal_information=drop", ("decide", "tokenizer", "shards")),
+        ("data.near_duplicates.bands=12", ("score", "dedup", "decide", "tokenizer", "shards")),
+        ("data.classifier.epochs=20", ("classifier", "score", "dedup", "decide", "tokenizer", "shards")),
+        ("tokenizer.vocab_size=2040", ("tokenizer", "shards")),
+        ("phases.domain.max_epochs=90", ()),
+        ("monitor.project=other", ()),
+        ("data.executor.workers=1", ()),
+    ],
+)
+def test_a_changed_setting_remakes_exactly_the_stages_it_concerns(
+    run_dir: Path, override: str, remade: tuple[str, ...]
+) -> None:
+    assert _built(run_dir, override) == remade
+    assert _built(run_dir) == (), "going back finds the former artifacts"
+
+
+def test_a_changed_input_file_remakes_all_that_read_it(run_dir: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "ko-web"
+    shutil.copytree(ROOT / "examples" / "corpus" / "general" / "ko-web", corpus)
+    override = f"sources.ko-web.path={corpus}"
+    assert _built(run_dir, override) == UP_TO_SHARDS[1:], "the path is part of the recipe"
+    page = next(corpus.glob("*.html"))
+    page.write_bytes(page.read_bytes().replace(b"<p>", b"<p> ", 1))
+    assert _built(run_dir, override) == UP_TO_SHARDS[1:]
+    assert _built(run_dir, override) == ()
+
+
+def test_workers_do_not_change_a_byte(packed_run: Path, tmp_path: Path) -> None:
+    assert _built(tmp_path / "one", "data.executor.workers=1") == UP_TO_SHARDS
+    assert artifact_hashes(tmp_path / "one") == artifact_hashes(packed_run)
+
+
+def test_kills_at_random_moments_change_nothing_in_the_end(packed_run: Path, tmp_path: Path) -> None:
+    arguments = ("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "--until", "shards")
+    moments = random.Random(1)
+    kills = 0
+    for _ in range(6):
+        process = start(*arguments)
+        time.sleep(moments.uniform(1.0, 5.0))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        existing(load_recipe(SMOKE, [f"run_dir={tmp_path / 'run'}"]))  # raises if anything half-made counts as whole
+    assert kills >= 2
+    code, _, err = twofold(*arguments)
+    assert code == 0, err
+    assert artifact_hashes(tmp_path / "run") == artifact_hashes(packed_run)
+
+
+def test_a_damaged_artifact_stops_the_run_with_a_mend(run_dir: Path) -> None:
+    (run_dir / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer.json: is missing. Mend: restore it, or remove the folder"):
+        _built(run_dir)
+
+
+def test_two_runs_in_one_folder_are_refused(run_dir: Path) -> None:
+    with only_run(run_dir), pytest.raises(UserError, match="in use by another `twofold run`"):
+        _built(run_dir)
+
+
+def test_verify_finds_an_altered_byte(run_dir: Path) -> None:
+    assert twofold("verify", str(SMOKE), f"run_dir={run_dir}")[0] == 0
+    path = run_dir / "shards" / "train" / "law" / "00000.ds"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    code, _, err = twofold("verify", str(SMOKE), f"run_dir={run_dir}")
+    assert code == 2
+    assert "00000.ds: was altered" in err
+
+
+def test_clean_removes_what_the_recipe_does_not_use(run_dir: Path) -> None:
+    _built(run_dir, "tokenizer.vocab_size=2040")
+    code, out, _ = twofold("clean", str(SMOKE), f"run_dir={run_dir}")
+    assert (code, out.splitlines()[-1]) == (0, "2 unused; `--yes` removes them")
+    code, out, _ = twofold("clean", str(SMOKE), f"run_dir={run_dir}", "--yes")
+    assert (code, out.splitlines()[-1]) == (0, "2 unused")
+    assert _built(run_dir) == ()
