@@ -33,9 +33,7 @@ class UserError(ValueError):
     """One or more problems that the user can mend; `str()` gives one line each."""
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
-        self.problems: tuple[Problem, ...] = (
-            (problems,) if isinstance(problems, Problem) else tuple(problems)
-        )
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         assert self.problems, "a UserError needs a problem"
         super().__init__("\n".join(str(p) for p in self.problems))
 

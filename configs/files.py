@@ -17,6 +17,8 @@ from typing import Any
 
 from configs.errors import UserError, user_error
 
+PARTIAL_PATTERN = ".*.partial-*"
+"""Names of files that `atomic_path` had begun when the process was killed."""
 _MENDS = {
     errno.ENOSPC: ("the disk is full", "free some space or set run_dir to a larger disk, then run again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space or set run_dir elsewhere, then run again"),

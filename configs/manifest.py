@@ -28,7 +28,7 @@ from typing import Any
 
 from configs import VERSION
 from configs.errors import user_error
-from configs.files import disk_errors, sha256_of, write_json
+from configs.files import PARTIAL_PATTERN, disk_errors, sha256_of, write_json
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
@@ -185,6 +185,8 @@ def git_revision() -> str:
 def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any]) -> Artifact:
     partial, final = partial_dir(run_dir, spec), artifact_dir(run_dir, spec)
     shutil.rmtree(partial / _WORK_DIR, ignore_errors=True)
+    for remains in partial.rglob(PARTIAL_PATTERN):  # of atomic writes that a kill cut off
+        remains.unlink()
     paths = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
     manifest = Manifest(
         stage=spec.stage,

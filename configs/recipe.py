@@ -112,7 +112,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     *parents, last = key.strip().split(".")
     node: Any = tree
     for depth, part in enumerate(parents):
-        node = _child(node, part, ".".join(parents[:depth + 1]), override)
+        node = _child(node, part, ".".join(parents[: depth + 1]), override)
     value = _parse_yaml(text, f"override {key}")
     if isinstance(node, list):
         node[_list_index(node, last, key, override)] = value
@@ -177,8 +177,10 @@ def _keys_at(parts: list[str]) -> list[str]:
         if part in node.get("properties", {}):
             node = node["properties"][part]
         else:
-            node = node.get("items") or node.get("additionalProperties") or next(
-                iter(node.get("patternProperties", {}).values()), {}
+            node = (
+                node.get("items")
+                or node.get("additionalProperties")
+                or next(iter(node.get("patternProperties", {}).values()), {})
             )
         if not isinstance(node, dict):
             return []

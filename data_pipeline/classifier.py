@@ -4,7 +4,7 @@ Contract: `build` trains a linear model over words and word n-grams (Joulin et a
 thread and a fixed seed, so the same labels give the same bytes, and writes `model.bin` and `card.json`
 with precision, recall and AUC on texts it did not see. Labels are JSON Lines (`text`, `label`: good or
 bad). Too few labels, a missing class or an unreadable line is a `UserError`. Cost: seconds for a
-thousand labels; prediction about 20 MB/s.
+thousand labels; prediction about 15 MB/s.
 """
 
 from __future__ import annotations

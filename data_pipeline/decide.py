@@ -18,8 +18,8 @@ Of a cluster the best document that nothing else speaks against is kept: the lon
 smallest id; where none is left, no duplicate reason is given. A kept document goes to validation when
 the hash of (seed, id) lies below `validation_share`; besides, of two or more kept documents of a source
 the lowest hash always validates (unless the share is 0) and the highest always trains. A source that
-keeps nothing is a `UserError`. Nothing depends on how documents are cut into tasks. Cost: thresholds
-alone 1 M documents a minute a core; rewriting the kept text 30 MB/s.
+keeps nothing is a `UserError`. Nothing depends on how documents are cut into tasks. Cost: judging
+70,000 documents a second a core, writing the kept text 35 MB/s.
 """
 
 from __future__ import annotations

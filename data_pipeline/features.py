@@ -7,7 +7,7 @@ section 2.2) and FineWeb's filters, over whitespace words; repetition follows da
 shares are of all code points, an n-gram's length is its words' (for the most frequent one with the
 single spaces between), occurrences of the most frequent may overlap (so that share is capped at 1),
 and a repeated n-gram is skipped over. One deviation: the most frequent n-gram counts only if it
-repeats, else short texts would look repetitive. Cost: see `benchmarks/`; about 10 MB/s a core.
+repeats, else short texts would look repetitive. Cost: 5 to 8 MB/s a core.
 """
 
 from __future__ import annotations

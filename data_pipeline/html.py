@@ -21,6 +21,7 @@ _UNNESTED_TAGS = (
 )
 _UNNESTED = frozenset(_UNNESTED_TAGS.split())
 """Void elements, and those whose end tags are often left out: they do not nest by being unclosed."""
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _TRAILING_SPACE = re.compile(r"[ \t\xa0]+$", re.MULTILINE)
 _TAB_RUNS = re.compile(r"[ \xa0]*\t[ \t\xa0]*")
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -34,7 +35,8 @@ def main_text(html: str) -> str:
     """Main content with paragraphs parted by blank lines, list items and table rows on own lines."""
     if html.count("<") > MAX_DEPTH and depth(html) > MAX_DEPTH:
         raise TooDeep(f"more than {MAX_DEPTH} open elements")
-    text = extract_plain_text(html, preserve_formatting=True, main_content=True, alt_texts=False)
+    page = _LONE_SURROGATE.sub("\ufffd", html)  # resiliparse takes UTF-8 only
+    text = extract_plain_text(page, preserve_formatting=True, main_content=True, alt_texts=False)
     text = _TRAILING_SPACE.sub("", text.replace("\r", ""))
     return _BLANK_LINES.sub("\n\n", _TAB_RUNS.sub("\t", text))
 

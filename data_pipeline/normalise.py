@@ -2,8 +2,8 @@
 
 Contract: `normalise` keeps letters, indentation, mathematics and code as they are (no NFKC: ² stays
 ², ｗ stays ｗ) and is idempotent. `repair` undoes one wrong decoding only where the way back is exact
-and the result is plainly better; otherwise it returns the text as it came. Cost: `normalise` about
-200 MB/s, `repair` one regex search on text without mojibake.
+and the result is plainly better; otherwise it returns the text as it came. Cost: `normalise` 100 to
+200 MB/s, `repair` 30 MB/s or more on sound text.
 """
 
 from __future__ import annotations

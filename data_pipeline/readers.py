@@ -190,10 +190,14 @@ def _warc_record(record: Any, body: bytes, max_bytes: int) -> _Raw:
     if len(body) > max_bytes:
         raise _Rejected("too_long", f"page above {max_bytes} bytes")
     page = _page(body, record.http_charset)
-    url = _printable(record.headers.get("WARC-Target-URI"))
-    return _Raw(
-        page.text, page.encoding, _usable_id(record.record_id and record.record_id.strip("<>")), url and url.strip("<>")
-    )
+    identity, url = (_without_brackets(value) for value in (record.record_id, record.headers.get("WARC-Target-URI")))
+    return _Raw(page.text, page.encoding, _usable_id(identity), url)
+
+
+def _without_brackets(value: Any) -> str | None:
+    """A WARC header's `<urn:…>` as `urn:…`."""
+    found = _printable(value)
+    return found and found.strip("<>")
 
 
 def _is_encoded(headers: Any) -> bool:

@@ -5,7 +5,7 @@ Contract: writes `attributes/<source>/<task:05d>.parquet`, row-aligned with extr
 of configs/features.py, `pii_<type>` counts, `exact_hash` (16 bytes, of the lower-cased words), and
 `minhash_<band>` keys where near duplicates are looked for. Nothing depends on a bound, so thresholds
 change without reading text again. Text of kind `code` has language_score and quality_score 1: both
-models know prose only. Cost: about 2 MB/s a core; memory one row group.
+models know prose only. Cost: about 3 MB/s a core; memory one row group.
 """
 
 from __future__ import annotations

@@ -39,10 +39,14 @@ def describe(recipe: Recipe, console: Console) -> None:
         amount = f"{flops / 1e9:.1f} G" if flops >= 1e9 else f"{flops / 1e6:.1f} M"
         console.print(f"  {amount}FLOP a token, forward and backward, {convention} attention counted")
     missing = [f"{name} ({source.path})" for name, source in recipe.sources.items() if not Path(source.path).exists()]
-    console.print(f"  inputs: {len(recipe.sources) - len(missing)} of {len(recipe.sources)} sources are on this machine")
+    console.print(
+        f"  inputs: {len(recipe.sources) - len(missing)} of {len(recipe.sources)} sources are on this machine"
+    )
     for name in missing:
         console.print(f"    [yellow]not here[/yellow]  {name}")
-    console.print(f"  DeepSpeed: {escape(json.dumps(deepspeed_config(recipe, ranks, device)))}", style="dim", soft_wrap=True)
+    console.print(
+        f"  DeepSpeed: {escape(json.dumps(deepspeed_config(recipe, ranks, device)))}", style="dim", soft_wrap=True
+    )
 
 
 def _devices(recipe: Recipe) -> tuple[str, int]:

@@ -4,112 +4,136 @@ Contract: `LocalRunner.run` returns when every task has run to its end once, in 
 former one that was killed (datatrove's completion marks under `log_dir`); the caller keeps `log_dir`
 inside a folder named by the stage's identity, so a mark can never speak for another configuration.
 The terminal shows one progress bar a stage; each task's own log is `log_dir/logs/task_*.log`.
+
+One pool of worker processes serves all stages of a run, so packages are imported once. A worker that
+the system kills (out of memory, say) is a `UserError`; datatrove's own pool would wait for it for
+ever. Workers end by themselves within a second when the run they work for is gone.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from configs.errors import user_error
 from configs.tasks import Task
 
-_POLL_SECONDS = 0.2
+_WATCH_SECONDS = 1.0
 
 
 class LocalRunner:
-    """Tasks as processes of this machine, `workers` at a time."""
+    """Tasks as processes of this machine, `workers` at a time. A context manager: leaving ends the workers."""
 
     def __init__(self, workers: int, console: Console) -> None:
         self._workers = workers
         self._console = console
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> LocalRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
-        """See `TaskRunner.run`. One worker, or one task, runs in this process."""
-        if n_tasks == 0:
+        """See `TaskRunner.run`."""
+        executor = LocalPipelineExecutor(
+            pipeline=[_RunTask(task)], tasks=max(1, n_tasks), logging_dir=str(log_dir), skip_completed=True
+        )
+        missing = [rank for rank in range(n_tasks) if not executor.is_rank_completed(rank)]
+        if not missing:
             return
-        from datatrove.executor import LocalPipelineExecutor
+        with _bar(self._console, label, n_tasks) as advance:
+            advance(n_tasks - len(missing))
+            futures = [self._started_pool().submit(_run_rank, executor, rank) for rank in missing]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    advance(1)
+            except BrokenProcessPool:
+                raise user_error(
+                    label, None, "lost a worker process, killed by the system (out of memory?)",
+                    "lower data.executor.workers or data.extract.task_bytes, then run again",
+                ) from None  # fmt: skip
+            finally:
+                for future in futures:
+                    future.cancel()
 
-        workers = min(self._workers, n_tasks)
-        with _progress(self._console, label, n_tasks, log_dir / "completions"), _quiet_stderr():
-            LocalPipelineExecutor(
-                pipeline=[_step(task)],
-                tasks=n_tasks,
-                workers=workers,
-                logging_dir=str(log_dir),
-                skip_completed=True,
-            ).run()
+    def _started_pool(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                mp_context=multiprocessing.get_context("forkserver"),
+                initializer=_begin_worker,
+                initargs=(os.getpid(),),
+            )
+        return self._pool
 
 
-def _step(task: Task) -> Any:
-    """The task as a datatrove pipeline step (a class, since datatrove copies and serialises steps)."""
-    from datatrove.pipeline.base import PipelineStep
+class _RunTask(PipelineStep):  # type: ignore[misc]
+    """A task as a step of datatrove's."""
 
-    class RunTask(PipelineStep):
-        name = getattr(task, "__name__", type(task).__name__)
-        type = "TASK"
+    type = "TASK"
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.task = task
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.name = type(task).__name__
+        self.task = task
 
-        def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-            with self.track_time():
-                self.task(rank, world_size)
-            yield from ()
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
+        with self.track_time():
+            self.task(rank, world_size)
+        yield from ()
 
-    return RunTask()
+
+def _run_rank(executor: LocalPipelineExecutor, rank: int) -> None:
+    """In a worker: what datatrove's executors all call for one task (log, statistics, completion mark)."""
+    executor._run_for_rank(rank)
+
+
+def _begin_worker(run_pid: int) -> None:
+    """In a new worker: keep the terminal to the progress bar, and never outlive the run."""
+    # datatrove logs to stderr as well as to its task logs.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    # Tokenizers would start a thread for each core in each worker.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with, args=(run_pid,), daemon=True).start()
+
+
+def _end_with(pid: int) -> None:
+    while Path(f"/proc/{pid}").exists():
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
 
 
 @contextmanager
-def _progress(console: Console, label: str, n_tasks: int, completions: Path) -> Iterator[None]:
-    """A bar that follows the completion marks."""
-    bar = Progress(
+def _bar(console: Console, label: str, n_tasks: int) -> Iterator[Any]:
+    """A progress bar; yields the function that advances it."""
+    columns = (
         TextColumn("  {task.description:<34}"),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=console,
     )
-    done = threading.Event()
-
-    def follow(bar_id: Any) -> None:
-        while not done.wait(_POLL_SECONDS):
-            bar.update(bar_id, completed=_count(completions))
-
-    with bar:
+    with Progress(*columns, console=console) as bar:
         bar_id = bar.add_task(label, total=n_tasks)
-        watcher = threading.Thread(target=follow, args=(bar_id,), daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
-            bar.update(bar_id, completed=_count(completions))
-
-
-def _count(folder: Path) -> int:
-    return len(os.listdir(folder)) if folder.is_dir() else 0
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """datatrove logs to stderr as well as to its task logs; the terminal keeps the bar only.
-
-    The file descriptor is redirected, not `sys.stderr`, because worker processes inherit it.
-    """
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
+        yield lambda count: bar.advance(bar_id, count)

@@ -6,6 +6,7 @@ this recipe; stages whose identity is unchanged were not touched. One run at a t
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,20 +66,19 @@ def verify_run(recipe: Recipe, console: Console) -> dict[str, Artifact]:
 def _make(recipe: Recipe, stages: tuple[Stage, ...], run_dir: Path, console: Console) -> Finished:
     artifacts: dict[str, Artifact] = {}
     built: list[str] = []
-    runner = LocalRunner(recipe.data.executor.workers, console)
-    for stage in stages:
-        spec = stage.specify(recipe, artifacts)
-        started = time.monotonic()
-        known = find(run_dir, spec) is not None
-        if not known:
-            console.print(f"[bold]{stage.name}[/bold]  [dim]{stage.makes}[/dim]")
-        context = Context(recipe, runner, artifacts)
-        artifacts[stage.name] = ensure(run_dir, spec, lambda out, work, s=stage, c=context: s.build(c, out, work))
-        size = format_bytes(sum(entry.bytes for entry in artifacts[stage.name].manifest.files))
-        state = "unchanged" if known else f"{time.monotonic() - started:.1f} s, {size}"
-        console.print(f"[bold]{stage.name}[/bold]  [green]done[/green]  [dim]{state}[/dim]")
-        if not known:
-            built.append(stage.name)
+    with LocalRunner(recipe.data.executor.workers, console) as runner:
+        for stage in stages:
+            spec = stage.specify(recipe, artifacts)
+            artifact = find(run_dir, spec)
+            started = time.monotonic()
+            if artifact is None:
+                console.print(f"[bold]{stage.name}[/bold]  [dim]{stage.makes}[/dim]")
+                built.append(stage.name)
+            build = functools.partial(stage.build, Context(recipe, runner, artifacts))
+            artifacts[stage.name] = ensure(run_dir, spec, build)
+            size = format_bytes(sum(entry.bytes for entry in artifacts[stage.name].manifest.files))
+            state = "unchanged" if artifact else f"{time.monotonic() - started:.1f} s, {size}"
+            console.print(f"[bold]{stage.name}[/bold]  [green]done[/green]  [dim]{state}[/dim]")
     return Finished(artifacts, tuple(built))
 
 

@@ -92,9 +92,7 @@ def _build_decide(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import decide
 
     made = context.artifacts
-    return decide.build(
-        context.recipe, made["extract"], made["score"], made["dedup"], out, work, context.runner
-    )
+    return decide.build(context.recipe, made["extract"], made["score"], made["dedup"], out, work, context.runner)
 
 
 def _build_tokenizer(context: Context, out: Path, work: Path) -> Mapping[str, Any]:

@@ -16,9 +16,10 @@
     train.py               the loop: stage `train`, one process a rank
     llama.py               Llama-format checkpoints, out and in
     safetensors_stream.py  safetensors written tensor by tensor
+    generate.py            seeded sampling with our own decoder
     export.py              stage `export`: Llama-format model, samples
     stage.py               what the rest of the house knows of training
 
-Reading order for the loop: plan, order, data, engine, train. Everything above `model.py` is free of torch
-but for data's tensors, and pure.
+Reading order for the loop: plan, order, data, engine, train. sizes, plan, order, ds_config, stage and
+export can be imported without torch.
 """

@@ -72,22 +72,29 @@ class Checkpoints:
         """Commit what `write(folder)` writes, then remove what retention no longer asks for."""
         final = self.root / f"step-{state.step:08d}"
         partial = final.with_name(final.name + _PARTIAL)
-        with disk_errors(partial):
-            if self.ranks.is_first:
-                for old in (partial, final):
-                    _remove(old)
-                partial.mkdir(parents=True)
-            self.ranks.barrier()
-            write(partial)
-            self.ranks.barrier()
-            listed = self._hash_files(partial)
-            if self.ranks.is_first:
-                write_json(partial / _MANIFEST, {"format": _FORMAT, **asdict(state), "files": listed})
-                os.replace(partial, final)
-                _sync(self.root)
-                self._retain()
-            self.ranks.barrier()
+        try:
+            with disk_errors(partial):
+                self._write_and_commit(state, write, partial, final)
+        except UserError:
+            _remove(partial)  # a full disk gets its space back
+            raise
         return final
+
+    def _write_and_commit(self, state: State, write: Callable[[Path], None], partial: Path, final: Path) -> None:
+        if self.ranks.is_first:
+            for old in (partial, final):
+                _remove(old)
+            partial.mkdir(parents=True)
+        self.ranks.barrier()
+        write(partial)
+        self.ranks.barrier()
+        listed = self._hash_files(partial)
+        if self.ranks.is_first:
+            write_json(partial / _MANIFEST, {"format": _FORMAT, **asdict(state), "files": listed})
+            os.replace(partial, final)
+            _sync(self.root)
+            self._retain()
+        self.ranks.barrier()
 
     def _damage(self, path: Path) -> str | None:
         """What is wrong with this rank's share of a checkpoint's files."""
@@ -108,8 +115,8 @@ class Checkpoints:
     def _check(self, path: Path, state: State) -> None:
         problems = [
             Problem(
-                str(path), None, f"was trained with another {part} than this run has",
-                f"restore the {part}, or train in another run_dir",
+                str(path), None, f"differs from this run in its {part}",
+                f"restore the {part} it was trained with, or train in another run_dir",
             )
             for part in self.identity
             if state.identity.get(part) != self.identity[part]

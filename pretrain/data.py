@@ -24,7 +24,7 @@ from pretrain.order import Order
 from pretrain.plan import Step
 from tokenizer.shards import Index, open_tokens
 
-_HASH_BITS = 32
+HASH_MODULUS = 1 << 32
 
 
 class TokenStream:
@@ -89,7 +89,7 @@ def batch_hash(rows: Tensor, first_row: int) -> int:
     the number of ranks, and sums of it are exact in float64.
     """
     total: int = sum(xxhash.xxh64_intdigest(row.tobytes(), seed=first_row + n) for n, row in enumerate(rows.numpy()))
-    return total % 2**_HASH_BITS
+    return total % HASH_MODULUS
 
 
 @functools.lru_cache(maxsize=256)

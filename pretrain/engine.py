@@ -48,6 +48,12 @@ class StepResult:
 def start_ranks(device: str) -> Ranks:
     """Join the process group that the launcher prepared (RANK, LOCAL_RANK, WORLD_SIZE)."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    chosen = deepspeed.accelerator.get_accelerator().device_name()
+    if chosen != device:
+        raise user_error(
+            "--device", device, f"is not what DeepSpeed found ({chosen})",
+            f"set DS_ACCELERATOR={device} in the environment, or pass --device {chosen}",
+        )  # fmt: skip
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cuda":
         torch.cuda.set_device(local_rank)
@@ -117,7 +123,7 @@ class Engine:
     def full_weights(self) -> Iterator[tuple[str, Tensor]]:
         """(name, float32 master weight) of every parameter, gathered one at a time."""
         for name, parameter in self._parameters.items():
-            yield name, safe_get_full_fp32_param(parameter).detach().float().cpu()
+            yield name, safe_get_full_fp32_param(parameter).detach()
 
     def save(self, folder: Path) -> None:
         """Write all training state into `folder`, each rank its own files."""

@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.errors import user_error
+from configs.checks import batch_problem
+from configs.errors import UserError, user_error
 from configs.files import sha256_of
 from configs.manifest import MANIFEST_FILE, digest
 from configs.schema import Recipe
@@ -35,8 +36,16 @@ class Inputs:
 
 def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> Inputs:
     """The shards and the tokenizer's byte table, checked against the recipe and each other."""
-    index = read_index(shards)
-    _check(recipe, index, tokenizer)
+    cuts = [batch_problem(recipe, phase, ranks.size, f"phases.{phase.name}.batch") for phase in recipe.phases]
+    if any(cuts):
+        raise UserError([problem for problem in cuts if problem is not None])
+    index = read_index(shards, _identity_of(tokenizer))
+    if index.vocab_size != recipe.tokenizer.vocab_size:
+        raise user_error(
+            "tokenizer.vocab_size", recipe.tokenizer.vocab_size,
+            f"differs from the {index.vocab_size} that the shards in {index.folder} were made with",
+            "use shards and recipe of one run",
+        )  # fmt: skip
     check_supply(recipe.phases, index.tokens("train"))
     order = Order(recipe.seed, recipe.phases, index.tokens("train"))
     held_out = [source for source in index.tokens("validation") if source in order.sources]
@@ -59,19 +68,10 @@ def identity(recipe: Recipe, index: Index) -> dict[str, str]:
     }
 
 
-def _check(recipe: Recipe, index: Index, tokenizer: Path) -> None:
-    if index.vocab_size != recipe.tokenizer.vocab_size:
-        raise user_error(
-            "tokenizer.vocab_size", recipe.tokenizer.vocab_size,
-            f"differs from the {index.vocab_size} that the shards in {index.folder} were made with",
-            "use shards and recipe of one run",
-        )  # fmt: skip
+def _identity_of(tokenizer: Path) -> str | None:
+    """The artifact's identity; None for a folder that is no artifact."""
     manifest = tokenizer / MANIFEST_FILE
     if not manifest.exists():
-        return
-    identity = json.loads(manifest.read_text(encoding="utf-8")).get("identity")
-    if identity != index.tokenizer_identity:
-        raise user_error(
-            str(tokenizer), identity, f"is not the tokenizer of the shards ({index.tokenizer_identity[:12]}…)",
-            "use the shards and the tokenizer of one run",
-        )  # fmt: skip
+        return None
+    identity: str = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
+    return identity

@@ -20,6 +20,7 @@ import json
 import math
 import netrc
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from configs.schema import Recipe
 METRICS_FILE = "metrics.jsonl"
 _WANDB_HOST = "api.wandb.ai"
 _RUN_ID_FILE = "wandb-run-id"
+_FINISH_TIMEOUT_S = 60.0
 
 Mode = Literal["online", "offline", "disabled"]
 _MODES: dict[str, Mode] = {"online": "online", "offline": "offline", "disabled": "disabled", "off": "disabled"}
@@ -94,8 +96,16 @@ class WandbRun:
             self._guard(lambda: self._run.log(numbers, step=step))
 
     def finish(self, exit_code: int) -> None:
-        if self._run is not None:
-            self._guard(lambda: self._run.finish(exit_code=exit_code))
+        """End the run; an upload that does not end is left behind (`wandb sync` completes it)."""
+        if self._run is None:
+            return
+        run = self._run
+        ending = threading.Thread(target=lambda: self._guard(lambda: run.finish(exit_code=exit_code)), daemon=True)
+        ending.start()
+        ending.join(_FINISH_TIMEOUT_S)
+        if ending.is_alive():
+            self._run = None
+            self._warn(f"W&B did not end within {_FINISH_TIMEOUT_S:.0f} s and is left behind")
 
     def _start(self, recipe: Recipe, out: Path, mode: Mode) -> None:
         import wandb  # a second of start-up, and none of it where W&B is off

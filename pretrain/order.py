@@ -175,6 +175,7 @@ def quotas(phase: Phase) -> dict[str, int]:
 
 def permute(positions: Int64, size: int, key: int) -> Int64:
     """A keyed bijection of 0..size-1, applied to each position. At most four tries each on average."""
+    assert len(positions) == 0 or (positions.min() >= 0 and positions.max() < size), (positions, size)
     if size == 1:
         return np.zeros_like(positions)
     half_bits = max(1, -(-(size - 1).bit_length() // 2))

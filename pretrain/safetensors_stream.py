@@ -30,7 +30,7 @@ def write(
         expected = iter(shapes.items())
         for name, tensor in tensors:
             assert (name, tuple(tensor.shape)) == next(expected), name
-            stream.write(tensor.to(dtype).contiguous().view(torch.uint8).numpy().data)
+            stream.write(tensor.to("cpu", dtype).contiguous().view(torch.uint8).numpy().data)
         assert next(expected, None) is None, "tensors are missing"
 
 

@@ -25,14 +25,19 @@ ERROR_FILE = "error.json"
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """What decides the trained weights, and nothing else: not cadences, monitoring, launch or export.
+    """What decides the trained weights, and nothing else: not cadences, limits, monitoring, launch or export.
 
-    The engine's micro-batch counts, since it decides the order of float sums.
+    The engine's micro-batch counts, since it decides the order of float sums. What `start_from` holds
+    counts too, but a path does not say it: its fingerprint is an input of the stage.
     """
-    whole = recipe.model_dump(mode="json")
-    engine = {key: whole["engine"][key] for key in ("precision", "micro_batch_sequences")}
-    sections = {key: whole[key] for key in ("seed", "model", "phases", "optimizer")}
-    return {**sections, "engine": engine, "vocab_size": recipe.tokenizer.vocab_size}
+    return {
+        "seed": recipe.seed,
+        "vocab_size": recipe.tokenizer.vocab_size,
+        "model": recipe.model.model_dump(mode="json", exclude={"start_from"}),
+        "phases": [phase.model_dump(mode="json", exclude={"max_epochs"}) for phase in recipe.phases],
+        "optimizer": recipe.optimizer.model_dump(mode="json"),
+        "engine": recipe.engine.model_dump(mode="json", include={"precision", "micro_batch_sequences"}),
+    }
 
 
 def weights_file(phase: str) -> str:

@@ -22,6 +22,7 @@ A `train` line of metrics.jsonl:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import signal
@@ -40,7 +41,7 @@ from configs.recipe import load_recipe
 from configs.schema import Recipe
 from pretrain import inputs, llama, safetensors_stream, stage, summary
 from pretrain.checkpoint import Checkpoints, State
-from pretrain.data import Batches, batch_hash
+from pretrain.data import HASH_MODULUS, Batches, batch_hash
 from pretrain.engine import Engine, StepResult, start_ranks
 from pretrain.evaluate import Validation
 from pretrain.model import initial_weights, parameter_shapes
@@ -69,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             {"field": p.field, "value": None if p.value is None else str(p.value), "problem": p.problem, "mend": p.mend}
             for p in error.problems
         ]
-        write_json(out / stage.ERROR_FILE, {"problems": problems})
+        print(error, file=sys.stderr)
+        with contextlib.suppress(UserError):  # the disk may be what is full
+            write_json(out / stage.ERROR_FILE, {"problems": problems})
         return EXIT_CODE_USER_ERROR
 
 
@@ -93,9 +96,12 @@ def _run(options: argparse.Namespace, ranks: Ranks, stop: StopSignals) -> int:
     else:
         engine.set_weights(_start_weights(recipe))
     trainer = Trainer(recipe, data, engine, checkpoints, monitor, options.out, state)
-    code = trainer.run(stop, options.stop_after_step)
-    monitor.close(code)
-    ranks.barrier()
+    code = 1
+    try:
+        code = trainer.run(stop, options.stop_after_step)
+        ranks.barrier()
+    finally:
+        monitor.close(code)
     return code
 
 
@@ -197,7 +203,7 @@ class Trainer:
                 step_seconds=seconds,
                 seconds=self._seconds(),
                 tokens_by_source=ledger(self.order, self.plan, step.index + 1).by_source(),
-                batch_hash=f"{int(fingerprints) % 2**32:08x}",
+                batch_hash=f"{int(fingerprints) % HASH_MODULUS:08x}",
             )
         return asked > 0
 
@@ -285,4 +291,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The interpreter's teardown waits for the process group's threads, or aborts on them, where a peer is gone.
+    os._exit(exit_code)

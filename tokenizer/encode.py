@@ -1,7 +1,8 @@
 """Text -> ids and back, through `tokenizer.json`.
 
 Contract: lossless for every string that UTF-8 can write. What looks like a special token in text is
-text. A lone surrogate is no text: `UserError`.
+text. A lone surrogate is not text and has no bytes: `UserError`, rather than a replacement in silence.
+Cost: 1.5 to 2.5 MB/s a thread; 40 bytes of memory a token of the batch.
 """
 
 from __future__ import annotations

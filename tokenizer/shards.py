@@ -7,8 +7,10 @@
 
 `.ds` and `.ds.index` are datatrove's (its `TokenizedFile`), so its readers open them too.
 
-Contract: `open_tokens` maps a shard without reading it; `read_index` checks that every shard is there
-at the size the index says. Counts are 64-bit. numpy only; pyarrow when documents are written or read.
+Contract: `open_tokens` maps a shard without reading it; `read_index` refuses a folder whose shards are
+not all there at the size the index says, or hold an id outside the vocabulary, or were made with another
+tokenizer than asked for; two `stat`s a shard. Counts are 64-bit. numpy only; pyarrow when documents are
+written or read.
 """
 
 from __future__ import annotations
@@ -17,19 +19,19 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from configs.errors import user_error
+from configs.errors import UserError, user_error
 from configs.files import atomic_path, write_json
 
 INDEX_FILE = "index.json"
 TOKEN_DTYPE = np.dtype("<u4")
 END_DTYPE = np.dtype("<u8")
-_MEND = "make the shards again"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Shard:
     tokens: int
     documents: int
     bytes: int
+    largest_id: int
+    """-1 where there is no token."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,25 @@ class ShardWriter:
     def __init__(self, folder: Path, path: str) -> None:
         self._folder, self._path = folder, path
         self._tokens = self._documents = self._bytes = 0
+        self._largest_id = -1
         self._open = ExitStack()
 
     def __enter__(self) -> ShardWriter:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._schema = pa.schema([(name, pa.string()) for name in ("id", "source", "language")] + [("bytes", pa.int64())])
-        # The tokens come first here and so are renamed last: a shard that exists has its side files.
-        self._token_file = self._open.enter_context(self._begin("").open("wb"))
-        self._end_file = self._open.enter_context(self._begin(".index").open("wb"))
-        self._rows = self._open.enter_context(pq.ParquetWriter(self._begin(".documents.parquet"), self._schema))
+        strings = [(name, pa.string()) for name in ("id", "source", "language")]
+        self._schema = pa.schema([*strings, ("bytes", pa.int64())])
+        with ExitStack() as stack:
+            # The tokens come first here and so are renamed last: a shard that exists has its side files.
+            token_path, end_path, rows_path = (
+                stack.enter_context(atomic_path(self._folder / f"{self._path}{ending}"))
+                for ending in ("", ".index", ".documents.parquet")
+            )
+            self._token_file = stack.enter_context(token_path.open("wb"))
+            self._end_file = stack.enter_context(end_path.open("wb"))
+            self._rows = stack.enter_context(pq.ParquetWriter(rows_path, self._schema, compression="zstd"))
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
@@ -96,21 +108,19 @@ class ShardWriter:
         """Append documents: their token ids (eos included), and columns id, source, language, bytes."""
         import pyarrow as pa
 
-        lengths = np.fromiter((len(ids) for ids in documents), END_DTYPE, count=len(documents))
-        total = int(lengths.sum())
-        np.fromiter((i for ids in documents for i in ids), TOKEN_DTYPE, count=total).tofile(self._token_file)
+        lengths = np.fromiter(map(len, documents), END_DTYPE, count=len(documents))
+        tokens = np.fromiter(chain.from_iterable(documents), TOKEN_DTYPE, count=int(lengths.sum()))
+        tokens.tofile(self._token_file)
         (np.cumsum(lengths, dtype=END_DTYPE) + END_DTYPE.type(self._tokens)).tofile(self._end_file)
         self._rows.write_table(pa.table({name: rows[name] for name in self._schema.names}, schema=self._schema))
-        self._tokens += total
+        self._tokens += len(tokens)
         self._documents += len(documents)
         self._bytes += sum(rows["bytes"])
+        self._largest_id = max(self._largest_id, int(tokens.max(initial=0)) if len(tokens) else -1)
 
     def shard(self) -> Shard:
         """What was written so far, for the index."""
-        return Shard(self._path, self._tokens, self._documents, self._bytes)
-
-    def _begin(self, ending: str) -> Path:
-        return self._open.enter_context(atomic_path(self._folder / f"{self._path}{ending}"))
+        return Shard(self._path, self._tokens, self._documents, self._bytes, self._largest_id)
 
 
 def write_index(
@@ -118,47 +128,63 @@ def write_index(
 ) -> None:
     """Write `index.json`; call it last."""
     written = {split: {name: asdict(entry) for name, entry in sources.items()} for split, sources in splits.items()}
-    write_json(
-        folder / INDEX_FILE,
-        {"token_dtype": "uint32", "vocab_size": vocab_size, "tokenizer_identity": tokenizer_identity, "splits": written},
-    )
+    index = {
+        "token_dtype": TOKEN_DTYPE.name,
+        "vocab_size": vocab_size,
+        "tokenizer_identity": tokenizer_identity,
+        "splits": written,
+    }
+    write_json(folder / INDEX_FILE, index)
 
 
-def read_index(folder: Path) -> Index:
-    """The index of a folder of shards, every shard's size checked."""
+def read_index(folder: Path, tokenizer_identity: str | None = None) -> Index:
+    """The index of a folder of shards, every shard checked against it.
+
+    `tokenizer_identity`, where given, is the tokenizer that the shards must have been made with.
+    """
     path = folder / INDEX_FILE
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        assert raw["token_dtype"] == "uint32", raw["token_dtype"]
+        if raw["token_dtype"] != TOKEN_DTYPE.name:
+            raise ValueError(f"tokens of type {raw['token_dtype']!r}")
         splits = {
             split: {name: _source_shards(entry) for name, entry in sources.items()}
             for split, sources in raw["splits"].items()
         }
         index = Index(folder, int(raw["vocab_size"]), str(raw["tokenizer_identity"]), splits)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise user_error(str(path), None, f"cannot be read ({error!r})", _MEND) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"cannot be read ({error!r})") from None
+    if tokenizer_identity not in (None, index.tokenizer_identity):
+        raise user_error(
+            str(path), index.tokenizer_identity, f"was made with another tokenizer than {tokenizer_identity}",
+            "use the shards and the tokenizer of one run",
+        )  # fmt: skip
     for sources in splits.values():
-        for entry in sources.values():
-            for shard in entry.shards:
-                _check_size(folder, shard)
+        for shard in chain.from_iterable(entry.shards for entry in sources.values()):
+            _check(index, shard)
     return index
 
 
 def open_tokens(path: Path) -> npt.NDArray[np.uint32]:
     """A shard's tokens as a read-only memory map, uint32 [tokens]."""
-    return _open(path, TOKEN_DTYPE)
+    return _map(path, TOKEN_DTYPE)
 
 
 def open_document_ends(path: Path) -> npt.NDArray[np.uint64]:
-    """The end of each of a shard's documents, in tokens; `path` is the shard's."""
-    return _open(path.with_name(f"{path.name}.index"), END_DTYPE)
+    """The end of each of a shard's documents, in tokens, uint64 [documents]; `path` is the shard's."""
+    return _map(path.with_name(f"{path.name}.index"), END_DTYPE)
 
 
 def read_documents(path: Path) -> dict[str, list[Any]]:
     """id, source, language and bytes of a shard's documents, as columns; `path` is the shard's."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, list[Any]] = pq.read_table(path.with_name(f"{path.name}.documents.parquet")).to_pydict()
+    rows = path.with_name(f"{path.name}.documents.parquet")
+    try:
+        columns: dict[str, list[Any]] = pq.read_table(rows).to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(rows, f"cannot be read ({error})") from None
     return columns
 
 
@@ -166,23 +192,30 @@ def _source_shards(raw: Mapping[str, Any]) -> SourceShards:
     return SourceShards(**{**raw, "shards": tuple(Shard(**shard) for shard in raw["shards"])})
 
 
-def _check_size(folder: Path, shard: Shard) -> None:
+def _check(index: Index, shard: Shard) -> None:
     for path, expected in (
-        (folder / shard.path, shard.tokens * TOKEN_DTYPE.itemsize),
-        (folder / f"{shard.path}.index", shard.documents * END_DTYPE.itemsize),
+        (index.folder / shard.path, shard.tokens * TOKEN_DTYPE.itemsize),
+        (index.folder / f"{shard.path}.index", shard.documents * END_DTYPE.itemsize),
     ):
         size = path.stat().st_size if path.exists() else None
         if size != expected:
-            found = "is missing" if size is None else f"has {size} bytes, and the index says {expected}"
-            raise user_error(str(path), None, found, _MEND)
+            raise _damaged(path, "is missing" if size is None else f"has {size} bytes, and the index says {expected}")
+    if shard.largest_id >= index.vocab_size:
+        raise _damaged(
+            index.folder / shard.path, f"holds the id {shard.largest_id}, beyond the vocabulary of {index.vocab_size}"
+        )
 
 
-def _open(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _map(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     try:
         size = path.stat().st_size
         if size % dtype.itemsize:
-            raise user_error(str(path), None, f"has {size} bytes, no multiple of {dtype.itemsize}", _MEND)
+            raise _damaged(path, f"has {size} bytes, no multiple of {dtype.itemsize}")
         # numpy cannot map an empty file.
         return np.memmap(path, dtype, mode="r") if size else np.empty(0, dtype)
     except OSError as error:
-        raise user_error(str(path), None, f"cannot be read ({error.strerror})", _MEND) from None
+        raise _damaged(path, f"cannot be read ({error.strerror})") from None
+
+
+def _damaged(path: Path, problem: str) -> UserError:
+    return user_error(str(path), None, problem, "make the shards again")

@@ -108,7 +108,9 @@ def test_kill_at_any_moment_leaves_nothing_taken_for_whole(tmp_path: Path) -> No
     for fatal in range(1, 40):
         run_dir = tmp_path / str(fatal)
         run_dir.mkdir()
-        code = subprocess.run([sys.executable, "-c", script, str(run_dir), str(fatal)], cwd=ROOT, check=False).returncode
+        code = subprocess.run(
+            [sys.executable, "-c", script, str(run_dir), str(fatal)], cwd=ROOT, check=False
+        ).returncode
         found = find(run_dir, SPEC)
         if found is not None:
             verify(found)

@@ -164,6 +164,18 @@ def test_unclosed_paragraphs_are_all_kept():
     assert all(f"문단 {n}번이다." in text for n in (0, 1500, 2999))
 
 
+TAGS = [
+    "<div>", "</div>", "<p>", "<table>", "<tr><td>", "<script>", "</script>", "<!--", "-->", "<![CDATA[", "<svg>",
+    "</p>", "&#xD800;", "&#0;", "<template>", "<frameset>", "<style>", "\x00", "\ud800", "가", '<a href="', '">',
+    "<pre>",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(TAGS), max_size=60))
+def test_no_markup_raises(tags):
+    html.main_text("".join(tags))
+
+
 def test_depth_counts_open_elements():
     assert html.depth("<div><DIV><p><p><span></span></DIV></div><b>") == 3
 
@@ -198,7 +210,7 @@ def test_warc_takes_html_responses_and_counts_the_rest(tmp_path):
     assert KOREAN in found[0].text
     assert KOREAN in found[4].text
     assert found[0].url == "https://example.com/0"
-    assert found[0].raw_id == "<urn:uuid:0>"
+    assert found[0].raw_id == "urn:uuid:0"
 
 
 def test_cut_warc_reports_the_cut(tmp_path):

@@ -65,7 +65,9 @@ DECIDED = sorted(name for name, wish in EXPECTED.items() if wish["decision"] != 
 
 
 @pytest.mark.parametrize("name", DECIDED)
-def test_a_planted_document_gets_its_decision(name: str, ledger: dict[str, dict[str, Any]], kept: dict[str, str]) -> None:
+def test_a_planted_document_gets_its_decision(
+    name: str, ledger: dict[str, dict[str, Any]], kept: dict[str, str]
+) -> None:
     wish = EXPECTED[name]
     if name not in ledger:
         assert "rejected" in wish["decision"]
@@ -96,7 +98,9 @@ def test_of_two_equal_texts_exactly_one_is_kept(ledger: dict[str, dict[str, Any]
 
 
 def test_everything_else_is_kept(ledger: dict[str, dict[str, Any]]) -> None:
-    assert {name: row["reasons"] for name, row in ledger.items() if row["decision"] == "dropped"}.keys() <= set(EXPECTED)
+    assert {name: row["reasons"] for name, row in ledger.items() if row["decision"] == "dropped"}.keys() <= set(
+        EXPECTED
+    )
 
 
 def test_what_cannot_be_read_is_listed_with_its_reason(rejects: list[dict[str, Any]]) -> None:

@@ -73,8 +73,8 @@ def test_unknown_stage() -> None:
 def test_vocabulary_larger_than_the_corpus_supports(packed_run: Path, tmp_path: Path) -> None:
     shutil.copytree(packed_run, tmp_path / "run", symlinks=True)
     line = refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "tokenizer.vocab_size=200000", "--until", "shards")
-    assert "the kept documents support" in line
-    assert "lower tokenizer.vocab_size by" in line
+    assert "documents support" in line
+    assert "tokenizer.vocab_size" in line.split("Mend: ")[1]
 
 
 def test_token_budget_that_the_sources_cannot_fill(packed_run: Path, tmp_path: Path) -> None:
@@ -100,7 +100,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of one megabyte."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("a small file system can be mounted by root only; tests/configs/test_files.py uses /dev/full")
     yield disk

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +16,7 @@ from rich.console import Console
 
 from configs.errors import UserError, user_error
 from launch.executors import LocalRunner
+from tests.conftest import ROOT
 
 QUIET = Console(quiet=True)
 
@@ -32,7 +39,8 @@ class Append:
 def test_each_task_runs_once(tmp_path: Path, workers: int) -> None:
     (tmp_path / "out").mkdir()
     for _ in range(2):  # the second call finds every completion mark
-        LocalRunner(workers, QUIET).run("append", Append(tmp_path / "out"), 3, tmp_path / "log")
+        with LocalRunner(workers, QUIET) as runner:
+            runner.run("append", Append(tmp_path / "out"), 3, tmp_path / "log")
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
         f"{rank}.txt": f"{rank}/3\n" for rank in range(3)
     }
@@ -41,13 +49,58 @@ def test_each_task_runs_once(tmp_path: Path, workers: int) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_in_a_task_reaches_the_caller_and_only_it_is_redone(tmp_path: Path, workers: int) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="is broken. Mend: mend it"):
-        LocalRunner(workers, QUIET).run("append", Append(tmp_path / "out", fails_at=2), 3, tmp_path / "log")
-    LocalRunner(workers, QUIET).run("append", Append(tmp_path / "out"), 3, tmp_path / "log")
+    with LocalRunner(workers, QUIET) as runner:
+        with pytest.raises(UserError, match="is broken. Mend: mend it"):
+            runner.run("append", Append(tmp_path / "out", fails_at=2), 3, tmp_path / "log")
+        runner.run("append", Append(tmp_path / "out"), 3, tmp_path / "log")
     assert (tmp_path / "out" / "2.txt").read_text() == "2/3\n"
     assert (tmp_path / "out" / "0.txt").read_text() == "0/3\n"
 
 
 def test_no_tasks_is_no_work(tmp_path: Path) -> None:
-    LocalRunner(2, QUIET).run("nothing", Append(tmp_path), 0, tmp_path / "log")
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "out").mkdir()
+    with LocalRunner(2, QUIET) as runner:
+        runner.run("nothing", Append(tmp_path / "out"), 0, tmp_path / "log")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def die(rank: int, world_size: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    with LocalRunner(2, QUIET) as runner, pytest.raises(UserError, match=r"lost a worker process.*Mend: lower"):
+        runner.run("doomed", die, 2, tmp_path / "log")
+
+
+def test_workers_do_not_outlive_a_killed_run(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from rich.console import Console\n"
+        "from launch.executors import LocalRunner; from tests.launch.test_executors import note_and_wait\n"
+        "if __name__ == '__main__': LocalRunner(2, Console(quiet=True)).run('w', note_and_wait, 2, Path(sys.argv[1]))\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NOTES": str(tmp_path)}
+    run = subprocess.Popen([sys.executable, str(tmp_path / "main.py"), str(tmp_path / "log")], env=environment)
+    workers = _eventually(lambda: [int(p.stem) for p in tmp_path.glob("*.pid")], lambda pids: len(pids) == 2)
+    run.kill()
+    run.wait()
+    _eventually(lambda: [pid for pid in workers if _runs(pid)], lambda pids: not pids)
+
+
+def note_and_wait(rank: int, world_size: int) -> None:
+    (Path(os.environ["NOTES"]) / f"{os.getpid()}.pid").touch()
+    time.sleep(60)
+
+
+def _runs(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def _eventually(look: Callable[[], list[int]], good: Callable[[list[int]], bool]) -> list[int]:
+    for _ in range(200):
+        if good(seen := look()):
+            return seen
+        time.sleep(0.1)
+    raise AssertionError(seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,12 @@ def test_inputs_open(shards_dir: Path, tokenizer_dir: Path) -> None:
     assert opened.order.sources == ("news", "books", "law", "code")
 
 
+def test_a_batch_that_the_ranks_cannot_share_is_refused(shards_dir: Path, tokenizer_dir: Path) -> None:
+    three = Ranks(0, 3, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"phases\.general\.batch = 256: is 8 sequences, not divisible by 3 ranks"):
+        inputs.open_inputs(world.recipe(), shards_dir, tokenizer_dir, three)
+
+
 def test_shards_of_another_vocabulary_are_refused(shards_dir: Path, tokenizer_dir: Path) -> None:
     recipe = world.recipe(tokenizer__vocab_size=400)
     with pytest.raises(UserError, match=r"tokenizer\.vocab_size = 400: differs from the 352"):
@@ -94,7 +101,7 @@ def test_shards_of_another_vocabulary_are_refused(shards_dir: Path, tokenizer_di
 def test_shards_of_another_tokenizer_are_refused(shards_dir: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
     other = shutil.copytree(tokenizer_dir, tmp_path / "other")
     (other / "manifest.json").write_text('{"identity": "bbbb"}')
-    with pytest.raises(UserError, match=r"other = 'bbbb': is not the tokenizer of the shards \(aaaaaaaaaaaa…\)"):
+    with pytest.raises(UserError, match="was made with another tokenizer than bbbb"):
         inputs.open_inputs(world.recipe(), shards_dir, other, ALONE)
     (other / "manifest.json").write_text(f'{{"identity": "{world.TOKENIZER_IDENTITY}"}}')
     inputs.open_inputs(world.recipe(), shards_dir, other, ALONE)
@@ -115,5 +122,6 @@ def test_identity_names_each_part_that_decides_the_weights(shards_dir: Path) -> 
     for part, change in (("seed", {"seed": 8}), ("model", {"model__d_ff": 96}), ("phases", {"phases__0__z_loss": 0})):
         other = inputs.identity(world.recipe(**change), index)
         assert [key for key in one if one[key] != other[key]] == [part]
-    unrelated = {"monitor__project": "x", "checkpoints__keep": 9, "validation__every": 999, "launch__cpu_ranks": 1}
+    unrelated: dict[str, Any] = {"monitor__project": "x", "checkpoints__keep": 9, "validation__every": 999}
+    unrelated |= {"launch__cpu_ranks": 1, "phases__0__max_epochs": 99, "model__start_from": "elsewhere"}
     assert inputs.identity(world.recipe(**unrelated), index) == one

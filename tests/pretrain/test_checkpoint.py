@@ -147,8 +147,8 @@ def test_another_identity_is_refused_part_by_part(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         _checkpoints(tmp_path, {"data": "other", "model": "m"}).newest(pytest.fail)
     (problem,) = error.value.problems
-    assert "another data than this run" in problem.problem
-    assert "restore the data, or train in another run_dir" in problem.mend
+    assert problem.problem == "differs from this run in its data"
+    assert problem.mend == "restore the data it was trained with, or train in another run_dir"
 
 
 def test_another_number_of_ranks_is_refused_with_the_mend(tmp_path: Path) -> None:
@@ -166,6 +166,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path: Path) -> 
     with pytest.raises(UserError, match="the disk is full"):
         _checkpoints(tmp_path).save(_state(6), full)
     assert _newest(tmp_path) == (3, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 
 def test_the_manifest_lists_every_file_with_size_and_hash(tmp_path: Path) -> None:

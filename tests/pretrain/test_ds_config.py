@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import world
 
 from configs.checks import world_size
@@ -31,7 +32,7 @@ def test_deepspeed_reads_it_as_meant(parsed, precision: str) -> None:  # type: i
     config = parsed(recipe)
     assert config.bfloat16_config.enabled == (precision == "bf16")
     assert config.grad_accum_dtype == "fp32"
-    assert config.communication_data_type == "fp32"
+    assert config.communication_data_type is torch.float32
     assert config.gradient_clipping == 0.7
     assert config.train_micro_batch_size_per_gpu == recipe.engine.micro_batch_sequences
     assert config.gradient_accumulation_steps == 1
@@ -71,6 +72,7 @@ def test_every_shipped_recipe_has_one() -> None:
 
 
 def test_what_check_needs_imports_neither_torch_nor_deepspeed() -> None:
-    code = "import sys, pretrain.plan, pretrain.ds_config, pretrain.sizes, pretrain.stage; print(*sys.modules)"
+    modules = ", ".join(f"pretrain.{name}" for name in ("plan", "ds_config", "sizes", "stage", "export"))
+    code = f"import sys, {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=world.ROOT)
     assert not {"torch", "deepspeed", "wandb", "transformers"} & set(loaded.stdout.split())

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from configs.manifest import Artifact, Manifest
 from configs.schema import Recipe
-from pretrain import export, safetensors_stream, stage
+from pretrain import export, generate, safetensors_stream, stage
 from pretrain.model import initial_weights, parameter_shapes
 
 SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"<reserved{n}>" for n in range(8))]
@@ -50,7 +50,8 @@ def tokenizer(tmp_path: Path) -> Artifact:
     folder = tmp_path / "tokenizer"
     folder.mkdir()
     built.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eos>"}')
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eos>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return _artifact(folder, "tokenizer")
 
 
@@ -80,7 +81,7 @@ def test_transformers_opens_it_with_its_tokenizer_and_equal_logits(
     folder = tmp_path / "out" / "model"
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = transformers.AutoTokenizer.from_pretrained(folder)("abc 가나다 def", return_tensors="pt").input_ids
-    ours = export.load(recipe, folder, torch.float32)
+    ours = generate.load(recipe, folder, torch.float32)
     assert float((theirs(ids).logits - ours(ids)).abs().max()) <= 1e-5
 
 
@@ -115,9 +116,9 @@ def _parrot(after: dict[int, int]) -> torch.nn.Module:
 
 def test_generation_ends_with_the_document_or_the_count_and_keeps_to_its_window() -> None:
     generator = torch.Generator().manual_seed(0)
-    assert export.generate(_parrot({5: 6, 6: 7, 7: 2}), [5], 9, 4, generator) == [5, 6, 7]
+    assert generate.generate(_parrot({5: 6, 6: 7, 7: 2}), [5], 9, 4, generator) == [5, 6, 7]
     model = _parrot({5: 6, 6: 5})
-    assert export.generate(model, [5], 7, 4, generator) == [5, 6, 5, 6, 5, 6, 5, 6]
+    assert generate.generate(model, [5], 7, 4, generator) == [5, 6, 5, 6, 5, 6, 5, 6]
     assert model.longest == 4
 
 

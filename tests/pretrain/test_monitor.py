@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -139,6 +140,17 @@ def test_a_wandb_failure_is_told_once_and_stops_nothing(
     assert [event["step"] for event in events if event["event"] == "train"] == [1, 2, 3]
     (warning,) = [event for event in events if event["event"] == "warning"]
     assert "W&B failed and is off from here on" in warning["message"]
+
+
+def test_an_upload_that_does_not_end_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _fake_wandb(monkeypatch)
+    gate = threading.Event()
+    monkeypatch.setattr(seen.run, "finish", lambda exit_code: gate.wait(20))
+    monkeypatch.setattr("pretrain.monitor._FINISH_TIMEOUT_S", 0.05)
+    _monitor(tmp_path, wish="offline").close(0)
+    gate.set()
+    (warning,) = read_events(tmp_path / "metrics.jsonl")
+    assert "did not end" in warning["message"]
 
 
 def test_the_real_client_offline_leaves_its_files_in_the_folder(

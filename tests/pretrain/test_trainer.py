@@ -161,7 +161,7 @@ def _plain_loop(recipe: Recipe, shards_dir: Path) -> tuple[list[float], list[flo
             group["lr"] = step.learning_rate
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return losses, norms, model
 
 

@@ -1,10 +1,13 @@
-"""Shards hold every kept token with its document; damage is named before training begins."""
+"""Shards hold every kept token with its document; what does not fit together is named before training begins."""
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,65 +15,127 @@ import pytest
 from configs.errors import UserError
 from configs.manifest import Artifact, StageSpec, ensure
 from tests.conftest import InProcessRunner
-from tests.tokenizer.conftest import ENGLISH, KOREAN, VOCAB_SIZE, small_recipe
+from tests.tokenizer.conftest import ENGLISH, KOREAN, VOCAB_SIZE, small_recipe, write_documents
 from tokenizer import pack, shards
 from tokenizer.convert import EOS_ID
 from tokenizer.encode import Encoder
 
 
-@pytest.fixture
-def packed(documents: Artifact, tokenizer: Artifact, tmp_path: Path) -> Artifact:
+def packed_from(documents: Artifact, tokenizer: Artifact, run_dir: Path) -> Artifact:
     recipe = small_recipe()
     return ensure(
-        tmp_path,
+        run_dir,
         StageSpec("shards", pack.CODE_VERSION, pack.config(recipe), {}),
         lambda out, work: pack.build(recipe, documents, tokenizer, out, work, InProcessRunner()),
     )
 
 
+@pytest.fixture
+def packed(documents: Artifact, tokenizer: Artifact, tmp_path: Path) -> Artifact:
+    return packed_from(documents, tokenizer, tmp_path)
+
+
 def test_every_document_is_there_in_order_with_its_eos(packed: Artifact, tokenizer: Artifact) -> None:
     encoder = Encoder(tokenizer.path)
-    for source, texts in (("ko-text", KOREAN * 3), ("en-text", ENGLISH * 3)):
+    for source, texts, language in (("ko-text", KOREAN * 3, "ko"), ("en-text", ENGLISH * 3, "en")):
         path = packed.path / "train" / source / "00000.ds"
         tokens, ends = shards.open_tokens(path), shards.open_document_ends(path)
-        rows = shards.read_documents(path)
         start = 0
-        for number, (text, end) in enumerate(zip(texts, ends.tolist(), strict=True)):
+        for text, end in zip(texts, ends.tolist(), strict=True):
             assert tokens[start:end].tolist() == [*encoder.encode([text])[0], EOS_ID]
-            assert rows["id"][number] == f"{source}/0-{number}"
-            assert rows["bytes"][number] == len(text.encode())
             start = end
         assert start == len(tokens)
+        assert shards.read_documents(path) == {
+            "id": [f"{source}/{number}" for number in range(len(texts))],
+            "source": [source] * len(texts),
+            "language": [language] * len(texts),
+            "bytes": [len(text.encode()) for text in texts],
+        }
 
 
 def test_the_index_adds_up(packed: Artifact, tokenizer: Artifact) -> None:
-    index = shards.read_index(packed.path)
+    index = shards.read_index(packed.path, tokenizer.identity)
     assert (index.vocab_size, index.tokenizer_identity) == (VOCAB_SIZE, tokenizer.identity)
+    assert list(index.splits) == ["train", "validation"]
     for split, sources in index.splits.items():
         for name, entry in sources.items():
-            assert entry.tokens == sum(shard.tokens for shard in entry.shards)
-            assert packed.counts[split][name]["tokens"] == entry.tokens == index.tokens(split)[name]
-    assert index.splits["train"]["ko-text"].bytes == sum(len(text.encode()) for text in KOREAN * 3)
+            tokens = np.concatenate([shards.open_tokens(packed.path / shard.path) for shard in entry.shards])
+            assert entry.tokens == sum(shard.tokens for shard in entry.shards) == len(tokens)
+            assert max(shard.largest_id for shard in entry.shards) == tokens.max()
+            totals = {"documents": entry.documents, "tokens": entry.tokens, "bytes": entry.bytes}
+            assert packed.counts[split][name] == totals
+            assert index.tokens(split)[name] == entry.tokens
+    train = index.splits["train"]["ko-text"]
+    assert (train.bytes, train.documents) == (sum(len(text.encode()) for text in KOREAN * 3), len(KOREAN) * 3)
+
+
+@pytest.mark.parametrize(("rows", "text_bytes"), [(1, 8_000_000), (256, 1), (5, 200)])
+def test_batches_do_not_show_in_the_bytes(
+    packed: Artifact, documents: Artifact, tokenizer: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    rows: int, text_bytes: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(pack, "_ROWS", rows)
+    monkeypatch.setattr(pack, "_TEXT_BYTES", text_bytes)
+    again = packed_from(documents, tokenizer, tmp_path / "again")
+    assert len(again.manifest.files) == len(packed.manifest.files) > 10
+    for entry in packed.manifest.files:
+        if not entry.path.endswith(".parquet"):
+            assert (again.path / entry.path).read_bytes() == (packed.path / entry.path).read_bytes(), entry.path
+    path = Path("train/ko-text/00000.ds")
+    assert shards.read_documents(again.path / path) == shards.read_documents(packed.path / path)
 
 
 def test_packing_again_gives_the_same_bytes(
     packed: Artifact, documents: Artifact, tokenizer: Artifact, tmp_path: Path
 ) -> None:
-    again = tmp_path / "again"
-    pack.build(small_recipe(), documents, tokenizer, again, again / "work", InProcessRunner())
-    for entry in packed.manifest.files:
-        assert (again / entry.path).read_bytes() == (packed.path / entry.path).read_bytes(), entry.path
+    assert packed_from(documents, tokenizer, tmp_path / "again").manifest.files == packed.manifest.files
+
+
+def test_batches_are_bounded_by_rows_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "_ROWS", 4)
+    monkeypatch.setattr(pack, "_TEXT_BYTES", 100)
+    texts = ["a" * size for size in (60, 60, 10, 300, 0, 1, 1, 1, 1, 1)]
+    write_documents(tmp_path, "train", "law", texts, "en")
+    batches = list(pack._batches(tmp_path / "documents" / "train" / "law" / "00000.parquet"))
+    assert [text for batch in batches for text in batch["text"]] == texts
+    assert all(batch["bytes"] == [len(text) for text in batch["text"]] for batch in batches)
+    assert all(len(batch["text"]) <= 4 and sum(batch["bytes"][:-1]) < 200 for batch in batches)
+    assert len(batches) > 3
 
 
 def test_datatrove_reads_our_shards(packed: Artifact) -> None:
     from datatrove.utils.dataset import DatatroveFileDataset
 
     path = packed.path / "train" / "en-text" / "00000.ds"
-    tokens = shards.open_tokens(path)
-    theirs = DatatroveFileDataset(str(path), seq_len=15, token_size=4, return_positions=False)
-    assert len(theirs) == len(tokens) // 16
+    tokens, ends = shards.open_tokens(path), shards.open_document_ends(path).tolist()
+    theirs = DatatroveFileDataset(str(path), seq_len=15, token_size=4, return_positions=True)
+    starts = [0, *ends]
+    expected = [place - max(start for start in starts if start <= place) for place in range(len(tokens))]
+    assert len(theirs) == len(tokens) // 16 > 10
     for number in range(len(theirs)):
-        assert theirs[number]["input_ids"].tolist() == tokens[number * 16 : number * 16 + 16].tolist()
+        window = slice(number * 16, number * 16 + 16)
+        assert theirs[number]["input_ids"].tolist() == tokens[window].tolist()
+        positions = theirs[number]["positions"].tolist()
+        # Theirs count from the window's start until a document begins in it.
+        begin = next((place for place, position in enumerate(expected[window]) if position == 0), 16)
+        assert positions[begin:] == expected[window][begin:]
+        assert positions[:begin] == list(range(begin))
+
+
+def test_datatroves_tokenizer_writes_the_same_files(packed: Artifact, tokenizer: Artifact, tmp_path: Path) -> None:
+    from datatrove.data import Document
+    from datatrove.pipeline.tokens.tokenizer import DocumentTokenizer
+
+    step = DocumentTokenizer(
+        str(tmp_path / "theirs"), tokenizer_name_or_path=str(tokenizer.path / "tokenizer.json"), eos_token="<|eos|>",
+        shuffle_documents=False,
+    )  # fmt: skip
+    step.run([Document(text=text, id=str(number)) for number, text in enumerate(KOREAN * 3)])
+    for ending in ("", ".index"):
+        theirs = (tmp_path / "theirs" / f"00000_unshuffled.ds{ending}").read_bytes()
+        ours = (packed.path / "train" / "ko-text" / f"00000.ds{ending}").read_bytes()
+        tokens = (np.dtype("<u2"), shards.TOKEN_DTYPE) if not ending else (shards.END_DTYPE,) * 2
+        assert np.frombuffer(theirs, tokens[0]).tolist() == np.frombuffer(ours, tokens[1]).tolist()
 
 
 @pytest.mark.parametrize("ending", ["", ".index"])
@@ -81,51 +146,131 @@ def test_a_damaged_shard_is_named(packed: Artifact, ending: str, damage: str) ->
         path.unlink()
     else:
         os.truncate(path, 8)
-    with pytest.raises(UserError, match=f"00000.ds{ending}: .*Mend: make the shards again"):
+    problem = "is missing" if damage == "missing" else "has 8 bytes, and the index says"
+    with pytest.raises(UserError, match=f"00000.ds{ending}: {problem}.*Mend: make the shards again"):
         shards.read_index(packed.path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"token_dtype": "uint16"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"token_dtype": "uint16"}', '{"token_dtype": "uint32", "splits": 3}', "\x80"]
+)
 def test_a_damaged_index_is_named(packed: Artifact, text: str) -> None:
-    (packed.path / "index.json").write_text(text)
-    with pytest.raises(UserError, match=r"index.json: cannot be read"):
+    (packed.path / "index.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"index.json: cannot be read.*Mend: make the shards again"):
         shards.read_index(packed.path)
+
+
+def test_a_missing_index_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"index.json: cannot be read"):
+        shards.read_index(tmp_path)
+
+
+def test_ids_beyond_the_vocabulary_are_refused(packed: Artifact) -> None:
+    index = json.loads((packed.path / "index.json").read_text())
+    largest = index["splits"]["train"]["en-text"]["shards"][0]["largest_id"]
+    index["vocab_size"] = largest
+    (packed.path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=f"00000.ds: holds the id [0-9]+, beyond the vocabulary of {largest}"):
+        shards.read_index(packed.path)
+
+
+def test_shards_of_another_tokenizer_are_refused(packed: Artifact) -> None:
+    with pytest.raises(UserError, match=r"index.json = .*: was made with another tokenizer than 0123"):
+        shards.read_index(packed.path, tokenizer_identity="0123")
 
 
 def test_a_shard_of_odd_size_or_absent_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.ds").write_bytes(b"12345")
-    with pytest.raises(UserError, match="no multiple of 4"):
+    with pytest.raises(UserError, match="has 5 bytes, no multiple of 4"):
         shards.open_tokens(tmp_path / "a.ds")
     with pytest.raises(UserError, match="cannot be read"):
         shards.open_tokens(tmp_path / "b.ds")
 
 
-def test_a_source_without_documents_is_an_empty_shard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"no parquet at all"])
+def test_a_damaged_side_index_is_named(packed: Artifact, content: bytes | None) -> None:
+    path = packed.path / "train" / "ko-text" / "00000.ds"
+    side = path.with_name("00000.ds.documents.parquet")
+    side.unlink()
+    if content is not None:
+        side.write_bytes(content)
+    with pytest.raises(UserError, match=r"00000.ds.documents.parquet: cannot be read"):
+        shards.read_documents(path)
+
+
+def test_a_shard_without_documents_is_empty(tmp_path: Path) -> None:
     with shards.ShardWriter(tmp_path, "train/none/00000.ds") as writer:
         pass
-    assert writer.shard().tokens == 0
-    assert len(shards.open_tokens(tmp_path / "train/none/00000.ds")) == 0
+    assert writer.shard() == shards.Shard("train/none/00000.ds", tokens=0, documents=0, bytes=0, largest_id=-1)
+    path = tmp_path / "train/none/00000.ds"
+    assert len(shards.open_tokens(path)) == len(shards.open_document_ends(path)) == 0
+    assert shards.read_documents(path)["id"] == []
 
 
 def test_a_failed_shard_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), shards.ShardWriter(tmp_path, "a.ds") as writer:
-        writer.add([[5, 2]], {"id": ["a"], "source": ["s"], "language": ["ko"], "bytes": [3]})
+    def fail() -> None:
+        with shards.ShardWriter(tmp_path, "a.ds") as writer:
+            writer.add([[5, 2]], {"id": ["a"], "source": ["s"], "language": ["ko"], "bytes": [3]})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet as pq
+
+    def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError
+
+    monkeypatch.setattr(pq, "ParquetWriter", refuse)
+    with pytest.raises(RuntimeError):
+        shards.ShardWriter(tmp_path, "a.ds").__enter__()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_kept_is_refused(tokenizer: Artifact, tmp_path: Path) -> None:
     empty = ensure(tmp_path, StageSpec("decide", 1, {}, {}), lambda out, work: {})
     with pytest.raises(UserError, match="keeps no document to train on"):
-        pack.build(small_recipe(), empty, tokenizer, tmp_path / "out", tmp_path / "work", InProcessRunner())
+        packed_from(empty, tokenizer, tmp_path)
+
+
+def test_a_source_without_documents_is_left_out(tokenizer: Artifact, tmp_path: Path) -> None:
+    def build(out: Path, work: Path) -> dict[str, int]:
+        write_documents(out, "train", "law", [], "ko")
+        write_documents(out, "train", "ko-text", KOREAN, "ko")
+        return {}
+
+    made = packed_from(ensure(tmp_path, StageSpec("decide", 1, {}, {}), build), tokenizer, tmp_path)
+    index = shards.read_index(made.path)
+    assert list(index.splits["train"]) == ["ko-text"]
+    assert index.splits["validation"] == {}
 
 
 def test_ends_are_64_bit_and_cumulative_over_batches(tmp_path: Path) -> None:
-    rows = {"id": ["a", "b"], "source": ["s", "s"], "language": ["ko", "en"], "bytes": [3, 4]}
+    rows: dict[str, list[Any]] = {"id": ["a", "b"], "source": ["s", "s"], "language": ["ko", "en"], "bytes": [3, 4]}
     with shards.ShardWriter(tmp_path, "a.ds") as writer:
-        writer.add([[5, 2], [6, 7, 2]], rows)
+        writer.add([[5, 2], [6, 9, 2]], rows)
         writer.add([[8, 2]], {name: column[:1] for name, column in rows.items()})
     ends = shards.open_document_ends(tmp_path / "a.ds")
     assert ends.dtype == np.uint64
     assert ends.tolist() == [2, 5, 7]
-    assert json.dumps(writer.shard().__dict__) == '{"path": "a.ds", "tokens": 7, "documents": 3, "bytes": 10}'
+    assert writer.shard() == shards.Shard("a.ds", tokens=7, documents=3, bytes=10, largest_id=9)
+
+
+def test_the_task_travels_to_other_processes(tmp_path: Path) -> None:
+    task = pack._Pack(tmp_path, ("train/law/00000",), tmp_path, tmp_path, tmp_path)
+    assert pickle.loads(pickle.dumps(task)) == task
+
+
+def test_a_task_run_again_after_a_kill_writes_the_same(
+    packed: Artifact, documents: Artifact, tokenizer: Artifact, tmp_path: Path
+) -> None:
+    """Half-written files of the killed try lie beside; a shard already there is replaced by its equal."""
+    out = tmp_path / "again"
+    shutil.copytree(packed.path / "train" / "ko-text", out / "train" / "ko-text")
+    (out / "train" / "ko-text" / "00000.ds").write_bytes(b"half")
+    pack._Pack(documents.path / "documents", ("train/ko-text/00000",), tokenizer.path, out, tmp_path / "done")(0, 1)
+    for path in (packed.path / "train" / "ko-text").iterdir():
+        assert (out / "train" / "ko-text" / path.name).read_bytes() == path.read_bytes(), path.name

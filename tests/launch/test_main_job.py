@@ -1,0 +1,124 @@
+"""The main job with real parts: CLI, deepspeed launcher, two gloo ranks, export, report."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from configs.manifest import open_artifact
+from configs.recipe import load_recipe
+from launch import report
+from tests.launch.conftest import SMOKE, TINY_TRAINING, artifact_hashes, start, twofold
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def finished(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(packed_run, run_dir, symlinks=True)
+    code, out, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", *TINY_TRAINING)
+    assert code == 0, out + err
+    assert "3 stages made, 7 unchanged" in out
+    for place in ("report/report.html", "export/model", "train/metrics.jsonl", "tokenizer/tokenizer.json"):
+        assert str(run_dir / place) in out
+        assert (run_dir / place).exists()
+    return run_dir
+
+
+def test_a_second_run_does_nothing(finished: Path) -> None:
+    code, out, _ = twofold("run", str(SMOKE), f"run_dir={finished}", *TINY_TRAINING)
+    assert (code, "0 stages made, 10 unchanged" in out) == (0, True)
+
+
+def test_the_exported_model_opens_in_transformers_and_writes(finished: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(finished / "export" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(finished / "export" / "model")
+    assert type(model).__name__ == "LlamaForCausalLM"
+    prompt = tokenizer("The harbour ", return_tensors="pt")
+    assert model.generate(**prompt, max_new_tokens=5, do_sample=False).shape[1] > prompt["input_ids"].shape[1]
+
+
+def test_metrics_hold_what_people_watch(finished: Path) -> None:
+    events = [json.loads(line) for line in (finished / "train" / "metrics.jsonl").read_text().splitlines()]
+    steps = [event for event in events if event["event"] == "train"]
+    assert [event["step"] for event in steps] == list(range(1, len(steps) + 1))
+    watched = {
+        "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_s", "mfu_full_attention",
+        "mfu_causal_attention", "data_wait_share", "memory_bytes", "phase", "tokens_by_source",
+    }  # fmt: skip
+    assert watched <= set(steps[0])
+    assert steps[-1]["tokens"] == sum(steps[-1]["tokens_by_source"].values())
+    assert {event["phase"] for event in steps} == {"general", "domain"}
+    assert any(event["event"] == "validation" and event["bits_per_byte"] for event in events)
+    assert list((finished / "train" / "wandb").glob("offline-run-*")), "the real client wrote its offline run"
+
+
+def test_the_report_is_self_contained(finished: Path) -> None:
+    page = (finished / "report" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= 5
+    assert "<script" not in page
+    assert not re.findall(r'(?:src|href)="(?!#)', re.sub(r'xlink:href="#[^"]*"', "", page))
+
+
+def test_a_stranger_in_the_text_stays_text(finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir, symlinks=True)
+    planted = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    (run_dir / "export" / "samples.json").write_text(json.dumps([{"prompt": planted, "continuation": planted}]))
+    recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", *TINY_TRAINING])
+    size = (run_dir / "export" / "samples.json").stat().st_size
+    manifest = json.loads((run_dir / "export" / "manifest.json").read_text())
+    for entry in manifest["files"]:
+        entry["bytes"] = size if entry["path"] == "samples.json" else entry["bytes"]
+    (run_dir / "export" / "manifest.json").write_text(json.dumps(manifest))
+    artifacts = {link.name: open_artifact(link.resolve()) for link in run_dir.iterdir() if link.is_symlink()}
+    report.build(recipe, artifacts, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert planted not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_stopped_and_started_again_equals_never_stopped(packed_run: Path, finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(packed_run, run_dir, symlinks=True)
+    arguments = ("run", str(SMOKE), f"run_dir={run_dir}", *TINY_TRAINING, "--until", "train")
+    process = start(*arguments)
+    metrics = _wait_for_step(run_dir, 3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    assert "run the same command to go on" in err
+    assert not (run_dir / "train").exists(), "an unfinished training is no artifact"
+    code, out, err = twofold(*arguments)
+    assert code == 0, out + err
+    assert not metrics.exists(), "the partial folder became the artifact"
+    assert _curve(run_dir) == _curve(finished)
+    weights = [name for name in artifact_hashes(finished) if name.startswith("train/weights/")]
+    assert weights
+    assert {name: artifact_hashes(run_dir)[name] for name in weights} == {
+        name: artifact_hashes(finished)[name] for name in weights
+    }
+
+
+def _wait_for_step(run_dir: Path, step: int) -> Path:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for metrics in run_dir.glob("artifacts/train-*.partial/metrics.jsonl"):
+            if f'"step": {step},' in metrics.read_text():
+                return metrics
+        time.sleep(0.1)
+    raise AssertionError("training did not begin")
+
+
+def _curve(run_dir: Path) -> list[tuple[int, float, float, str]]:
+    events = [json.loads(line) for line in (run_dir / "train" / "metrics.jsonl").read_text().splitlines()]
+    return [(e["step"], e["loss"], e["gradient_norm"], e["batch_hash"]) for e in events if e["event"] == "train"]

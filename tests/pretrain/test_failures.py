@@ -1,0 +1,88 @@
+"""How the trainer's process ends when something outside it fails; without ranks."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from configs.errors import UserError, user_error
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The trainer's module, failing at its start; signal handlers are put back."""
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    from pretrain import train
+
+    def fail(device: str) -> None:
+        raise user_error("shards", 3, "are cut", "make them again")
+
+    monkeypatch.setattr(train, "start_ranks", fail)
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    yield train
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _arguments(out: Path) -> list[str]:
+    return ["--recipe", "r", "--shards", "s", "--tokenizer", "t", "--out", str(out), "--local_rank=0"]
+
+
+def test_a_user_error_leaves_its_problems_and_exit_code_2(train: Any, tmp_path: Path) -> None:
+    assert train.main(_arguments(tmp_path)) == 2
+    (problem,) = json.loads((tmp_path / "error.json").read_text())["problems"]
+    assert problem == {"field": "shards", "value": "3", "problem": "are cut", "mend": "make them again"}
+
+
+def test_an_error_file_that_cannot_be_written_hides_nothing(
+    train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise user_error("disk", None, "the disk is full", "free some space")
+
+    monkeypatch.setattr(train, "write_json", full)
+    assert train.main(_arguments(tmp_path)) == 2
+    assert "shards = 3: are cut. Mend: make them again." in capsys.readouterr().err
+
+
+def test_signals_are_remembered(train: Any) -> None:
+    stop = train.StopSignals()
+    assert not stop.asked
+    signal.raise_signal(signal.SIGUSR1)
+    assert stop.asked
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    from pretrain.engine import start_ranks
+
+    with pytest.raises(UserError, match=r"--device = 'cuda': is not what DeepSpeed found \(cpu\).*DS_ACCELERATOR=cuda"):
+        start_ranks("cuda")
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/3", UserError),
+        ("CUDA error: an illegal memory access was encountered", RuntimeError),
+    ],
+)
+def test_a_short_write_of_torch_is_told_as_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, message: str, expected: type[Exception]
+) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    from pretrain.engine import Engine
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(message)
+
+    engine = Engine.__new__(Engine)
+    engine._engine = SimpleNamespace(save_checkpoint=fail)
+    with pytest.raises(expected):
+        engine.save(tmp_path)

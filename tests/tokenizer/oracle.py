@@ -1,0 +1,42 @@
+"""Byte-pair encoding the slow and obvious way: what the tests compare merges with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import pairwise
+
+LONGEST = 64
+"""No longer piece is made."""
+
+
+def learn(words: Mapping[str, int], merges: int) -> list[str]:
+    """Greedy BPE: count all pairs, merge the most frequent, again, until `merges` pieces or no pair is left.
+
+    Ties go to the shorter piece, then to code point order, as in sentencepiece.
+    """
+    split = {word: list(word) for word in words}
+    pieces: list[str] = []
+    while len(pieces) < merges:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, parts in split.items():
+            for pair in pairwise(parts):
+                if len(pair[0] + pair[1]) <= LONGEST:
+                    pairs[pair] += words[word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], len(pair[0] + pair[1]), pair[0] + pair[1]))
+        pieces.append(best[0] + best[1])
+        split = {word: merge(parts, best) for word, parts in split.items()}
+    return pieces
+
+
+def merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """`parts` with every `pair` merged, leftmost first."""
+    merged: list[str] = []
+    for part in parts:
+        if merged and (merged[-1], part) == pair:
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return merged
