@@ -16,7 +16,7 @@ FEATURES: dict[str, str] = {
     "ellipsis_per_word": "... or … a word",
     "bullet_line_share": "non-empty lines that begin with a bullet",
     "ellipsis_line_share": "non-empty lines that end with an ellipsis",
-    "punctuated_line_share": "non-empty lines that end in terminal punctuation (Korean: or in a final ending, 다 요 까 죠)",
+    "punctuated_line_share": "non-empty lines that end in terminal punctuation (Korean: or in 다 요 까 죠)",
     "short_line_share": "non-empty lines of at most 30 code points",
     "line_breaks_per_word": "line breaks a word",
     "duplicate_line_share": "non-empty lines that repeat an earlier line",

@@ -70,9 +70,12 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def as_user_error(error: OSError, path: Path | None = None) -> UserError | None:
     """The `UserError` for a full disk, a quota or a permission; None for any other error."""
-    if error.errno not in _MENDS:
+    # numpy reports a short write without the system's error number.
+    short_write = error.errno is None and "requested and" in str(error)
+    number = errno.ENOSPC if short_write else error.errno
+    if number not in _MENDS:
         return None
-    problem, mend = _MENDS[error.errno]
+    problem, mend = _MENDS[number]
     return user_error(str(path or error.filename or "disk"), None, problem, mend)
 
 

@@ -199,7 +199,7 @@ def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any]) -> Artifa
             FileEntry(path.relative_to(partial).as_posix(), path.stat().st_size, sha256_of(path)) for path in paths
         ),
         made_by={"twofold": VERSION, "revision": git_revision(), "python": platform.python_version()},
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     write_json(partial / MANIFEST_FILE, asdict(manifest))
     os.replace(partial, final)

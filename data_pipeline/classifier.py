@@ -9,8 +9,10 @@ thousand labels; prediction about 15 MB/s.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +120,22 @@ def _train(lines: Path, settings: Classifier, target: Path) -> None:
     )  # fmt: skip
     with atomic_path(target) as partial:
         model.save_model(str(partial))
+        if not _equal(model, partial):
+            # fastText ignores a short write, and would load what is left of its model.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+
+def _equal(model: Any, saved: Path) -> bool:
+    """Whether the saved file holds the model's weights in full."""
+    import fasttext
+
+    try:
+        copy = fasttext.load_model(str(saved))
+    except (ValueError, MemoryError):
+        return False
+    return np.array_equal(model.get_input_matrix(), copy.get_input_matrix()) and np.array_equal(
+        model.get_output_matrix(), copy.get_output_matrix()
+    )
 
 
 def _line(text: str) -> str:

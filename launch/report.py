@@ -43,7 +43,7 @@ def build(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mappi
         recipe=recipe,
         version=VERSION,
         revision=git_revision(),
-        created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cards=_cards(recipe, artifacts),
         funnel=_funnel(artifacts["decide"].counts),
         rejects=_listed(_summed(artifacts["extract"].counts, "rejects")),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs.errors import Problem, UserError, user_error
@@ -15,9 +18,14 @@ from configs.files import as_user_error, atomic_path, disk_errors, sha256_of, wr
 def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     write_json(target, {"a": 1})
-    with pytest.raises(RuntimeError), atomic_path(target) as path:
-        path.write_text("half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with atomic_path(target) as path:
+            path.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert target.read_text() == '{\n  "a": 1\n}\n'
     assert os.listdir(tmp_path) == ["a.json"]
 
@@ -45,13 +53,15 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     assert as_user_error(OSError(errno.EIO, "broken")) is None
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_a_really_full_disk(tmp_path: Path) -> None:
-    target = tmp_path / "full.bin"
-    with pytest.raises(UserError, match="the disk is full"), atomic_path(target) as path:
-        path.symlink_to("/dev/full")
-        with path.open("wb", buffering=0) as stream:
-            stream.write(b"x" * 10)
+@pytest.mark.parametrize("write", [lambda path: path.write_bytes(b"x" * 10), lambda path: np.zeros(9999).tofile(path)])
+def test_a_really_full_disk(tmp_path: Path, write: Callable[[Path], object]) -> None:
+    def fill() -> None:
+        with atomic_path(tmp_path / "full.bin") as path:
+            path.symlink_to("/dev/full")
+            write(path)
+
+    with pytest.raises(UserError, match="the disk is full"):
+        fill()
     assert os.listdir(tmp_path) == []
 
 
@@ -61,8 +71,6 @@ def test_sha256(tmp_path: Path) -> None:
 
 
 def test_a_user_error_survives_pickling_and_is_one_line_a_problem() -> None:
-    import pickle
-
     error = UserError([Problem("a.b", "x" * 200, "is long", "shorten it"), Problem("c", None, "is odd", "even it")])
     copy = pickle.loads(pickle.dumps(error))
     assert copy.problems == error.problems

@@ -27,7 +27,8 @@ def test_bytes(text: str, size: int) -> None:
 def test_what_is_no_number_of_tokens_is_refused_with_a_mend(text: object) -> None:
     with pytest.raises(PydanticCustomError) as refused:
         parse_tokens(text)
-    assert refused.value.context and "write 6T" in refused.value.context["mend"]
+    assert refused.value.context is not None
+    assert "write 6T" in refused.value.context["mend"]
 
 
 def test_a_token_unit_is_no_unit_of_bytes() -> None:

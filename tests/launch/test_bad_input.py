@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from configs.recipe import load_recipe
+from launch.run import existing
 from tests.launch.conftest import SMOKE, twofold
 
 
@@ -96,22 +98,39 @@ def test_nodes_without_hostfile(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of one megabyte."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A real file system of as many bytes as the test asks for."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True
-    )
-    if mounted.returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("a small file system can be mounted by root only; tests/configs/test_files.py uses /dev/full")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.mark.parametrize("small_disk", ["32k", "200k", "400k", "700k", "1m"], indirect=True)
 def test_disk_full(small_disk: Path) -> None:
+    """Whatever stage the disk fills up in, finished artifacts stay and half-made ones do not count."""
     run_dir = small_disk / "run"
-    line = refused("run", str(SMOKE), f"run_dir={run_dir}", "--until", "shards")
+    arguments = ("run", str(SMOKE), f"run_dir={run_dir}", "data.classifier=null", "--until", "shards")
+    line = refused(*arguments)
     assert "the disk is full" in line
     assert "free some space" in line
-    assert _no_artifact(run_dir) or all((path / "manifest.json").exists() for path in run_dir.glob("artifacts/*[!l]"))
+    assert existing(load_recipe(SMOKE, [*arguments[2:4]])).keys() < {
+        "extract",
+        "score",
+        "dedup",
+        "decide",
+        "tokenizer",
+        "shards",
+    }
+
+
+@pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
+def test_disk_full_while_the_classifier_is_saved(small_disk: Path) -> None:
+    """fastText does not notice a short write by itself."""
+    line = refused("run", str(SMOKE), f"run_dir={small_disk / 'run'}", "--until", "classifier")
+    assert "model.bin" in line
+    assert "the disk is full" in line
+    assert _no_artifact(small_disk / "run")

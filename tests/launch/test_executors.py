@@ -50,7 +50,7 @@ def test_each_task_runs_once(tmp_path: Path, workers: int) -> None:
 def test_a_failure_in_a_task_reaches_the_caller_and_only_it_is_redone(tmp_path: Path, workers: int) -> None:
     (tmp_path / "out").mkdir()
     with LocalRunner(workers, QUIET) as runner:
-        with pytest.raises(UserError, match="is broken. Mend: mend it"):
+        with pytest.raises(UserError, match="is broken"):
             runner.run("append", Append(tmp_path / "out", fails_at=2), 3, tmp_path / "log")
         runner.run("append", Append(tmp_path / "out"), 3, tmp_path / "log")
     assert (tmp_path / "out" / "2.txt").read_text() == "2/3\n"
