@@ -2,8 +2,8 @@
 
 Contract: `load_recipe` returns a fully valid recipe or raises `UserError` with one line for every
 problem, each naming the field, the value and the mend. `extends: other.yaml` (relative to the file)
-merges sections key by key, the extending file winning. Numbers are read as YAML 1.2 reads them
-(`3e-4` is a number); a key written twice is refused.
+merges sections key by key, the extending file winning. Numbers and booleans are read as YAML 1.2 reads
+them (`3e-4` is a number, `off` is a word); a key written twice is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from configs.schema import Recipe
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and reads YAML 1.2 floats."""
+    """SafeLoader that refuses duplicate keys and reads numbers and booleans as YAML 1.2 does."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -40,6 +40,14 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+# YAML 1.1 reads off, no and on as booleans; here only true and false are.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),

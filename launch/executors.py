@@ -82,7 +82,6 @@ class LocalRunner:
                 self._workers,
                 mp_context=multiprocessing.get_context("forkserver"),
                 initializer=_begin_worker,
-                initargs=(os.getpid(),),
             )
         return self._pool
 
@@ -108,7 +107,7 @@ def _run_rank(executor: LocalPipelineExecutor, rank: int) -> None:
     executor._run_for_rank(rank)
 
 
-def _begin_worker(run_pid: int) -> None:
+def _begin_worker() -> None:
     """In a new worker: keep the terminal to the progress bar, and never outlive the run."""
     # datatrove logs to stderr as well as to its task logs.
     null = os.open(os.devnull, os.O_WRONLY)
@@ -116,11 +115,12 @@ def _begin_worker(run_pid: int) -> None:
     os.close(null)
     # Tokenizers would start a thread for each core in each worker.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with, args=(run_pid,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with(pid: int) -> None:
-    while Path(f"/proc/{pid}").exists():
+def _end_with(parent: int) -> None:
+    # The parent is the server that forks workers, which ends when the run does, however that ends.
+    while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)
 

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -50,13 +50,15 @@ def build(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> M
     with atomic_path(resolved) as path:
         path.write_text(dump_recipe(_with_absolute_paths(recipe)), encoding="utf-8")
     command = deepspeed_command(recipe, resolved, shards.path, tokenizer.path, out)
-    log = out / "train.log"
+    log, metrics = out / "train.log", out / "metrics.jsonl"
     with log.open("ab") as stream:
+        # A session of its own: Ctrl-C in the terminal reaches us alone, and the whole group can be ended.
         process = subprocess.Popen(
-            command, env=_environment(recipe), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
-        )
-        with _signals_passed_on(process):
-            code = _follow(process, out / "metrics.jsonl")
+            command, env=_environment(recipe), cwd=ROOT, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+        )  # fmt: skip
+        with _signals_passed_on(process, metrics):
+            code = _follow(process, metrics)
     _judge(code, out, log)
     counts: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     return counts
@@ -114,11 +116,19 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM reach the trainer, which saves and ends; we wait for it."""
+def _signals_passed_on(process: subprocess.Popen[bytes], metrics: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM reach the trainer, which saves and ends; we wait for it.
 
-    def pass_on(number: int, _frame: Any) -> None:
-        process.send_signal(signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
+    The signal goes to a rank and not to the launcher, which would leave its ranks behind or lose
+    their exit code; one rank is enough, since all ranks stop together.
+    """
+
+    def pass_on(_number: int, _frame: Any) -> None:
+        rank = _running_rank(metrics)
+        if rank is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            os.kill(rank, signal.SIGTERM)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -126,8 +136,15 @@ def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if process.poll() is None:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _running_rank(metrics: Path) -> int | None:
+    """The first rank's process, once it has said that it begins; None before, and when it is gone."""
+    starts = [event for event in _Follower(metrics).new_events() if event["event"] == "start"]
+    pid = starts[-1]["pid"] if starts else None
+    return pid if pid is not None and Path(f"/proc/{pid}").exists() else None
 
 
 def _follow(process: subprocess.Popen[bytes], metrics: Path) -> int:
@@ -140,35 +157,46 @@ def _follow(process: subprocess.Popen[bytes], metrics: Path) -> int:
         TextColumn("{task.fields[numbers]}"),
         console=Console(),
     )
-    with bar, contextlib.ExitStack() as stack:
+    follower = _Follower(metrics)
+    with bar:
         bar_id = bar.add_task("starting ranks", total=None, numbers="")
-        stream: IO[str] | None = None
         while process.poll() is None:
-            if stream is None and metrics.exists():
-                stream = stack.enter_context(metrics.open(encoding="utf-8"))
-            for line in _whole_lines(stream):
-                _show(bar, bar_id, line)
+            for event in follower.new_events():
+                _show(bar, bar_id, event)
             time.sleep(_POLL_SECONDS)
-        for line in _whole_lines(stream):
-            _show(bar, bar_id, line)
+        for event in follower.new_events():
+            _show(bar, bar_id, event)
     return process.returncode
 
 
-def _whole_lines(stream: IO[str] | None) -> Iterator[dict[str, Any]]:
-    """Complete JSON lines appended since the last call."""
-    while stream is not None:
-        position = stream.tell()
-        line = stream.readline()
-        if not line.endswith("\n"):
-            stream.seek(position)
-            return
-        yield json.loads(line)
+class _Follower:
+    """Reads the events that the trainer appends; begins anew when it replaces the file, as on resume."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode, self._position = -1, 0
+
+    def new_events(self) -> list[dict[str, Any]]:
+        """Whole lines written since the last call."""
+        try:
+            stream = self._path.open("rb")
+        except FileNotFoundError:
+            return []
+        with stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            if inode != self._inode:
+                self._inode, self._position = inode, 0
+            stream.seek(self._position)
+            lines = stream.read().split(b"\n")
+        whole = lines[:-1]
+        self._position += sum(len(line) + 1 for line in whole)
+        return [json.loads(line) for line in whole]
 
 
 def _show(bar: Progress, bar_id: Any, line: Mapping[str, Any]) -> None:
     if line.get("event") == "start":
         bar.update(bar_id, total=line["total_steps"], description="training")
-    elif "loss" in line:
+    elif line.get("event") == "train":
         numbers = f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tokens/s"
         bar.update(bar_id, completed=line["step"], description=f"phase {line['phase']}", numbers=numbers)
 
@@ -182,7 +210,7 @@ def _judge(code: int, out: Path, log: Path) -> None:
         raise UserError([Problem(**problem) for problem in problems])
     if (out / "summary.json").exists() and code == 0:
         return
-    if code == EXIT_CODE_STOPPED or (out / "stopped.json").exists():
+    if code == EXIT_CODE_STOPPED:
         raise Interrupted(f"training stopped and saved its state in {out}; run the same command to go on")
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:])
     assert code != EXIT_CODE_USER_ERROR or tail, "a user error must leave error.json"

@@ -1,10 +1,10 @@
 """What the rest of the house knows of training: identity, exit codes, files. No torch.
 
-    metrics.jsonl                 one JSON object a line; see monitor.py
-    weights/<phase>.safetensors   float32 master weights at each phase's end, Llama's parameter names
-    checkpoints/step-00000100/    training state; see checkpoint.py
-    summary.json                  counts for the manifest; exists exactly when training is complete
-    error.json                    {"problems": [...]}: what the user can mend, beside exit code 2
+metrics.jsonl                 one JSON object a line; see monitor.py
+weights/<phase>.safetensors   float32 master weights at each phase's end, Llama's parameter names
+checkpoints/step-00000100/    training state; see checkpoint.py
+summary.json                  counts for the manifest; exists exactly when training is complete
+error.json                    {"problems": [...]}: what the user can mend, beside exit code 2
 """
 
 from __future__ import annotations

@@ -87,6 +87,11 @@ def test_overrides_reach_phases_by_name_and_by_index() -> None:
     assert recipe.phases[0].learning_rate.peak == 3e-4
 
 
+def test_yaml_is_read_as_1_2() -> None:
+    recipe = load_recipe(SMOKE, ["monitor.wandb=off", "optimizer.eps=1e-7", "data.near_duplicates.enabled=false"])
+    assert (recipe.monitor.wandb, recipe.optimizer.eps, recipe.data.near_duplicates.enabled) == ("off", 1e-7, False)
+
+
 def test_a_cpu_batch_that_ranks_do_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match=r"32 sequences, not divisible by 3 ranks x 8 .* Mend: use 3072 tokens"):
         load_recipe(SMOKE, ["launch.device=cpu", "launch.cpu_ranks=3"])

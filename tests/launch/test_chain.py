@@ -64,7 +64,7 @@ def test_a_changed_input_file_remakes_all_that_read_it(run_dir: Path, tmp_path: 
     corpus = tmp_path / "ko-web"
     shutil.copytree(ROOT / "examples" / "corpus" / "general" / "ko-web", corpus)
     override = f"sources.ko-web.path={corpus}"
-    assert _built(run_dir, override) == UP_TO_SHARDS[1:], "the path is part of the recipe"
+    assert _built(run_dir, override) == (), "what the files hold counts, not where they lie"
     page = next(corpus.glob("*.html"))
     page.write_bytes(page.read_bytes().replace(b"<p>", b"<p> ", 1))
     assert _built(run_dir, override) == UP_TO_SHARDS[1:]

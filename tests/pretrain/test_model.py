@@ -67,9 +67,7 @@ def test_attention_equals_its_definition() -> None:
         key = head // (cfg.n_heads // cfg.n_kv_heads)
         for t in range(9):
             query = rotate(q[:, t, head], cos[t], sin[t])
-            scores = torch.stack(
-                [(query * rotate(k[:, s, key], cos[s], sin[s])).sum(-1) for s in range(t + 1)], dim=-1
-            )
+            scores = torch.stack([(query * rotate(k[:, s, key], cos[s], sin[s])).sum(-1) for s in range(t + 1)], dim=-1)
             shares = torch.softmax(scores / math.sqrt(cfg.d_head), dim=-1)
             out[:, t, head] = (shares[..., None] * v[:, : t + 1, key]).sum(1)
     expected = attention.o_proj(out.flatten(2))

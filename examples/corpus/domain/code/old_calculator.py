@@ -1,8 +1,8 @@
 # A calculator: characters to tokens, tokens to a tree, the tree to a number.
 """Arithmetic with + - * / ^, unary minus and parentheses, by precedence climbing.
 
-    >>> evaluate("2 + 3 * (4 - 1) ^ 2")
-    29.0
+>>> evaluate("2 + 3 * (4 - 1) ^ 2")
+29.0
 """
 
 import operator

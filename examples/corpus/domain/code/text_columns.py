@@ -29,7 +29,7 @@ def break_lines(words, width):
                 cost[first], following[first] = total, last + 1
     lines, first = [], 0
     while first < count:
-        lines.append(" ".join(words[first:following[first]]))
+        lines.append(" ".join(words[first : following[first]]))
         first = following[first]
     return lines
 
