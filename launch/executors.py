@@ -82,6 +82,7 @@ class LocalRunner:
                 self._workers,
                 mp_context=multiprocessing.get_context("forkserver"),
                 initializer=_begin_worker,
+                initargs=(os.getpid(),),
             )
         return self._pool
 
@@ -107,7 +108,7 @@ def _run_rank(executor: LocalPipelineExecutor, rank: int) -> None:
     executor._run_for_rank(rank)
 
 
-def _begin_worker() -> None:
+def _begin_worker(run_pid: int) -> None:
     """In a new worker: keep the terminal to the progress bar, and never outlive the run."""
     # datatrove logs to stderr as well as to its task logs.
     null = os.open(os.devnull, os.O_WRONLY)
@@ -115,14 +116,22 @@ def _begin_worker() -> None:
     os.close(null)
     # Tokenizers would start a thread for each core in each worker.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(run_pid,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    # The parent is the server that forks workers, which ends when the run does, however that ends.
-    while os.getppid() == parent:
+def _end_with(pid: int) -> None:
+    while _is_running(pid):
         time.sleep(_WATCH_SECONDS)
     os._exit(1)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether the process works; one that was killed may stay listed until its parent asks after it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] not in ("Z", "X")
 
 
 @contextmanager

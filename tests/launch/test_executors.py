@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from configs.errors import UserError, user_error
-from launch.executors import LocalRunner
+from launch.executors import LocalRunner, _is_running
 from tests.conftest import ROOT
 
 QUIET = Console(quiet=True)
@@ -83,19 +83,14 @@ def test_workers_do_not_outlive_a_killed_run(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NOTES": str(tmp_path)}
     run = subprocess.Popen([sys.executable, str(tmp_path / "main.py"), str(tmp_path / "log")], env=environment)
     workers = _eventually(lambda: [int(p.stem) for p in tmp_path.glob("*.pid")], lambda pids: len(pids) == 2)
-    run.kill()
+    run.kill()  # and nobody waits for it yet, so it stays listed
+    _eventually(lambda: [pid for pid in workers if _is_running(pid)], lambda pids: not pids)
     run.wait()
-    _eventually(lambda: [pid for pid in workers if _runs(pid)], lambda pids: not pids)
 
 
 def note_and_wait(rank: int, world_size: int) -> None:
     (Path(os.environ["NOTES"]) / f"{os.getpid()}.pid").touch()
     time.sleep(60)
-
-
-def _runs(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def _eventually(look: Callable[[], list[int]], good: Callable[[list[int]], bool]) -> list[int]:

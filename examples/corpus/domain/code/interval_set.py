@@ -37,7 +37,7 @@ class IntervalSet:
         return sum(end - start for start, end in self)
 
     def __iter__(self):
-        return iter(zip(self._starts, self._ends))
+        return iter(zip(self._starts, self._ends, strict=True))
 
     def gaps(self, start, end):
         """Yield the intervals within start..end that are not in the set."""
@@ -58,6 +58,7 @@ if __name__ == "__main__":
     seats.add(30, 40)
     seats.add(20, 25)
     assert list(seats) == [(10, 25), (30, 40)]
-    assert 24 in seats and 25 not in seats
+    assert 24 in seats
+    assert 25 not in seats
     assert list(seats.gaps(0, 50)) == [(0, 10), (25, 30), (40, 50)]
     assert len(seats) == 25
