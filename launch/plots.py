@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Name -> (x, y)."""
@@ -21,7 +23,7 @@ Band = tuple[float, float, str]
 # Okabe and Ito's palette, told apart by colour-blind readers; grey for what is dropped least often.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5F5F5F", "#B2182B", "#35978F")
 KEPT = "#009E73"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "twofold",
     "font.family": "sans-serif",
@@ -46,6 +48,7 @@ def lines(series: Series, x_label: str, y_label: str, bands: Sequence[Band] = ()
             marker = "o" if len(x) < 20 else None
             axes.plot(x, y, label=name, color=PALETTE[position % len(PALETTE)], marker=marker, markersize=3.5, lw=1.6)
         axes.set(xlabel=x_label, ylabel=y_label)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
         return _svg(figure)
