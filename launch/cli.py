@@ -110,20 +110,17 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _clean(options: argparse.Namespace) -> int:
     from launch.preflight import only_run
-    from launch.run import existing
+    from launch.run import unused
 
     recipe = load_recipe(options.recipe, options.overrides)
-    run_dir = Path(recipe.run_dir)
-    with only_run(run_dir):
-        used = {artifact.path.resolve() for artifact in existing(recipe).values()}
-        folders = sorted((run_dir / "artifacts").glob("*")) if (run_dir / "artifacts").is_dir() else []
-        unused = [folder for folder in folders if folder.resolve() not in used]
-        for folder in unused:
+    with only_run(Path(recipe.run_dir)):
+        folders = unused(recipe)
+        for folder in folders:
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             _CONSOLE.print(f"  {folder}  {format_bytes(size)}")
             if options.yes:
                 shutil.rmtree(folder)
-    _CONSOLE.print(f"{len(unused)} unused" + ("" if options.yes or not unused else "; `--yes` removes them"))
+    _CONSOLE.print(f"{len(folders)} unused" + ("" if options.yes or not folders else "; `--yes` removes them"))
     return 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from configs.errors import user_error
-from configs.manifest import Artifact, ensure, find, verify
+from configs.manifest import Artifact, ensure, find, partial_dir, verify
 from configs.schema import Recipe
 from configs.units import format_bytes
 from launch.executors import LocalRunner
@@ -52,6 +52,17 @@ def existing(recipe: Recipe) -> dict[str, Artifact]:
             break
         found[stage.name] = artifact
     return found
+
+
+def unused(recipe: Recipe) -> list[Path]:
+    """Folders of artifacts that are neither this recipe's nor the one that it is making."""
+    run_dir = Path(recipe.run_dir)
+    made = existing(recipe)
+    used = {artifact.path for artifact in made.values()}
+    missing = [stage for stage in stages_of(recipe) if stage.name not in made]
+    if missing:
+        used.add(partial_dir(run_dir, missing[0].specify(recipe, made)))
+    return sorted(path for path in (run_dir / "artifacts").glob("*") if path not in used)
 
 
 def verify_run(recipe: Recipe, console: Console) -> dict[str, Artifact]:

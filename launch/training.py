@@ -150,8 +150,8 @@ def _running_rank(metrics: Path) -> int | None:
 def _follow(process: subprocess.Popen[bytes], metrics: Path) -> int:
     """Draw the bar until the process ends; return its exit code."""
     bar = Progress(
-        TextColumn("  {task.description:<34}"),
-        BarColumn(bar_width=32),
+        TextColumn("  {task.description:<14}"),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[numbers]}"),
@@ -197,8 +197,8 @@ def _show(bar: Progress, bar_id: Any, line: Mapping[str, Any]) -> None:
     if line.get("event") == "start":
         bar.update(bar_id, total=line["total_steps"], description="training")
     elif line.get("event") == "train":
-        numbers = f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tokens/s"
-        bar.update(bar_id, completed=line["step"], description=f"phase {line['phase']}", numbers=numbers)
+        numbers = f"loss {line['loss']:.3f} {line['tokens_per_s']:,.0f} tok/s"
+        bar.update(bar_id, completed=line["step"], description=line["phase"], numbers=numbers)
 
 
 def _judge(code: int, out: Path, log: Path) -> None:

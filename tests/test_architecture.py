@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -49,3 +50,31 @@ def test_a_module_states_its_contract_and_stays_readable(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(source)), "begin with a docstring that states the contract"
     assert source.count("\n") <= 420, "split it: a reader should hold a module in mind"
+
+
+def test_every_invariant_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "invariants.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 40
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).exists() or (name and f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8"))
+    ]
+    assert missing == []
+
+
+def test_the_readmes_tree_is_the_tree() -> None:
+    """Every module is in the README's tree, and nothing else is."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text[text.index("## The tree") :].split("```")[1]
+    listed: list[str] = []
+    folder = ""
+    for line in tree.strip().splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = name
+        elif name.endswith(".py"):
+            listed.append(folder + name)
+    real = [path.relative_to(ROOT).as_posix() for path in MODULES if path.name != "__init__.py"]
+    assert sorted(listed) == sorted(real)

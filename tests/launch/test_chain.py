@@ -12,9 +12,11 @@ import pytest
 from rich.console import Console
 
 from configs.errors import UserError
+from configs.manifest import partial_dir
 from configs.recipe import load_recipe
 from launch.preflight import only_run
-from launch.run import existing, run_recipe
+from launch.run import existing, run_recipe, unused
+from launch.stages import stages_of
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, artifact_hashes, start, twofold
 
@@ -121,3 +123,13 @@ def test_clean_removes_what_the_recipe_does_not_use(run_dir: Path) -> None:
     code, out, _ = twofold("clean", str(SMOKE), f"run_dir={run_dir}", "--yes")
     assert (code, out.splitlines()[-1]) == (0, "2 unused")
     assert _built(run_dir) == ()
+
+
+def test_clean_leaves_an_unfinished_training_alone(run_dir: Path) -> None:
+    recipe = load_recipe(SMOKE, [f"run_dir={run_dir}"])
+    made = existing(recipe)
+    train = next(stage for stage in stages_of(recipe) if stage.name == "train")
+    checkpoints = partial_dir(run_dir, train.specify(recipe, made)) / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    assert unused(recipe) == []
+    assert len(unused(load_recipe(SMOKE, [f"run_dir={run_dir}", "model.n_layers=2"]))) == 1, "another recipe's"
