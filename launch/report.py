@@ -54,6 +54,7 @@ def build(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mappi
         compression=_compression(artifacts["tokenizer"].counts),
         shards=_shards(recipe, artifacts),
         validation=_validation(recipe, artifacts),
+        groups=_groups(recipe, artifacts),
         samples=json.loads((artifacts["export"].path / "samples.json").read_text(encoding="utf-8")),
         training_note=_training_note(artifacts["train"].counts),
         lineage=[_lineage_row(name, artifact) for name, artifact in artifacts.items()],
@@ -147,6 +148,26 @@ def _validation(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
         domain = recipe.sources[source].domain
         rows.append({"source": source, "domain": domain, "start": first, "ends": ends, "change": ends[-1] - before})
     return sorted(rows, key=lambda row: (row["domain"] != "general", row["domain"], row["source"]))
+
+
+def _groups(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
+    """Mean bits per byte of the general and of the expert sources, and how fast they change in each phase."""
+    counts = artifacts["train"].counts
+    phases = counts["phases"]
+    millions = [sum(phase["tokens_by_source"].values()) / 1e6 for phase in phases]
+    groups: dict[str, list[str]] = {}
+    for source in counts["start_bits_per_byte"]:
+        kind = "general" if recipe.sources[source].domain == "general" else "expert domains"
+        groups.setdefault(kind, []).append(source)
+    rows = []
+    for kind, sources in groups.items():
+        means = [
+            sum(table[source] for source in sources) / len(sources)
+            for table in (counts["start_bits_per_byte"], *(phase["bits_per_byte"] for phase in phases))
+        ]
+        changes = [(after - before) / size for before, after, size in zip(means, means[1:], millions, strict=False)]
+        rows.append({"group": kind, "start": means[0], "phases": list(zip(means[1:], changes, strict=True))})
+    return rows
 
 
 def _training_note(counts: Mapping[str, Any]) -> str:
