@@ -46,7 +46,10 @@ def lines(series: Series, x_label: str, y_label: str, bands: Sequence[Band] = ()
             axes.text((start + end) / 2, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", color="#555555")
         for position, (name, (x, y)) in enumerate(series.items()):
             marker = "o" if len(x) < 20 else None
-            axes.plot(x, y, label=name, color=PALETTE[position % len(PALETTE)], marker=marker, markersize=3.5, lw=1.6)
+            # The palette is used again with another stroke once it is through.
+            stroke = ("-", "--", ":")[position // len(PALETTE) % 3]
+            colour = PALETTE[position % len(PALETTE)]
+            axes.plot(x, y, stroke, label=name, color=colour, marker=marker, markersize=3.5, lw=1.6)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if len(series) > 1:
