@@ -36,9 +36,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             yield partial
-            _sync(partial)
+            sync(partial)
             os.replace(partial, target)
-            _sync(target.parent)
+            sync(target.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -79,7 +79,8 @@ def as_user_error(error: OSError, path: Path | None = None) -> UserError | None:
     return user_error(str(path or error.filename or "disk"), None, problem, mend)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

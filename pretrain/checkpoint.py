@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import Problem, UserError, user_error
-from configs.files import disk_errors, sha256_of, write_json
+from configs.files import disk_errors, sha256_of, sync, write_json
 from pretrain.ranks import Ranks
 
 _MANIFEST = "manifest.json"
@@ -92,7 +92,7 @@ class Checkpoints:
         if self.ranks.is_first:
             write_json(partial / _MANIFEST, {"format": _FORMAT, **asdict(state), "files": listed})
             os.replace(partial, final)
-            _sync(self.root)
+            sync(self.root)
             self._retain()
         self.ranks.barrier()
 
@@ -168,7 +168,7 @@ def _ends_phase(path: Path) -> bool:
 
 
 def _entry(path: Path, folder: Path) -> dict[str, Any]:
-    _sync(path)
+    sync(path)
     return {
         "path": path.relative_to(folder).as_posix(),
         "bytes": path.stat().st_size,
@@ -180,11 +180,3 @@ def _remove(path: Path) -> None:
     """Remove a checkpoint so that a kill half-way leaves nothing that looks committed."""
     (path / _MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""`twofold check` judges every shipped recipe in seconds, without GPU, data or torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from configs.recipe import load_recipe
+from launch.preflight import check_package_roots, choose_device, visible_gpus
+from tests.conftest import ROOT
+from tests.launch.conftest import SMOKE, twofold
+
+SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name != "base.yaml")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_recipe_passes(path: Path) -> None:
+    started = time.monotonic()
+    code, out, err = twofold("check", str(path))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].startswith("valid")
+    assert time.monotonic() - started < 20
+
+
+def test_the_7p8b_recipe_shows_what_it_would_train() -> None:
+    _, out, _ = twofold("check", str(ROOT / "configs" / "exaone3_7p8b.yaml"))
+    for fact in (
+        "7,818,448,896 parameters", "512 ranks (cuda)", "6.00T", "2.00T", "4,194,304", "50.8 GFLOP", "47.6 GFLOP",
+        '"stage": 3', '"grad_accum_dtype": "fp32"', "0 of 12 sources are on this machine",
+    ):  # fmt: skip
+        assert fact in out, fact
+
+
+def test_checking_needs_no_torch() -> None:
+    program = (
+        "import sys; from launch.cli import main; code = main(['check', sys.argv[1]]); "
+        "sys.exit(code or any(name in sys.modules for name in ('torch', 'deepspeed', 'datatrove', 'wandb')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(SMOKE)], cwd=ROOT, check=False).returncode == 0
+
+
+def test_our_packages_are_ours_and_a_namesake_is_told(tmp_path: Path) -> None:
+    check_package_roots()
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "__init__.py").touch()
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.path.append({str(ROOT)!r})\n" + (
+        "from configs.errors import UserError; from launch.preflight import check_package_roots\n"
+        "try: check_package_roots()\n"
+        "except UserError as error: print(error)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "package tokenizer" in told
+    assert "uninstall the package that shadows it" in told
+
+
+@pytest.mark.parametrize(("masked", "gpus"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2)])
+def test_masked_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch, masked: str, gpus: int) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", masked)
+    assert visible_gpus() == gpus
+    recipe = load_recipe(SMOKE, ["launch.gpus_per_node=1"])
+    assert choose_device(recipe) == (("cuda", 1) if gpus else ("cpu", 2))
+
+
+def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from configs.errors import UserError
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(UserError, match=r"is more than the 1 GPUs of this machine. Mend: .*launch.gpus_per_node=1"):
+        choose_device(load_recipe(SMOKE, ["launch.device=cuda", "launch.gpus_per_node=2"]))
