@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-import time
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,13 +82,14 @@ def test_kills_at_random_moments_change_nothing_in_the_end(packed_run: Path, tmp
     arguments = ("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "--until", "shards")
     moments = random.Random(1)
     kills = 0
-    for _ in range(6):
+    for _ in range(8):
         process = start(*arguments)
-        time.sleep(moments.uniform(1.0, 5.0))
-        if process.poll() is None:
+        try:
+            process.communicate(timeout=moments.uniform(0.5, 1.5))
+        except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
+            process.communicate()
             kills += 1
-        process.communicate()
         existing(load_recipe(SMOKE, [f"run_dir={tmp_path / 'run'}"]))  # raises if anything half-made counts as whole
     assert kills >= 2
     code, _, err = twofold(*arguments)
