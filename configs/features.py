@@ -34,4 +34,5 @@ FEATURES: dict[str, str] = {
     "spam_terms_per_1000_words": "gambling, escort and advertising terms for 1,000 words",
     "language_score": "probability of the detected language",
     "quality_score": "quality classifier's probability of `good`; 1 where no classifier is configured",
+    "toxicity_score": "toxicity classifier's probability of `toxic`; 0 where no classifier is configured",
 }

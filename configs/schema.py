@@ -2,156 +2,19 @@
 
 Contract: a `Recipe` that exists is valid in each field and in each section; `checks.check_recipe`
 judges combinations across sections. No field reads the clock, the machine or a file. Counts are
-64-bit and in tokens unless the name says otherwise. Sections are in the order of the data's way.
+64-bit and in tokens unless the name says otherwise. Sections are in the order of the data's way; those
+of the data pipeline are in configs/data_schema.py.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from configs.features import FEATURES
+from configs.data_schema import Data, Source
+from configs.types import Count, CountOrZero, Name, NonNegative, Positive, Section, Share, as_tuple
 from configs.units import Bytes, Tokens, TokensOrZero, invalid
-
-
-def _real(value: Any) -> Any:
-    # YAML writes 1 where 1.0 is meant; strict mode would refuse the integer.
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Real = Annotated[float, BeforeValidator(_real), Field(allow_inf_nan=False)]
-Positive = Annotated[float, BeforeValidator(_real), Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, BeforeValidator(_real), Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, BeforeValidator(_real), Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0, lt=2**63)]
-CountOrZero = Annotated[int, Field(ge=0, lt=2**63)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
-
-Language = Literal["ko", "en"]
-Domain = Literal["general", "law", "math", "code", "medicine", "science", "finance"]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys refused, no coercion, immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
-
-
-# --- raw documents -----------------------------------------------------------------------------
-
-
-class Source(Section):
-    """One named set of raw documents on disk."""
-
-    path: Annotated[str, Field(min_length=1)]
-    """A file or a folder; folders are searched for the format's file endings."""
-    format: Literal["html", "warc", "jsonl", "text"]
-    domain: Domain = "general"
-    languages: Annotated[tuple[Language, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = (
-        "ko",
-        "en",
-    )
-    """Languages that belong here; documents in another one are dropped, with that reason."""
-    kind: Literal["prose", "code"] = "prose"
-    """`code` skips language identification and takes the `code` rules."""
-    licence: Annotated[str, Field(min_length=1)]
-    max_bytes: Bytes = 2**62
-    """Read at most this much text from the source (whole documents, in file order)."""
-
-    @model_validator(mode="after")
-    def _some_language(self) -> Source:
-        if not self.languages:
-            raise invalid("accepts no language", "list ko, en or both in `languages`")
-        return self
-
-
-# --- data pipeline -----------------------------------------------------------------------------
-
-
-class Executor(Section):
-    """Where the data stages run. Never part of an artifact's identity."""
-
-    kind: Literal["local"] = "local"
-    workers: Count = 2
-
-
-class Extract(Section):
-    """Raw bytes -> one normalised text per document."""
-
-    max_document_bytes: Bytes = 8_000_000
-    """Longer documents (and longer lines of JSON) are rejected, counted and named."""
-    broken_files: Literal["reject", "stop"] = "reject"
-    fingerprint: Literal["content", "stat"] = "content"
-    """How an input file is known again: SHA-256 of its bytes, or size and modification time."""
-    task_bytes: Bytes = 64_000_000
-    """Raw bytes that one task reads, at least one file."""
-
-
-class Bound(Section):
-    """Keep a document when min <= feature <= max."""
-
-    min: Real | None = None
-    max: Real | None = None
-
-    @model_validator(mode="after")
-    def _bounds_something(self) -> Bound:
-        if self.min is None and self.max is None:
-            raise invalid("bounds nothing", "give min, max or both, or remove the rule")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise invalid(f"has min {self.min} above max {self.max}", "swap them")
-        return self
-
-
-def _known_features(value: Any) -> Any:
-    for name in value if isinstance(value, dict) else ():
-        if name not in FEATURES:
-            raise invalid(f"has no feature {name!r}", f"use one of {', '.join(FEATURES)}")
-    return value
-
-
-Rules = Annotated[dict[str, Bound], BeforeValidator(_known_features)]
-
-
-class RuleProfiles(Section):
-    """Bounds on features, by the language detected, or for sources of kind `code`."""
-
-    ko: Rules
-    en: Rules
-    code: Rules
-
-
-class NearDuplicates(Section):
-    """MinHash LSH over word n-grams; `bands` x `rows` hashes."""
-
-    enabled: bool = True
-    ngram_words: Count = 5
-    bands: Count = 14
-    rows: Count = 8
-
-
-class Classifier(Section):
-    """fastText quality classifier, trained on labelled JSON Lines (`text`, `label`: good or bad)."""
-
-    train_path: Annotated[str, Field(min_length=1)]
-    held_out_share: Share = 0.2
-    dimensions: Count = 16
-    epochs: Count = 25
-    word_ngrams: Count = 2
-
-
-class Data(Section):
-    """Raw documents -> kept documents and the ledger of decisions."""
-
-    executor: Executor = Executor()
-    extract: Extract = Extract()
-    rules: RuleProfiles
-    classifier: Classifier | None = None
-    near_duplicates: NearDuplicates = NearDuplicates()
-    personal_information: Literal["mask", "drop", "keep"] = "mask"
-    validation_share: Share = 0.02
-    """Share of kept documents held out from training, chosen by a hash of seed and document id."""
-
 
 # --- tokenizer ---------------------------------------------------------------------------------
 
@@ -298,7 +161,7 @@ class Phase(Section):
 class Optimizer(Section):
     """AdamW; weight decay on matrices only (not on norms and embeddings)."""
 
-    betas: Annotated[tuple[Share, Share], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = (
+    betas: Annotated[tuple[Share, Share], BeforeValidator(as_tuple)] = (
         0.9,
         0.95,
     )
@@ -351,7 +214,7 @@ class Export(Section):
     """The final Llama-format checkpoint and what it is asked to say."""
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    prompts: Annotated[tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = ()
+    prompts: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     new_tokens: Count = 48
 
 
@@ -379,7 +242,7 @@ class Recipe(Section):
     model: Model
     phases: Annotated[
         tuple[Phase, ...],
-        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+        BeforeValidator(as_tuple),
         Field(min_length=1),
     ]
     optimizer: Optimizer = Optimizer()

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from configs.data_schema import Classifier
 from configs.errors import UserError, user_error
 from configs.files import atomic_path, sha256_of, write_json
-from configs.schema import Classifier, Recipe
-from data_pipeline import normalise, streams
+from configs.schema import Recipe
+from data_pipeline.reading import normalise, streams
 
 CODE_VERSION = 1
 MODEL_FILE = "model.bin"
@@ -31,7 +32,7 @@ CARD_FILE = "card.json"
 
 MIN_PER_LABEL = 20
 _LABELS = ("good", "bad")
-_FIELD = "data.classifier.train_path"
+_FIELD = "data.classifiers.quality.train"
 _MAX_LINE_BYTES = 8_000_000
 _READ_CHARACTERS = 50_000
 """How much of a document the model reads; keeps the cost of the longest ones bounded."""
@@ -64,12 +65,12 @@ class QualityModel:
 
 def config(recipe: Recipe) -> dict[str, Any]:
     """What decides the model besides the labelled file, which `fingerprint` stands for."""
-    return {"classifier": _settings(recipe).model_dump(mode="json", exclude={"train_path"}), "seed": recipe.seed}
+    return {"classifier": _settings(recipe).model_dump(mode="json", exclude={"train"}), "seed": recipe.seed}
 
 
 def fingerprint(recipe: Recipe) -> str:
     """SHA-256 of the labelled file."""
-    path = Path(_settings(recipe).train_path)
+    path = Path(_settings(recipe).train[0])
     try:
         return sha256_of(path)
     except OSError as error:
@@ -79,7 +80,7 @@ def fingerprint(recipe: Recipe) -> str:
 def build(recipe: Recipe, out: Path, work: Path) -> Mapping[str, Any]:
     """Train, judge on held-out texts, write; returns the card."""
     settings = _settings(recipe)
-    labelled = _read(Path(settings.train_path))
+    labelled = _read(Path(settings.train[0]))
     training, held_out = _split(labelled, settings.held_out_share, recipe.seed)
     lines = work / "labelled.txt"
     with atomic_path(lines) as partial:
@@ -107,8 +108,8 @@ def auc(scores: np.ndarray, good: np.ndarray) -> float:
 
 
 def _settings(recipe: Recipe) -> Classifier:
-    assert recipe.data.classifier is not None, "the classifier stage runs only where the recipe has one"
-    return recipe.data.classifier
+    assert recipe.data.classifiers.quality is not None, "the classifier stage runs only where the recipe has one"
+    return recipe.data.classifiers.quality
 
 
 def _train(lines: Path, settings: Classifier, target: Path) -> None:
@@ -161,7 +162,7 @@ def _read(path: Path) -> list[Labelled]:
         if tally[label] < MIN_PER_LABEL:
             raise user_error(
                 _FIELD, str(path), f"holds {tally[label]} distinct texts labelled {label}, fewer than {MIN_PER_LABEL}",
-                "label more, or remove data.classifier and every rule on quality_score",
+                "label more, or remove data.classifiers.quality and every rule on quality_score",
             )  # fmt: skip
     return labelled
 

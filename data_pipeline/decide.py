@@ -43,7 +43,8 @@ from configs.files import write_json
 from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.tasks import TaskRunner
-from data_pipeline import dedup, funnel, pii, rules, tables
+from data_pipeline import dedup, funnel, rules, tables
+from data_pipeline.measuring import pii
 
 CODE_VERSION = 1
 

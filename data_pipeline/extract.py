@@ -32,7 +32,8 @@ from configs.errors import Problem, UserError, user_error
 from configs.files import atomic_path, write_json
 from configs.schema import Recipe
 from configs.tasks import TaskRunner
-from data_pipeline import readers, sources, tables
+from data_pipeline import tables
+from data_pipeline.reading import readers, sources
 
 CODE_VERSION = 1
 

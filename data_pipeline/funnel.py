@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.schema import Recipe
-from data_pipeline import pii
+from data_pipeline.measuring import pii
 
 SPLITS = ("train", "validation")
 TALLIES = tuple(f"{name}{unit}" for name in ("read", "kept", *SPLITS) for unit in ("", "_bytes"))

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from configs.data_schema import Bound, RuleProfiles
 from configs.features import FEATURES
-from configs.schema import Bound, RuleProfiles
 
 Columns = Mapping[str, npt.NDArray[np.float64]]
 

@@ -19,11 +19,13 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from configs.data_schema import NearDuplicates
 from configs.features import FEATURES
 from configs.manifest import Artifact
-from configs.schema import NearDuplicates, Recipe
+from configs.schema import Recipe
 from configs.tasks import TaskRunner
-from data_pipeline import classifier, features, language, minhash, pii, tables
+from data_pipeline import classifier, tables
+from data_pipeline.measuring import features, language, minhash, pii
 
 CODE_VERSION = 1
 
@@ -84,6 +86,7 @@ def attributes(text: str, kind: str, settings: NearDuplicates, model: classifier
         **features.features(text, detected),
         "language_score": language_score,
         "quality_score": 1.0 if is_code or model is None else model.probability(text),
+        "toxicity_score": 0.0,
         **{f"pii_{name}": count for name, count in pii.counts(text).items()},
         "exact_hash": xxhash.xxh3_128_digest(" ".join(text.lower().split()).encode()),
         **dict(zip(band_columns(settings), keys, strict=True)),

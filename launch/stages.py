@@ -59,7 +59,7 @@ class Stage:
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """The stages that this recipe has."""
-    return tuple(stage for stage in _ALL if stage.name != "classifier" or recipe.data.classifier)
+    return tuple(stage for stage in _ALL if stage.name != "classifier" or recipe.data.classifiers.quality)
 
 
 def _build_classifier(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
@@ -128,7 +128,7 @@ def _build_report(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
 
 
 def _raw_sources(recipe: Recipe) -> Mapping[str, str]:
-    from data_pipeline import sources
+    from data_pipeline.reading import sources
 
     return sources.fingerprints(recipe)
 

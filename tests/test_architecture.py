@@ -17,13 +17,13 @@ OWNERS = {
     "wandb": "pretrain/monitor.py",
     "sentencepiece": "tokenizer/train.py",
     "fasttext": "data_pipeline/classifier.py",
-    "resiliparse": "data_pipeline/html.py",
-    "fastwarc": "data_pipeline/readers.py",
-    "py3langid": "data_pipeline/language.py",
+    "resiliparse": "data_pipeline/reading/html.py",
+    "fastwarc": "data_pipeline/reading/readers.py",
+    "py3langid": "data_pipeline/measuring/language.py",
     "datatrove": "launch/executors.py",
     "matplotlib": "launch/plots.py",
     "jinja2": "launch/report.py",
-    "rensa": "data_pipeline/minhash.py",
+    "rensa": "data_pipeline/measuring/minhash.py",
 }
 
 

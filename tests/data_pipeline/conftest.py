@@ -52,7 +52,7 @@ def run_chain(runner: Any) -> Callable[[Recipe, Path], dict[str, Artifact]]:
             name = module.__name__.rsplit(".", 1)[1]
             made[name] = ensure(run_dir, StageSpec(name, module.CODE_VERSION, module.config(recipe), {}), build)
 
-        if recipe.data.classifier:
+        if recipe.data.classifiers.quality:
             stage(classifier, lambda out, work: classifier.build(recipe, out, work))
         stage(extract, lambda out, work: extract.build(recipe, out, work, runner))
         stage(score, lambda out, work: score.build(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import charset, normalise
+from data_pipeline.reading import charset, normalise
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다. 저녁이 되자 모두 집으로 돌아갔다."
 MIXED = f"<p>{KOREAN}</p><p>The harbour was quiet that night.</p>"

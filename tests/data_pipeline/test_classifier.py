@@ -31,7 +31,7 @@ def labelled(tmp_path, make_recipe, write_jsonl):
     def make(records):
         write_jsonl(tmp_path / "s.jsonl", ["x"])
         path = write_jsonl(tmp_path / "labels.jsonl", records)
-        return make_recipe({"s": {"path": str(tmp_path / "s.jsonl")}}, classifier={"train_path": str(path)})
+        return make_recipe({"s": {"path": str(tmp_path / "s.jsonl")}}, classifiers={"quality": {"train": [str(path)]}})
 
     return make
 

@@ -11,7 +11,8 @@ import pytest
 
 from configs.errors import UserError
 from configs.features import FEATURES
-from data_pipeline import decide, extract, funnel, pii
+from data_pipeline import decide, extract, funnel
+from data_pipeline.measuring import pii
 
 KO = "산길 바다 마을 아이 하늘 구름 소리 이야기 저녁 아침 바람 나무 강물 학교 친구 시장 기차 노래 그림 편지"
 EN = "harbour village morning river market letter garden window story summer winter teacher bridge island road"

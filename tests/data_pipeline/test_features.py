@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.features import FEATURES
-from data_pipeline import characters, lexicons
-from data_pipeline.features import MODEL_FEATURES, TEXT_FEATURES, features
+from data_pipeline.measuring import lexicons
+from data_pipeline.measuring.features import MODEL_FEATURES, TEXT_FEATURES, features
+from data_pipeline.reading import characters
 
 words = st.lists(st.sampled_from(["가", "나다", "the", "cat", "sat.", "12", "…", "#", "ㅋㅋ", "x"]), max_size=120)
 texts = st.one_of(

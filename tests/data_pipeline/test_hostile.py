@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import readers
+from data_pipeline.reading import readers
 
 MAX_DOCUMENT_BYTES = 8_000_000
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema import NearDuplicates
-from data_pipeline import minhash
+from configs.data_schema import NearDuplicates
+from data_pipeline.measuring import minhash
 
 SETTINGS = NearDuplicates()
 

@@ -12,8 +12,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import html, readers, streams
-from data_pipeline.readers import Document, Reject
+from data_pipeline.reading import html, readers, streams
+from data_pipeline.reading.readers import Document, Reject
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
 PAGE = (

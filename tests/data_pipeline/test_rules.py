@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.data_schema import Bound, RuleProfiles
 from configs.features import FEATURES
-from configs.schema import Bound, RuleProfiles
 from data_pipeline import rules
 
 

@@ -19,7 +19,7 @@ import pytest
 from configs.manifest import Artifact, ensure
 from configs.recipe import load_recipe
 from configs.units import format_bytes
-from data_pipeline import pii
+from data_pipeline.measuring import pii
 from launch.stages import Context, stages_of
 from tests.conftest import ROOT, InProcessRunner
 

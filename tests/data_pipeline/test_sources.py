@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from data_pipeline import sources
+from data_pipeline.reading import sources
 
 
 def _touch(path: Path, size: int = 1) -> None:

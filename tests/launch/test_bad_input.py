@@ -113,7 +113,7 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
 def test_disk_full(small_disk: Path) -> None:
     """Whatever stage the disk fills up in, finished artifacts stay and half-made ones do not count."""
     run_dir = small_disk / "run"
-    arguments = ("run", str(SMOKE), f"run_dir={run_dir}", "data.classifier=null", "--until", "shards")
+    arguments = ("run", str(SMOKE), f"run_dir={run_dir}", "data.classifiers.quality=null", "--until", "shards")
     line = refused(*arguments)
     assert "the disk is full" in line
     assert "free some space" in line

@@ -48,7 +48,7 @@ def test_a_second_run_does_nothing(run_dir: Path) -> None:
         ("data.rules.en.words.min=60", ("decide", "tokenizer", "shards")),
         ("data.personal_information=drop", ("decide", "tokenizer", "shards")),
         ("data.near_duplicates.bands=12", ("score", "dedup", "decide", "tokenizer", "shards")),
-        ("data.classifier.epochs=20", ("classifier", "score", "dedup", "decide", "tokenizer", "shards")),
+        ("data.classifiers.quality.epochs=20", ("classifier", "score", "dedup", "decide", "tokenizer", "shards")),
         ("tokenizer.vocab_size=2040", ("tokenizer", "shards")),
         ("phases.domain.max_epochs=90", ()),
         ("monitor.project=other", ()),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import xxhash
 from rensa import RMinHash
 
-from configs.schema import NearDuplicates
+from configs.data_schema import NearDuplicates
 
 Keys = npt.NDArray[np.uint64]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from data_pipeline.characters import HAN, HANGUL, flags_of
-from data_pipeline.charset import looks_korean
+from data_pipeline.reading.characters import HAN, HANGUL, flags_of
+from data_pipeline.reading.charset import looks_korean
 
 _ODD_NEWLINE = re.compile("[\r\x0b\x0c\x85\u2028\u2029]")
 _NEWLINES = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")

@@ -13,10 +13,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.data_schema import Source
 from configs.errors import Problem, UserError
 from configs.files import sha256_of
 from configs.manifest import digest
-from configs.schema import Recipe, Source
+from configs.schema import Recipe
 
 UNLIMITED_BYTES = 2**62
 """`max_bytes` of a source that has no limit (the schema's default)."""

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from data_pipeline.charset import byte_order_mark
+from data_pipeline.reading.charset import byte_order_mark
 
 _CHUNK_BYTES = 65_536
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))

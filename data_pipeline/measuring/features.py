@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.features import FEATURES
-from data_pipeline import characters, lexicons
-from data_pipeline.normalise import mojibake_pairs
+from data_pipeline.measuring import lexicons
+from data_pipeline.reading import characters
+from data_pipeline.reading.normalise import mojibake_pairs
 
-MODEL_FEATURES = ("language_score", "quality_score")
+MODEL_FEATURES = ("language_score", "quality_score", "toxicity_score")
 TEXT_FEATURES = tuple(name for name in FEATURES if name not in MODEL_FEATURES)
 
 _SHORT_LINE = 30

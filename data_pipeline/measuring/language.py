@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline import characters
+from data_pipeline.reading import characters
 
 _PIECE = 1_000
 _SYLLABLE_WEIGHT = 2

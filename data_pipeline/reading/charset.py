@@ -15,7 +15,7 @@ import re
 
 import numpy as np
 
-from data_pipeline.characters import HANGUL, RARE_HANGUL, flags_of
+from data_pipeline.reading.characters import HANGUL, RARE_HANGUL, flags_of
 
 MAX_DAMAGE = 0.02
 """Largest share of undecodable places among non-ASCII characters that is still text."""

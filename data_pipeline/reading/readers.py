@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import charset, html, normalise, streams
+from data_pipeline.reading import charset, html, normalise, streams
 
 REASONS: dict[str, str] = {
     "unreadable_file": "the file system refused or lost the file",

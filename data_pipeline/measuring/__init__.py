@@ -1,0 +1,1 @@
+"""A text -> numbers: pure functions of one document, no files, no thresholds."""

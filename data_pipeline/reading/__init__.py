@@ -1,0 +1,1 @@
+"""Raw files -> normalised texts: everything that knows bytes, formats and character sets."""
