@@ -19,7 +19,7 @@ NAMED_SPECIALS = 4
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise `UserError` for every impossible combination."""
-    problems = [*_phases(recipe), *_vocabulary(recipe), *_batches(recipe)]
+    problems = [*_phases(recipe), *_routes(recipe), *_vocabulary(recipe), *_batches(recipe)]
     if problems:
         raise UserError(problems)
 
@@ -53,15 +53,30 @@ def _phases(recipe: Recipe) -> Iterator[Problem]:
         if phase.name in names[:position]:
             yield Problem(where, phase.name, "is the name of an earlier phase too", "give each phase its own name")
         for source in phase.mixture:
-            if source not in recipe.sources:
-                known = ", ".join(recipe.sources)
-                yield Problem(f"{where}.mixture", source, "is not one of the sources", f"use one of {known}")
+            if source not in recipe.destinations:
+                known = ", ".join(recipe.destinations)
+                yield Problem(f"{where}.mixture", source, "is neither a source nor a route", f"use one of {known}")
         if phase.sequence_length > recipe.model.max_sequence_length:
             yield Problem(
                 f"{where}.sequence_length",
                 phase.sequence_length,
                 f"is above model.max_sequence_length {recipe.model.max_sequence_length}",
                 "lower it, or raise the model's",
+            )
+
+
+def _routes(recipe: Recipe) -> Iterator[Problem]:
+    for name, route in recipe.data.routes.items():
+        where = f"data.routes.{name}"
+        if name in recipe.sources:
+            yield Problem(where, name, "is the name of a source too", "give the route its own name")
+        for source in route.sources:
+            if source not in recipe.sources:
+                known = ", ".join(recipe.sources)
+                yield Problem(f"{where}.sources", source, "is not one of the sources", f"use one of {known}")
+        if recipe.data.classifiers.domain is None:
+            yield Problem(
+                where, name, "needs the domain classifier", "add data.classifiers.domain, or remove the route"
             )
 
 

@@ -5,7 +5,7 @@ Contract: as in configs/schema.py, which puts these into a `Recipe`. In the orde
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -153,19 +153,32 @@ class NearDuplicates(Section):
 
 
 class Classifier(Section):
-    """One fastText model, trained on labelled JSON Lines (`text`, `label`)."""
+    """One fastText model, trained on JSON Lines (`text`, `label`, perhaps `split` and `lang`)."""
 
     train: Annotated[Strings, Field(min_length=1)]
-    """Files or folders of labelled records."""
+    """Files or folders of labelled records; or `LABEL=PATH`, whose every record (or plain text file) has that
+    label, so that documents sorted into folders can teach the router: `law=raw/law`, `math=raw/math`."""
     labels: dict[str, str] = Field(default={})
-    """A record's label -> ours, where they differ; records with another label are left out."""
+    """A record's label -> ours, where they differ; records with another label are left out and counted."""
     label_field: Annotated[str, Field(min_length=1)] = "label"
-    held_out_share: Share = 0.2
+    most_per_label: Count = 20_000
+    """Of each label at most so many texts are used, picked by a hash; bounds memory, evens out the labels."""
+    held_out_share: Annotated[float, Field(ge=0.01, le=0.5)] = 0.2
+    """Texts never learnt from, on which the model is judged (an entry with a `split` of its own keeps that);
+    half as many of the others calibrate its probabilities."""
     dimensions: Count = 16
     epochs: Count = 25
     word_ngrams: Count = 2
     character_ngrams: Annotated[tuple[CountOrZero, CountOrZero], BeforeValidator(as_tuple)] = (0, 0)
     """Shortest and longest character n-grams (0, 0: none); they help with Korean endings and misspellings."""
+
+
+CLASSIFIER_LABELS: dict[str, tuple[str, ...]] = {
+    "quality": ("good", "bad"),
+    "toxicity": ("toxic", "clean"),
+    "domain": get_args(Domain),
+}
+"""Classifier -> its labels; scores are the first one's probability, the domain's that of the likeliest."""
 
 
 class Classifiers(Section):
@@ -177,6 +190,21 @@ class Classifiers(Section):
     """Labels toxic, clean; gives `toxicity_score`."""
     domain: Classifier | None = None
     """Labels are domains; gives `domain_label` and `domain_score`, which routes use."""
+
+    @property
+    def configured(self) -> dict[str, Classifier]:
+        """Those that the recipe has, by name."""
+        found = {name: getattr(self, name) for name in CLASSIFIER_LABELS}
+        return {name: settings for name, settings in found.items() if settings is not None}
+
+    @model_validator(mode="after")
+    def _labels_are_ours(self) -> Classifiers:
+        for name, settings in self.configured.items():
+            for label in settings.labels.values():
+                if label not in CLASSIFIER_LABELS[name]:
+                    known = ", ".join(CLASSIFIER_LABELS[name])
+                    raise invalid(f"maps to {label!r} in {name}.labels, which is no label of it", f"use one of {known}")
+        return self
 
 
 class Route(Section):

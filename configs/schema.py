@@ -252,3 +252,9 @@ class Recipe(Section):
     monitor: Monitor = Monitor()
     export: Export = Export()
     launch: Launch = Launch()
+
+    @property
+    def destinations(self) -> dict[str, str]:
+        """Where kept documents can go, and what phases can mix: every source and route -> its domain."""
+        routes = {name: route.domain for name, route in self.data.routes.items()}
+        return {**{name: source.domain for name, source in self.sources.items()}, **routes}

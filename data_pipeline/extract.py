@@ -35,7 +35,7 @@ from configs.tasks import TaskRunner
 from data_pipeline import tables
 from data_pipeline.reading import readers, sources
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 DOCUMENTS = pa.schema(
     [
@@ -53,7 +53,7 @@ _LOOKS_NUMBERED = re.compile(r"~\d+$")
 
 def config(recipe: Recipe) -> dict[str, Any]:
     """What decides the documents besides the raw files, which `sources.fingerprints` stands for."""
-    taken = {"format", "domain", "kind", "licence", "max_bytes"}
+    taken = {"format", "domain", "kind", "licence", "max_bytes", "text_field", "id_field"}
     return {
         "sources": {name: source.model_dump(mode="json", include=taken) for name, source in recipe.sources.items()},
         "extract": recipe.data.extract.model_dump(mode="json", exclude={"fingerprint"}),
@@ -117,12 +117,12 @@ class _Extract:
 
     def _records(self, share: sources.Share) -> Iterator[tuple[str, readers.Document | readers.Reject]]:
         source = self.recipe.sources[share.source]
-        settings = self.recipe.data.extract
+        settings = _settings(self.recipe, share.source)
+        stops = self.recipe.data.extract.broken_files == "stop"
         for file in share.files:
-            for found in readers.read(file.path, source.format, settings.max_document_bytes, source.kind == "code"):
-                stops = settings.broken_files == "stop"
+            for found in readers.read(file.location, source.format, settings):
                 if stops and isinstance(found, readers.Reject) and found.reason in readers.DAMAGE:
-                    raise _stop(share.source, file.path, found)
+                    raise _stop(share.source, file.location, found)
                 yield file.relative, found
 
     def _row(self, name: str, file: str, document: readers.Document) -> dict[str, Any]:
@@ -135,12 +135,24 @@ class _Extract:
             "domain": source.domain,
             "kind": source.kind,
             "url": document.url,
-            "licence": source.licence,
+            "licence": document.licence or source.licence,
             "file": file,
             "index": document.index,
             "encoding": document.encoding,
             "text": document.text,
         }
+
+
+def _settings(recipe: Recipe, name: str) -> readers.Settings:
+    source, extract = recipe.sources[name], recipe.data.extract
+    return readers.Settings(
+        max_bytes=extract.max_document_bytes,
+        code=source.kind == "code",
+        text_field=source.text_field,
+        id_field=source.id_field,
+        extractor=extract.html,
+        unicode=extract.unicode,
+    )
 
 
 def _make_ids_unique(shares: Sequence[sources.Share], out: Path, work: Path) -> None:
@@ -216,10 +228,10 @@ def _refuse_empty(recipe: Recipe, counts: Mapping[str, Any]) -> None:
         raise UserError(problems)
 
 
-def _stop(source: str, path: Path, reject: readers.Reject) -> UserError:
+def _stop(source: str, location: object, reject: readers.Reject) -> UserError:
     return user_error(
         f"sources.{source}",
-        str(path),
+        str(location),
         f"is broken at record {reject.index} ({reject.reason}: {reject.detail})",
         "mend or remove the file, or set data.extract.broken_files: reject",
     )

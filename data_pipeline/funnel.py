@@ -3,7 +3,8 @@
 Contract: `count` tallies one task's ledger, `gather` adds tasks up into the counts of decide's manifest,
 from which a report can be drawn without opening a ledger: in all, by source, and within a source by
 language: documents and UTF-8 bytes read, kept and in each split; `dropped` by first reason; `failed` by
-every reason; personal data by type. A document is in one language and one first reason only.
+every reason; personal data by type. `routes` counts the kept documents that each route took from its
+sources. A document is in one language and one first reason only.
 """
 
 from __future__ import annotations
@@ -38,13 +39,23 @@ def count(ledger: pa.Table) -> dict[str, Any]:
             dropped[reason] += 1
             failed.update(reasons)
     found = {kind: pc.sum(ledger[f"pii_{kind}"]).as_py() or 0 for kind in pii.TYPES}
-    return {"languages": languages, "dropped": dropped, "failed": failed, "personal_information": found}
+    kept = ledger.filter(pc.field("split").is_valid())
+    destinations = Counter(kept["destination"].to_pylist())
+    return {
+        "languages": languages, "dropped": dropped, "failed": failed, "personal_information": found,
+        "destinations": destinations,
+    }  # fmt: skip
 
 
 def gather(recipe: Recipe, task_counts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """All tasks' tallies: totals, and `sources` with each source's."""
     sources = {name: _of_source(source.domain, task_counts[name]) for name, source in recipe.sources.items()}
-    return {**{tally: sum(found[tally] for found in sources.values()) for tally in TALLIES}, "sources": sources}
+    totals = {tally: sum(found[tally] for found in sources.values()) for tally in TALLIES}
+    tasks = [task for counted in task_counts.values() for task in counted]
+    routes = {
+        name: {"documents": sum(task["destinations"].get(name, 0) for task in tasks)} for name in recipe.data.routes
+    }
+    return {**totals, "sources": sources, "routes": routes}
 
 
 def _of_source(domain: str, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

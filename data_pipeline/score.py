@@ -2,10 +2,11 @@
 
 Contract: writes `attributes/<source>/<task:05d>.parquet`, row-aligned with extract's documents:
 `id`, `bytes` (UTF-8), `language` (ko | en | other, or `code` for sources of that kind), every feature
-of configs/features.py, `pii_<type>` counts, `exact_hash` (16 bytes, of the lower-cased words), and
+of configs/features.py (the classifiers' scores among them), `domain_label` and `domain_score` (null and 0
+without a domain classifier), `pii_<type>` counts, `exact_hash` (16 bytes, of the lower-cased words), and
 `minhash_<band>` keys where near duplicates are looked for. Nothing depends on a bound, so thresholds
-change without reading text again. Text of kind `code` has language_score and quality_score 1: both
-models know prose only. Cost: about 3 MB/s a core; memory one row group.
+change without reading text again. The models know prose only: text of kind `code` has language_score and
+quality_score 1, toxicity_score 0 and the domain code. Cost: about 3 MB/s a core; memory one row group.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ from configs.features import FEATURES
 from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.tasks import TaskRunner
-from data_pipeline import classifier, tables
+from data_pipeline import classifiers, tables
 from data_pipeline.measuring import features, language, minhash, pii
+from data_pipeline.measuring.fasttext_model import Predictor
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """Only near-duplicate settings decide anything here; documents and classifier are inputs."""
+    """Only near-duplicate settings decide anything here; documents and classifiers are inputs."""
     return {"near_duplicates": recipe.data.near_duplicates.model_dump(mode="json")}
 
 
@@ -44,8 +46,8 @@ def build(
     runner: TaskRunner,
 ) -> Mapping[str, Any]:
     """Score every document; returns the documents counted by language."""
-    model = classified.path / classifier.MODEL_FILE if classified else None
-    task = _Score(recipe.data.near_duplicates, extracted.path / "documents", model, out / "attributes")
+    models = classified.path if classified else None
+    task = _Score(recipe.data.near_duplicates, extracted.path / "documents", models, out / "attributes")
     files = tables.task_files(task.documents)
     runner.run("score documents", task, len(files), work / "score")
     languages: Counter[str] = Counter()
@@ -63,6 +65,8 @@ def schema(settings: NearDuplicates) -> pa.Schema:
             ("bytes", pa.int64()),
             ("language", pa.string()),
             *((name, pa.float64()) for name in FEATURES),
+            ("domain_label", pa.string()),
+            ("domain_score", pa.float64()),
             *((f"pii_{kind}", pa.int32()) for kind in pii.TYPES),
             ("exact_hash", pa.binary(16)),
             *((name, pa.uint64()) for name in band_columns(settings)),
@@ -75,7 +79,7 @@ def band_columns(settings: NearDuplicates) -> list[str]:
     return [f"minhash_{band:02d}" for band in range(settings.bands)] if settings.enabled else []
 
 
-def attributes(text: str, kind: str, settings: NearDuplicates, model: classifier.QualityModel | None) -> dict[str, Any]:
+def attributes(text: str, kind: str, settings: NearDuplicates, models: Mapping[str, Predictor]) -> dict[str, Any]:
     """Every attribute of one document but its id."""
     is_code = kind == "code"
     detected, language_score = ("code", 1.0) if is_code else language.identify(text)
@@ -85,11 +89,22 @@ def attributes(text: str, kind: str, settings: NearDuplicates, model: classifier
         "language": detected,
         **features.features(text, detected),
         "language_score": language_score,
-        "quality_score": 1.0 if is_code or model is None else model.probability(text),
-        "toxicity_score": 0.0,
+        **_scores(text, is_code, models),
         **{f"pii_{name}": count for name, count in pii.counts(text).items()},
         "exact_hash": xxhash.xxh3_128_digest(" ".join(text.lower().split()).encode()),
         **dict(zip(band_columns(settings), keys, strict=True)),
+    }
+
+
+def _scores(text: str, is_code: bool, models: Mapping[str, Predictor]) -> dict[str, Any]:
+    label, score = (None, 0.0) if "domain" not in models else ("code", 1.0)
+    if "domain" in models and not is_code:
+        label, score = models["domain"].label_and_probability(text)
+    return {
+        "quality_score": 1.0 if is_code or "quality" not in models else models["quality"].probability(text),
+        "toxicity_score": 0.0 if is_code or "toxicity" not in models else models["toxicity"].probability(text),
+        "domain_label": label,
+        "domain_score": score,
     }
 
 
@@ -99,7 +114,7 @@ class _Score:
 
     settings: NearDuplicates
     documents: Path
-    model: Path | None
+    models: Path | None
     attributes: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
@@ -108,6 +123,6 @@ class _Score:
         tables.write_rows(target, schema(self.settings), self._rows(path))
 
     def _rows(self, path: Path) -> Iterator[tables.Row]:
-        model = classifier.QualityModel(self.model) if self.model else None
+        models = classifiers.load(self.models) if self.models else {}
         for row in tables.read_rows(path, ["id", "kind", "text"]):
-            yield {"id": row["id"], **attributes(row["text"], row["kind"], self.settings, model)}
+            yield {"id": row["id"], **attributes(row["text"], row["kind"], self.settings, models)}

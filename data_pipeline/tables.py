@@ -55,8 +55,15 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
             yield from file.read_row_group(group, columns=columns).to_pylist()
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Some columns of a whole file, for columns that are small."""
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, where: Sequence[tuple[str, str, Any]] | None = None
+) -> pa.Table:
+    """Some columns of a whole file, for columns that are small; of the rows that fulfil all of `where`.
+
+    Row groups that cannot hold such a row, by their statistics, are not read.
+    """
+    if where is not None:
+        return pq.read_table(path, columns=columns, filters=where, partitioning=None)
     with pq.ParquetFile(path) as file:
         return file.read(columns=columns)
 

@@ -145,7 +145,7 @@ def _validation(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
     for source, first in start.items():
         ends = [phase["bits_per_byte"][source] for phase in phases]
         before = ends[-2] if len(ends) > 1 else first
-        domain = recipe.sources[source].domain
+        domain = recipe.destinations[source]
         rows.append({"source": source, "domain": domain, "start": first, "ends": ends, "change": ends[-1] - before})
     return sorted(rows, key=lambda row: (row["domain"] != "general", row["domain"], row["source"]))
 
@@ -157,7 +157,7 @@ def _groups(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
     millions = [sum(phase["tokens_by_source"].values()) / 1e6 for phase in phases]
     groups: dict[str, list[str]] = {}
     for source in counts["start_bits_per_byte"]:
-        kind = "general" if recipe.sources[source].domain == "general" else "expert domains"
+        kind = "general" if recipe.destinations[source] == "general" else "expert domains"
         groups.setdefault(kind, []).append(source)
     rows = []
     for kind, sources in groups.items():

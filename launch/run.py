@@ -25,10 +25,14 @@ from launch.stages import Context, Stage, stages_of
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run made or found: artifacts by stage, and the stages that were really built."""
+    """What a run made or found: artifacts by stage, and the seconds of the stages that were really built."""
 
     artifacts: Mapping[str, Artifact]
-    built: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+    @property
+    def built(self) -> tuple[str, ...]:
+        return tuple(self.seconds)
 
 
 def run_recipe(recipe: Recipe, console: Console, until: str | None = None) -> Finished:
@@ -76,7 +80,7 @@ def verify_run(recipe: Recipe, console: Console) -> dict[str, Artifact]:
 
 def _make(recipe: Recipe, stages: tuple[Stage, ...], run_dir: Path, console: Console) -> Finished:
     artifacts: dict[str, Artifact] = {}
-    built: list[str] = []
+    seconds: dict[str, float] = {}
     with LocalRunner(recipe.data.executor.workers, console) as runner:
         for stage in stages:
             spec = stage.specify(recipe, artifacts)
@@ -84,13 +88,14 @@ def _make(recipe: Recipe, stages: tuple[Stage, ...], run_dir: Path, console: Con
             started = time.monotonic()
             if artifact is None:
                 console.print(f"[bold]{stage.name}[/bold]  [dim]{stage.makes}[/dim]")
-                built.append(stage.name)
             build = functools.partial(stage.build, Context(recipe, runner, artifacts))
             artifacts[stage.name] = ensure(run_dir, spec, build)
+            if artifact is None:
+                seconds[stage.name] = time.monotonic() - started
             size = format_bytes(sum(entry.bytes for entry in artifacts[stage.name].manifest.files))
-            state = "unchanged" if artifact else f"{time.monotonic() - started:.1f} s, {size}"
+            state = "unchanged" if artifact else f"{seconds[stage.name]:.1f} s, {size}"
             console.print(f"[bold]{stage.name}[/bold]  [green]done[/green]  [dim]{state}[/dim]")
-    return Finished(artifacts, tuple(built))
+    return Finished(artifacts, seconds)
 
 
 def _up_to(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:

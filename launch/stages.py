@@ -4,11 +4,12 @@ Contract: a stage is a name, the names of the artifacts it reads, and a function
 `specify` gives its identity from the recipe, its code version, its inputs' identities and, for
 stages that read raw files, their fingerprints. Nothing here reads a document.
 
-    classifier   labelled text -> fastText quality model (only where the recipe has one)
+    classifiers  labelled text -> quality, toxicity and domain models, their cards (where the recipe has any)
     extract      raw files -> normalised documents, rejects list
-    score        documents -> features, language, hashes, signatures (no thresholds)
-    dedup        hashes, signatures -> clusters of exact and near duplicates
-    decide       features, clusters, thresholds -> ledger of decisions, kept documents
+    score        documents -> features, language, scores, hashes, signatures (no thresholds)
+    dedup        hashes, signatures -> clusters of exact, same-address and near duplicates
+    decide       all of these and the thresholds -> ledger of decisions (no text is read)
+    keep         ledger -> kept documents, masked
     tokenizer    kept documents -> byte-level BPE
     shards       kept documents -> token shards
     train        token shards -> phases -> weights
@@ -59,13 +60,13 @@ class Stage:
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """The stages that this recipe has."""
-    return tuple(stage for stage in _ALL if stage.name != "classifier" or recipe.data.classifiers.quality)
+    return tuple(stage for stage in _ALL if stage.name != "classifiers" or recipe.data.classifiers.configured)
 
 
-def _build_classifier(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from data_pipeline import classifier
+def _build_classifiers(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from data_pipeline import classifiers
 
-    return classifier.build(context.recipe, out, work)
+    return classifiers.build(context.recipe, out, work)
 
 
 def _build_extract(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
@@ -78,34 +79,47 @@ def _build_score(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import score
 
     made = context.artifacts
-    return score.build(context.recipe, made["extract"], made.get("classifier"), out, work, context.runner)
+    return score.build(context.recipe, made["extract"], made.get("classifiers"), out, work, context.runner)
 
 
 def _build_dedup(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import dedup
 
     made = context.artifacts
-    return dedup.build(context.recipe, made["extract"], made["score"], out, work, context.runner)
+    return dedup.build(context.recipe, documents(made), made["score"], out, work, context.runner)
 
 
 def _build_decide(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import decide
 
+    made, recipe, runner = context.artifacts, context.recipe, context.runner
+    overlaps = made.get("decontaminate")
+    return decide.build(recipe, documents(made), made["score"], made["dedup"], overlaps, out, work, runner)
+
+
+def _build_keep(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from data_pipeline import keep
+
     made = context.artifacts
-    return decide.build(context.recipe, made["extract"], made["score"], made["dedup"], out, work, context.runner)
+    return keep.build(context.recipe, documents(made), made["decide"], out, work, context.runner)
+
+
+def documents(made: Mapping[str, Artifact]) -> Artifact:
+    """The artifact whose texts are measured and kept: with lines edited where the recipe edits them."""
+    return made.get("lines") or made["extract"]
 
 
 def _build_tokenizer(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from tokenizer import train
 
-    return train.build(context.recipe, context.artifacts["decide"], out, work, context.runner)
+    return train.build(context.recipe, context.artifacts["keep"], out, work, context.runner)
 
 
 def _build_shards(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from tokenizer import pack
 
     made = context.artifacts
-    return pack.build(context.recipe, made["decide"], made["tokenizer"], out, work, context.runner)
+    return pack.build(context.recipe, made["keep"], made["tokenizer"], out, work, context.runner)
 
 
 def _build_train(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
@@ -134,9 +148,9 @@ def _raw_sources(recipe: Recipe) -> Mapping[str, str]:
 
 
 def _labelled_text(recipe: Recipe) -> Mapping[str, str]:
-    from data_pipeline import classifier
+    from data_pipeline import classifiers
 
-    return {"labelled": classifier.fingerprint(recipe)}
+    return classifiers.fingerprints(recipe)
 
 
 def _start_weights(recipe: Recipe) -> Mapping[str, str]:
@@ -147,22 +161,30 @@ def _start_weights(recipe: Recipe) -> Mapping[str, str]:
     return {"start_from": preflight.fingerprint_checkpoint(recipe.model.start_from)}
 
 
-_DATA = ("extract", "score", "dedup", "decide")
+_MEASURED = ("extract", "score", "dedup")
 _ALL = (
-    Stage("classifier", "quality classifier", "data_pipeline.classifier", (), _build_classifier, _labelled_text),
+    Stage(
+        "classifiers",
+        "models of quality, toxicity, domain",
+        "data_pipeline.classifiers",
+        (),
+        _build_classifiers,
+        _labelled_text,
+    ),
     Stage("extract", "documents", "data_pipeline.extract", (), _build_extract, _raw_sources),
-    Stage("score", "features", "data_pipeline.score", ("extract", "classifier"), _build_score),
+    Stage("score", "features", "data_pipeline.score", ("extract", "classifiers"), _build_score),
     Stage("dedup", "duplicate clusters", "data_pipeline.dedup", ("extract", "score"), _build_dedup),
-    Stage("decide", "kept documents and ledger", "data_pipeline.decide", _DATA[:3], _build_decide),
-    Stage("tokenizer", "tokenizer", "tokenizer.train", ("decide",), _build_tokenizer),
-    Stage("shards", "token shards", "tokenizer.pack", ("decide", "tokenizer"), _build_shards),
+    Stage("decide", "ledger of decisions", "data_pipeline.decide", _MEASURED, _build_decide),
+    Stage("keep", "kept documents", "data_pipeline.keep", ("extract", "decide"), _build_keep),
+    Stage("tokenizer", "tokenizer", "tokenizer.train", ("keep",), _build_tokenizer),
+    Stage("shards", "token shards", "tokenizer.pack", ("keep", "tokenizer"), _build_shards),
     Stage("train", "trained weights", "pretrain.stage", ("shards", "tokenizer"), _build_train, _start_weights),
     Stage("export", "Llama-format model", "pretrain.export", ("train", "tokenizer"), _build_export),
     Stage(
         "report",
         "report.html",
         "launch.report",
-        (*_DATA, "classifier", "tokenizer", "shards", "train", "export"),
+        (*_MEASURED, "decide", "keep", "classifiers", "tokenizer", "shards", "train", "export"),
         _build_report,
     ),
 )

@@ -16,7 +16,7 @@ OWNERS = {
     "deepspeed": "pretrain/engine.py",
     "wandb": "pretrain/monitor.py",
     "sentencepiece": "tokenizer/train.py",
-    "fasttext": "data_pipeline/classifier.py",
+    "fasttext": "data_pipeline/measuring/fasttext_model.py",
     "resiliparse": "data_pipeline/reading/html.py",
     "fastwarc": "data_pipeline/reading/readers.py",
     "py3langid": "data_pipeline/measuring/language.py",

@@ -37,14 +37,14 @@ _TEXT_BYTES = 8_000_000
 
 def config(recipe: Recipe) -> dict[str, Any]:
     """Nothing but the inputs and the sources' domains decides the shards."""
-    return {"domains": {name: source.domain for name, source in recipe.sources.items()}}
+    return {"domains": recipe.destinations}
 
 
 def build(
-    recipe: Recipe, decided: Artifact, tokenizer: Artifact, out: Path, work: Path, runner: TaskRunner
+    recipe: Recipe, kept: Artifact, tokenizer: Artifact, out: Path, work: Path, runner: TaskRunner
 ) -> Mapping[str, Any]:
     """Pack every kept document; return totals by split and source."""
-    documents = decided.path / "documents"
+    documents = kept.path / "documents"
     names = tuple(
         path.relative_to(documents).with_suffix("").as_posix()
         for split in SPLITS
@@ -99,7 +99,7 @@ def _batches(path: Path) -> Iterator[dict[str, list[Any]]]:
 def _by_source(recipe: Recipe, split: str, names: tuple[str, ...], shards: list[Shard]) -> dict[str, SourceShards]:
     """The shards that hold documents, in the recipe's order of sources."""
     found = {}
-    for source, settings in recipe.sources.items():
+    for source, domain in recipe.destinations.items():
         own = tuple(
             shard
             for name, shard in zip(names, shards, strict=True)
@@ -109,7 +109,7 @@ def _by_source(recipe: Recipe, split: str, names: tuple[str, ...], shards: list[
             documents, tokens, size = (
                 sum(column) for column in zip(*((s.documents, s.tokens, s.bytes) for s in own), strict=True)
             )
-            found[source] = SourceShards(settings.domain, documents, tokens, size, own)
+            found[source] = SourceShards(domain, documents, tokens, size, own)
     return found
 
 

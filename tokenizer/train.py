@@ -53,12 +53,12 @@ def config(recipe: Recipe) -> dict[str, Any]:
     return recipe.tokenizer.model_dump(mode="json")
 
 
-def build(recipe: Recipe, decided: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
+def build(recipe: Recipe, kept: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
     """Train on the kept training documents; return the counts."""
     wish = recipe.tokenizer
-    if not training_files(decided.path):
+    if not training_files(kept.path):
         raise _nothing_to_learn()
-    counted = count_words(decided.path, wish.pattern, wish.sample_bytes_per_source, work, runner)
+    counted = count_words(kept.path, wish.pattern, wish.sample_bytes_per_source, work, runner)
     distinct, words = _totals(read_words(counted.path))
     merges = wish.vocab_size - NAMED_SPECIALS - wish.reserved_ids - BYTE_TOKENS
     model = train_model(counted.path, merges)
@@ -76,7 +76,7 @@ def build(recipe: Recipe, decided: Artifact, out: Path, work: Path, runner: Task
         "distinct_words": distinct,
         "words": words,
         "sampled_bytes": counted.sampled_bytes,
-        "held_out": held_out_compression(decided.path, Encoder(out)),
+        "held_out": held_out_compression(kept.path, Encoder(out)),
     }
 
 

@@ -1,15 +1,20 @@
-"""HTML -> main text; the only module that imports resiliparse.
+"""HTML -> main text; the only module that imports resiliparse and trafilatura.
 
 Contract: `main_text` returns the page's main content as lines, `""` for a page that has none, and
 raises `TooDeep` for pages nested beyond `MAX_DEPTH`, on which extraction takes quadratic time
-(60,000 levels: a minute). Cost: 20 to 90 MB/s of HTML.
+(60,000 levels: a minute). Cost: COST.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
+from typing import Any, Literal
 
 from resiliparse.extract.html2text import extract_plain_text
+
+Extractor = Literal["resiliparse", "trafilatura"]
 
 MAX_DEPTH = 2_000
 """Open elements; browsers stop at 512."""
@@ -31,12 +36,12 @@ class TooDeep(ValueError):
     """The page nests more elements than any page that people wrote."""
 
 
-def main_text(html: str) -> str:
-    """Main content with paragraphs parted by blank lines, list items and table rows on own lines."""
+def main_text(html: str, extractor: Extractor = "resiliparse") -> str:
+    """Main content, with list items and table rows on own lines; resiliparse parts paragraphs by blank ones."""
     if html.count("<") > MAX_DEPTH and depth(html) > MAX_DEPTH:
         raise TooDeep(f"more than {MAX_DEPTH} open elements")
-    page = _LONE_SURROGATE.sub("\ufffd", html)  # resiliparse takes UTF-8 only
-    text = extract_plain_text(page, preserve_formatting=True, main_content=True, alt_texts=False)
+    page = _LONE_SURROGATE.sub("\ufffd", html)  # both extractors take UTF-8 only
+    text = _EXTRACTORS[extractor](page)
     text = _TRAILING_SPACE.sub("", text.replace("\r", ""))
     return _BLANK_LINES.sub("\n\n", _TAB_RUNS.sub("\t", text))
 
@@ -50,3 +55,23 @@ def depth(html: str) -> int:
         opened = max(0, opened - 1) if slash else opened + 1
         deepest = max(deepest, opened)
     return deepest
+
+
+def _resiliparse(page: str) -> str:
+    return str(extract_plain_text(page, preserve_formatting=True, main_content=True, alt_texts=False))
+
+
+def _trafilatura(page: str) -> str:
+    return _load_trafilatura().extract(page, include_comments=False) or ""
+
+
+@functools.cache
+def _load_trafilatura() -> Any:
+    """Loaded when it is asked for (half a second); what it logs of a page is counted by us as a reject."""
+    import trafilatura
+
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+    return trafilatura
+
+
+_EXTRACTORS = {"resiliparse": _resiliparse, "trafilatura": _trafilatura}

@@ -1,10 +1,11 @@
 """Which files a source has, how they are known again, and how they are cut into tasks.
 
-Contract: everything here answers from names, sizes and bytes; no document is parsed. Files of a
-source are in the order of their relative paths (code points), whatever the file system says, so
-"the first documents of a source" means the same on every machine. A path that is missing, holds no
-file of its format, or cannot be read is a `UserError` that names the source. `fingerprints` reads
-every byte once (about 1 GB/s), or only `stat`s with `data.extract.fingerprint: stat`.
+Contract: everything here answers from names, sizes and bytes; no document is parsed. A source lies
+on a local disk or at any fsspec address (`s3://bucket/folder`). Its files are in the order of their
+relative paths (code points), whatever the file system says, so "the first documents of a source"
+means the same on every machine. A path that is missing, holds no file of its format, or cannot be
+read is a `UserError` that names the source. `fingerprints` reads every byte once (about 1 GB/s on a
+local disk), or with `data.extract.fingerprint: stat` only modification times or entity tags.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from pathlib import Path
 
 from configs.data_schema import Source
 from configs.errors import Problem, UserError
-from configs.files import sha256_of
 from configs.manifest import digest
 from configs.schema import Recipe
+from data_pipeline.reading import storage
 
 UNLIMITED_BYTES = 2**62
 """`max_bytes` of a source that has no limit (the schema's default)."""
 
 ENDINGS: dict[str, tuple[str, ...]] = {
     "html": (".html", ".htm", ".xhtml"),
-    "warc": (".warc", ".warc.gz"),
+    "warc": (".warc", ".warc.gz", ".arc", ".arc.gz"),
+    "parquet": (".parquet",),
     "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst"),
     "text": (
         *(".txt", ".md", ".rst", ".tex", ".py", ".pyi", ".js", ".mjs", ".jsx", ".ts", ".tsx", ".java", ".kt", ".scala"),
@@ -39,7 +41,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
 class InputFile:
     """One raw file: where it is, its name within the source, its size in bytes."""
 
-    path: Path
+    location: storage.Location
     relative: str
     bytes: int
 
@@ -51,6 +53,11 @@ class Share:
     source: str
     number: int
     files: tuple[InputFile, ...]
+
+
+def exists(source: Source) -> bool:
+    """Whether the source's path leads to something from this machine; a remote one is asked for."""
+    return storage.exists(storage.locate(source.path))
 
 
 def list_files(recipe: Recipe) -> dict[str, tuple[InputFile, ...]]:
@@ -104,29 +111,58 @@ def _grouped(files: tuple[InputFile, ...], limit: int) -> list[tuple[InputFile, 
 
 
 def _files_of(name: str, source: Source) -> tuple[InputFile, ...]:
-    root = Path(source.path)
-    if root.is_dir():
-        paths = _walk(name, root, ENDINGS[source.format])
-    elif root.exists():
-        paths = [root]
+    location = storage.locate(source.path)
+    endings = ENDINGS[source.format]
+    if isinstance(location, Path):
+        files = _local_files(name, location, endings)
     else:
-        raise _problem(name, root, "does not exist", "correct the path, or remove the source")
-    if not paths:
-        wanted = ", ".join(ENDINGS[source.format][:3])
+        files = _remote_files(name, location, endings)
+    if not files:
         raise _problem(
-            name, root, f"holds no {source.format} file", f"put files ending in {wanted} there, or correct `format`"
+            name,
+            source.path,
+            f"holds no {source.format} file",
+            f"put files ending in {', '.join(endings[:3])} there, or correct `format`",
         )
+    return tuple(sorted(files, key=lambda file: file.relative))
+
+
+def _local_files(name: str, root: Path, endings: tuple[str, ...]) -> list[InputFile]:
+    if not root.exists():
+        raise _problem(name, root, "does not exist", "correct the path, or remove the source")
+    paths = _walk(name, root, endings) if root.is_dir() else [root]
     for path in paths:
         if not os.access(path, os.R_OK):
             raise _problem(name, path, "cannot be read (permission)", "grant read permission, or remove the file")
     base = root if root.is_dir() else root.parent
-    files = [InputFile(path, _name_within(path, base), path.stat().st_size) for path in paths]
-    return tuple(sorted(files, key=lambda file: file.relative))
+    return [InputFile(path, _sound(path.relative_to(base).as_posix()), path.stat().st_size) for path in paths]
 
 
-def _name_within(path: Path, base: Path) -> str:
-    """`path` below `base` with forward slashes; bytes of a name that are not UTF-8 become U+FFFD."""
-    name = path.relative_to(base).as_posix()
+def _remote_files(name: str, address: str, endings: tuple[str, ...]) -> list[InputFile]:
+    try:
+        entries = storage.find(address)
+    except OSError as error:
+        raise _refusal(name, address, error, "correct the address or the access to it") from error
+    if not entries:
+        raise _problem(name, address, "does not exist or holds nothing", "correct the address, or remove the source")
+    single = len(entries) == 1 and storage.is_file(address)
+    return [
+        InputFile(entry.location, _sound(entry.relative), entry.bytes)
+        for entry in entries
+        if single or (_is_wanted(entry.relative, endings) and not _is_hidden(entry.relative))
+    ]
+
+
+def _is_wanted(relative: str, endings: tuple[str, ...]) -> bool:
+    return relative.lower().endswith(endings)
+
+
+def _is_hidden(relative: str) -> bool:
+    return any(part.startswith(".") for part in relative.split("/"))
+
+
+def _sound(name: str) -> str:
+    """A name whose bytes that are not UTF-8 became U+FFFD."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -147,11 +183,15 @@ def _walk(name: str, root: Path, endings: tuple[str, ...]) -> list[Path]:
 
 def _mark(name: str, file: InputFile, by_content: bool) -> str:
     try:
-        return sha256_of(file.path) if by_content else str(file.path.stat().st_mtime_ns)
+        return storage.content_hash(file.location) if by_content else storage.modification_mark(file.location)
     except OSError as error:
-        raise _problem(
-            name, file.path, f"cannot be read ({error.strerror})", "restore the file, or remove it"
-        ) from error
+        raise _refusal(name, file.location, error, "restore the file, or remove it") from error
+
+
+def _refusal(name: str, location: storage.Location, error: OSError, mend: str) -> UserError:
+    if isinstance(error, storage.Unreachable):
+        return _problem(name, location, error.problem, error.mend)
+    return _problem(name, location, f"cannot be read ({error.strerror or error})", mend)
 
 
 def _problem(name: str, path: object, problem: str, mend: str) -> UserError:

@@ -13,7 +13,7 @@ import pytest
 from configs.manifest import Artifact, StageSpec, ensure
 from configs.recipe import parse_recipe
 from configs.schema import Recipe
-from data_pipeline import classifier, decide, dedup, extract, score
+from data_pipeline import classifiers, decide, dedup, extract, keep, score
 
 NO_RULES: dict[str, Any] = {"ko": {}, "en": {}, "code": {}}
 
@@ -52,14 +52,15 @@ def run_chain(runner: Any) -> Callable[[Recipe, Path], dict[str, Artifact]]:
             name = module.__name__.rsplit(".", 1)[1]
             made[name] = ensure(run_dir, StageSpec(name, module.CODE_VERSION, module.config(recipe), {}), build)
 
-        if recipe.data.classifiers.quality:
-            stage(classifier, lambda out, work: classifier.build(recipe, out, work))
+        if recipe.data.classifiers.configured:
+            stage(classifiers, lambda out, work: classifiers.build(recipe, out, work))
         stage(extract, lambda out, work: extract.build(recipe, out, work, runner))
         stage(score, lambda out, work: score.build(
-            recipe, made["extract"], made.get("classifier"), out, work, runner))  # fmt: skip
+            recipe, made["extract"], made.get("classifiers"), out, work, runner))  # fmt: skip
         stage(dedup, lambda out, work: dedup.build(recipe, made["extract"], made["score"], out, work, runner))
         stage(decide, lambda out, work: decide.build(
-            recipe, made["extract"], made["score"], made["dedup"], out, work, runner))  # fmt: skip
+            recipe, made["extract"], made["score"], made["dedup"], None, out, work, runner))  # fmt: skip
+        stage(keep, lambda out, work: keep.build(recipe, made["extract"], made["decide"], out, work, runner))
         return made
 
     return run

@@ -179,13 +179,13 @@ def test_every_decision_has_its_reasons(tmp_path, mixed, run_chain, ledger_of, r
     assert {row["language"] for row in ledger.values()} == {"ko", "en", "code", "other"}
     assert {*FEATURES, *(f"pii_{kind}" for kind in pii.TYPES), "url", "file", "bytes"} <= set(ledger["ko/k0"])
 
-    kept = {row["id"]: row for row in read_all(made["decide"].path / "documents")}
+    kept = {row["id"]: row for row in read_all(made["keep"].path / "documents")}
     assert set(kept) == set(ledger) - set(dropped)
     assert list(kept["ko/k0"]) == ["id", "source", "domain", "language", "text"]
     assert "연락처는 [PHONE]이고 주민번호는 [RESIDENT_NUMBER]이다." in kept["ko/personal"]["text"]
     assert ledger["ko/personal"]["personal_information"] == "masked"
     for split in funnel.SPLITS:
-        ids = {row["id"] for row in read_all(made["decide"].path / "documents" / split)}
+        ids = {row["id"] for row in read_all(made["keep"].path / "documents" / split)}
         assert ids == {identity for identity, row in ledger.items() if row["split"] == split}
         assert {identity.split("/")[0] for identity in ids} == {"ko", "en", "code"}
 
@@ -217,7 +217,7 @@ def test_policies_on_personal_information(
     made = run_chain(mixed(personal_information=policy), tmp_path / "run")
     row = ledger_of(made)["ko/personal"]
     assert (row["decision"], row["personal_information"], row["reasons"]) == (decision, verdict, reasons)
-    texts = {row["id"]: row["text"] for row in read_all(made["decide"].path / "documents")}
+    texts = {row["id"]: row["text"] for row in read_all(made["keep"].path / "documents")}
     assert ("010-1234-5678" in texts.get("ko/personal", "")) == (policy == "keep")
 
 
@@ -249,9 +249,7 @@ def test_result_does_not_depend_on_tasks(tmp_path, mixed, run_chain, ledger_of, 
     assert len(list((cut["extract"].path / "documents").rglob("*.parquet"))) == 9
     assert ledger_of(whole) == ledger_of(cut)
     for split in funnel.SPLITS:
-        assert read_all(whole["decide"].path / "documents" / split) == read_all(
-            cut["decide"].path / "documents" / split
-        )
+        assert read_all(whole["keep"].path / "documents" / split) == read_all(cut["keep"].path / "documents" / split)
     assert whole["decide"].counts == cut["decide"].counts
 
 

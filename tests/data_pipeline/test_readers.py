@@ -6,6 +6,7 @@ import gzip
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.reading import html, readers, streams
-from data_pipeline.reading.readers import Document, Reject
+from data_pipeline.reading.readers import Document, Reject, Settings
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
 PAGE = (
@@ -23,9 +24,9 @@ PAGE = (
 MAX = 10_000
 
 
-def _read(path: Path, form: str, data: bytes, max_bytes: int = MAX) -> list[Document | Reject]:
+def _read(path: Path, form: str, data: bytes, max_bytes: int = MAX, **settings: Any) -> list[Document | Reject]:
     path.write_bytes(data)
-    return list(readers.read(path, form, max_bytes))
+    return list(readers.read(path, form, Settings(max_bytes, **settings)))
 
 
 def _lines(*records: object) -> bytes:
@@ -58,8 +59,30 @@ def test_each_bad_line_is_rejected_with_its_reason_between_good_ones(tmp_path, l
 
 
 def test_ids_that_cannot_name_a_document_are_not_used(tmp_path):
-    documents = _read(tmp_path / "f", "jsonl", _lines(*({"id": i, "text": "x"} for i in (7, "", "a\nb", "y" * 201))))
-    assert [document.raw_id for document in documents] == [None] * 4
+    documents = _read(
+        tmp_path / "f", "jsonl", _lines(*({"id": i, "text": "x"} for i in ("", "a\nb", "y" * 201, True, 2**65)))
+    )
+    assert [document.raw_id for document in documents] == [None] * 5
+
+
+def test_the_recipe_names_the_fields_of_a_record(tmp_path):
+    records = _lines({"body": KOREAN, "number": 7, "text": "other", "id": "x"}, {"text": "other"}, {"html": PAGE})
+    first, reject, last = _read(tmp_path / "f", "jsonl", records, text_field="body", id_field="number")
+    assert (first.text, first.raw_id) == (KOREAN, "7")
+    assert (reject.reason, reject.detail) == ("no_text_field", "text")
+    assert KOREAN in last.text
+
+
+def test_a_records_own_licence_is_kept_by_either_spelling(tmp_path):
+    licences = ({"licence": "MIT"}, {"license": "CC0-1.0"}, {"licence": "", "license": "X"}, {"license": "a\nb"}, {})
+    documents = _read(tmp_path / "f", "jsonl", _lines(*({"text": "x", **licence} for licence in licences)))
+    assert [document.licence for document in documents] == ["MIT", "CC0-1.0", "X", None, None]
+
+
+def test_compatibility_forms_are_folded_only_when_asked_for(tmp_path):
+    data = _lines({"text": "ＡＢＣ ｗｉｄｅ ½ ㅋㅋㅏ ﾡ 가"})
+    assert _read(tmp_path / "f", "jsonl", data)[0].text == "ＡＢＣ ｗｉｄｅ ½ ㅋㅋㅏ ﾡ 가"
+    assert _read(tmp_path / "f", "jsonl", data, unicode="NFKC")[0].text == "ABC wide 1⁄2 ㅋㅋㅏ ﾡ 가"
 
 
 def test_lone_surrogates_become_replacement_characters(tmp_path):
@@ -104,7 +127,7 @@ def test_a_bomb_is_rejected_within_bounded_memory(tmp_path, form):
     path = tmp_path / "bomb"
     path.write_bytes(zstandard.ZstdCompressor().compress(b'{"text": "' + b"a" * 50_000_000 + b'"}'))
     tracemalloc.start()
-    (reject,) = readers.read(path, form, 1_000_000)
+    (reject,) = readers.read(path, form, Settings(1_000_000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert reject.reason == "too_long"
@@ -118,8 +141,9 @@ def test_a_line_after_one_that_is_too_long_is_read(tmp_path):
     assert kinds == ["long", b"short", "long"]
 
 
-def test_lost_file_is_a_reject(tmp_path):
-    (reject,) = readers.read(tmp_path / "gone", "text", MAX)
+@pytest.mark.parametrize("form", sorted(readers.FORMATS))
+def test_lost_file_is_a_reject(tmp_path, form):
+    (reject,) = readers.read(tmp_path / "gone", form, Settings(MAX))
     assert reject.reason == "unreadable_file"
 
 
@@ -133,8 +157,8 @@ def test_mojibake_is_repaired_in_prose_and_left_in_code(tmp_path):
     broken = KOREAN.encode().decode("latin-1")
     path = tmp_path / "f"
     path.write_text(broken, encoding="utf-8")
-    assert next(readers.read(path, "text", MAX)).text == KOREAN
-    assert "ê" in next(readers.read(path, "text", MAX, code=True)).text
+    assert next(readers.read(path, "text", Settings(MAX))).text == KOREAN
+    assert "ê" in next(readers.read(path, "text", Settings(MAX, code=True))).text
 
 
 def test_undecodable_file_is_rejected(tmp_path):
@@ -164,6 +188,15 @@ def test_unclosed_paragraphs_are_all_kept():
     assert all(f"문단 {n}번이다." in text for n in (0, 1500, 2999))
 
 
+def test_trafilatura_takes_the_article_when_asked_for():
+    filler = "<p>" + KOREAN * 5 + "</p>"
+    page = f"<html><body><nav><a href=/>홈으로</a></nav><article>{filler}{filler}</article></body></html>"
+    text = html.main_text(page, "trafilatura")
+    assert KOREAN in text
+    assert "홈으로" not in text
+    assert html.main_text("<html><script>1</script></html>", "trafilatura") == ""
+
+
 TAGS = [
     "<div>", "</div>", "<p>", "<table>", "<tr><td>", "<script>", "</script>", "<!--", "-->", "<![CDATA[", "<svg>",
     "</p>", "&#xD800;", "&#0;", "<template>", "<frameset>", "<style>", "\x00", "\ud800", "가", '<a href="', '">',
@@ -178,75 +211,3 @@ def test_no_markup_raises(tags):
 
 def test_depth_counts_open_elements():
     assert html.depth("<div><DIV><p><p><span></span></DIV></div><b>") == 3
-
-
-# --- WARC --------------------------------------------------------------------------------------
-
-
-def _warc(*pages: tuple[int, str, bytes]) -> list[bytes]:
-    """gzip members, one a response."""
-    members = []
-    for number, (status, kind, body) in enumerate(pages):
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        warc = (
-            f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number}>\r\n"
-            f"WARC-Target-URI: https://example.com/{number}\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n"
-            f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(head) + len(body)}\r\n\r\n"
-        )
-        members.append(gzip.compress(warc.encode() + head + body + b"\r\n\r\n"))
-    return members
-
-
-def test_warc_takes_html_responses_and_counts_the_rest(tmp_path):
-    body = PAGE.encode("euc-kr")
-    members = _warc(
-        (200, "text/html; charset=euc-kr", body), (404, "text/html", body), (200, "application/json", b"{}"),
-        (200, "text/html", b"x" * (MAX + 1)), (200, "text/html", body),
-    )  # fmt: skip
-    found = _read(tmp_path / "f.warc.gz", "warc", b"".join(members))
-    outcome = [item.reason if isinstance(item, Reject) else "document" for item in found]
-    assert outcome == ["document", "http_status", "not_html", "too_long", "document"]
-    assert [item.index for item in found] == [0, 1, 2, 3, 4]
-    assert KOREAN in found[0].text
-    assert KOREAN in found[4].text
-    assert found[0].url == "https://example.com/0"
-    assert found[0].raw_id == "urn:uuid:0"
-
-
-def test_cut_warc_reports_the_cut(tmp_path):
-    body = PAGE.encode() + b"<p>" + bytes(ord("a") + n * n % 23 for n in range(5000)) + b"</p>"
-    members = _warc((200, "text/html", body), (200, "text/html", body))
-    first, reject = _read(tmp_path / "f", "warc", members[0] + members[1][: len(members[1]) // 2])
-    assert isinstance(first, Document)
-    assert reject.reason == "broken_warc"
-
-
-def test_damaged_warc_member_is_reported(tmp_path):
-    members = _warc((200, "text/html", PAGE.encode()), (200, "text/html", PAGE.encode()))
-    damaged = bytearray(members[1])
-    damaged[30:60] = b"\xff" * 30
-    *documents, reject = _read(tmp_path / "f", "warc", members[0] + bytes(damaged))
-    assert len(documents) == 1
-    assert reject.reason == "broken_warc"
-
-
-def test_not_a_warc(tmp_path):
-    found = _read(tmp_path / "f", "warc", b"this is no archive\n" * 50)
-    assert [item.reason for item in found] == ["broken_warc"]
-
-
-# --- anything ----------------------------------------------------------------------------------
-
-
-@given(st.sampled_from(sorted(readers._FORMATS)), st.binary(max_size=400))
-def test_no_bytes_raise(tmp_path_factory, form, data):
-    for item in _read(tmp_path_factory.getbasetemp() / "any", form, data):
-        assert isinstance(item, Document) or item.reason in readers.REASONS
-
-
-@given(st.binary(max_size=200), st.integers(0, 200))
-def test_no_damage_to_a_warc_raises(tmp_path_factory, noise, place):
-    data = b"".join(_warc((200, "text/html", PAGE.encode())))
-    damaged = data[:place] + noise + data[place + len(noise) :]
-    for item in _read(tmp_path_factory.getbasetemp() / "any", "warc", damaged):
-        assert isinstance(item, Document) or item.reason in readers.REASONS

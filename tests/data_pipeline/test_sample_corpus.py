@@ -26,7 +26,7 @@ from tests.conftest import ROOT, InProcessRunner
 SAMPLE = ROOT / "examples" / "corpus"
 EXPECTED: dict[str, Any] = json.loads((SAMPLE / "expected.json").read_text(encoding="utf-8"))
 PLANTED: dict[str, dict[str, Any]] = EXPECTED["documents"]
-LAST_STAGE = "decide"
+LAST_STAGE = "keep"
 
 Rows = dict[str, dict[str, Any]]
 """Document id -> its row of a table."""
@@ -65,7 +65,7 @@ def ledger(made: dict[str, Artifact]) -> Rows:
 @pytest.fixture(scope="module")
 def kept(made: dict[str, Artifact]) -> dict[str, str]:
     """Document id -> the text that the tokenizer reads."""
-    splits = (rows_of(made["decide"].path / "documents" / split) for split in ("train", "validation"))
+    splits = (rows_of(made["keep"].path / "documents" / split) for split in ("train", "validation"))
     return {name: row["text"] for rows in splits for name, row in rows.items()}
 
 

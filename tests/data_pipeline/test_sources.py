@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from configs.errors import UserError
-from data_pipeline.reading import sources
+from data_pipeline.reading import sources, storage
 
 
 def _touch(path: Path, size: int = 1) -> None:
@@ -79,10 +81,10 @@ def test_stat_fingerprint_follows_modification_time(tmp_path, make_recipe):
 def test_fingerprint_of_a_file_that_vanishes(tmp_path, make_recipe, monkeypatch):
     _touch(tmp_path / "a.jsonl")
 
-    def vanished(path):
+    def vanished(location):
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(sources, "sha256_of", vanished)
+    monkeypatch.setattr(storage, "content_hash", vanished)
     with pytest.raises(UserError, match="No such file"):
         sources.fingerprints(make_recipe({"s": {"path": str(tmp_path)}}))
 
@@ -96,3 +98,112 @@ def test_plan_cuts_whole_files_and_keeps_capped_sources_in_one_task(tmp_path, ma
     assert [(share.source, share.number, len(share.files)) for share in shares] == [
         ("s", 0, 2), ("s", 1, 2), ("s", 2, 1), ("capped", 0, 5),
     ]  # fmt: skip
+
+
+# --- remote addresses --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket():
+    """A folder of fsspec's in-memory file system, empty."""
+    system = fsspec.filesystem("memory")
+    system.rm("/bucket", recursive=True) if system.exists("/bucket") else None
+    yield system
+    system.rm("/bucket", recursive=True) if system.exists("/bucket") else None
+
+
+def test_a_remote_folder_is_listed_like_a_local_one(bucket, make_recipe):
+    for name in ("b/2.jsonl.zst", "b/1.jsonl", "a.jsonl.gz", "note.txt", ".hidden.jsonl", ".git/x.jsonl", "UP.JSONL"):
+        bucket.pipe(f"/bucket/{name}", b"xx")
+    files = sources.list_files(make_recipe({"s": {"path": "memory://bucket"}}))["s"]
+    assert [file.relative for file in files] == ["UP.JSONL", "a.jsonl.gz", "b/1.jsonl", "b/2.jsonl.zst"]
+    assert {file.bytes for file in files} == {2}
+    assert files[0].location == "memory:///bucket/UP.JSONL"
+
+
+def test_a_single_remote_file_may_have_any_ending(bucket, make_recipe):
+    bucket.pipe("/bucket/data.bin", b"12345")
+    files = sources.list_files(make_recipe({"s": {"path": "memory://bucket/data.bin"}}))["s"]
+    assert [(file.relative, file.bytes) for file in files] == [("data.bin", 5)]
+
+
+def test_missing_empty_and_unknown_remote_sources_are_named_together(bucket, make_recipe):
+    bucket.pipe("/bucket/note.bin", b"x")
+    recipe = make_recipe({
+        "gone": {"path": "memory://gone"}, "bare": {"path": "memory://bucket"}, "odd": {"path": "nosuch://bucket/x"},
+    })  # fmt: skip
+    with pytest.raises(UserError) as caught:
+        sources.list_files(recipe)
+    assert [problem.field for problem in caught.value.problems] == [
+        f"sources.{n}.path" for n in ("gone", "bare", "odd")
+    ]
+    told = [problem.problem for problem in caught.value.problems]
+    assert told[0] == "does not exist or holds nothing"
+    assert told[1] == "holds no jsonl file"
+    assert "Protocol not known: nosuch" in told[2]
+
+
+@pytest.mark.parametrize(("address", "mend"), [
+    ("s3://bucket/x", "pip install s3fs"), ("gs://bucket/x", "pip install gcsfs"),
+    ("https://example.com/x", "pip install fsspec[http]"),
+])  # fmt: skip
+def test_a_protocol_whose_package_is_missing_names_the_mend(make_recipe, monkeypatch, address, mend):
+    def missing(path):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(UserError) as caught:
+        sources.list_files(make_recipe({"s": {"path": address}}))
+    assert caught.value.problems[0].mend == mend
+
+
+def test_a_file_address_is_a_local_path(tmp_path, make_recipe):
+    _touch(tmp_path / "a.jsonl")
+    (file,) = sources.list_files(make_recipe({"s": {"path": f"file://{tmp_path}"}}))["s"]
+    assert file.location == tmp_path / "a.jsonl"
+
+
+def test_a_copy_on_a_remote_file_system_has_the_same_fingerprint(tmp_path, bucket, make_recipe):
+    (tmp_path / "a.jsonl").write_bytes(b"xyz")
+    bucket.pipe("/bucket/a.jsonl", b"xyz")
+    recipe = make_recipe({"local": {"path": str(tmp_path)}, "remote": {"path": "memory://bucket"}})
+    marks = sources.fingerprints(recipe)
+    assert marks["local"] == marks["remote"]
+    bucket.pipe("/bucket/a.jsonl", b"xyZ")
+    assert sources.fingerprints(recipe)["remote"] != marks["remote"]
+
+
+def test_stat_fingerprint_of_a_remote_file_follows_its_mark(bucket, make_recipe, monkeypatch):
+    bucket.pipe("/bucket/a.jsonl", b"x")
+    recipe = make_recipe({"s": {"path": "memory://bucket"}}, extract={"fingerprint": "stat"})
+    before = sources.fingerprints(recipe)
+    assert sources.fingerprints(recipe) == before
+    bucket.pipe("/bucket/a.jsonl", b"y")
+    assert sources.fingerprints(recipe) != before
+    monkeypatch.setattr(type(bucket), "info", lambda self, path: {"name": path, "size": 1, "type": "file"})
+    with pytest.raises(UserError, match="neither entity tag nor time"):
+        sources.fingerprints(recipe)
+
+
+def test_exists_answers_for_local_and_remote_and_never_raises(tmp_path, bucket, make_recipe):
+    bucket.pipe("/bucket/a.jsonl", b"x")
+    paths = {"here": str(tmp_path), "gone": str(tmp_path / "gone"), "far": "memory://bucket",
+             "empty": "memory://none", "odd": "nosuch://x"}  # fmt: skip
+    recipe = make_recipe({name: {"path": path} for name, path in paths.items()})
+    found = {name: sources.exists(source) for name, source in recipe.sources.items()}
+    assert found == {"here": True, "gone": False, "far": True, "empty": False, "odd": False}
+
+
+def test_a_remote_read_that_fails_is_an_os_error_that_survives_pickling(bucket, monkeypatch):
+    bucket.pipe("/bucket/a.jsonl", b"x" * 10)
+    with storage.open_binary("memory://bucket/a.jsonl") as stream:
+        assert (stream.read(4), stream.seek(2), stream.tell(), stream.read()) == (b"xxxx", 2, 2, b"x" * 8)
+
+    def fail(self, path, mode):
+        raise RuntimeError("throttled")
+
+    monkeypatch.setattr(type(bucket), "open", fail)
+    with pytest.raises(storage.Unreachable, match="RuntimeError: throttled") as caught:
+        storage.open_binary("memory://bucket/a.jsonl")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (copy.problem, copy.mend) == (caught.value.problem, caught.value.mend)

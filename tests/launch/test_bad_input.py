@@ -122,6 +122,7 @@ def test_disk_full(small_disk: Path) -> None:
         "score",
         "dedup",
         "decide",
+        "keep",
         "tokenizer",
         "shards",
     }
@@ -130,7 +131,7 @@ def test_disk_full(small_disk: Path) -> None:
 @pytest.mark.parametrize("small_disk", ["1m"], indirect=True)
 def test_disk_full_while_the_classifier_is_saved(small_disk: Path) -> None:
     """fastText does not notice a short write by itself."""
-    line = refused("run", str(SMOKE), f"run_dir={small_disk / 'run'}", "--until", "classifier")
+    line = refused("run", str(SMOKE), f"run_dir={small_disk / 'run'}", "--until", "classifiers")
     assert "model.bin" in line
     assert "the disk is full" in line
     assert _no_artifact(small_disk / "run")

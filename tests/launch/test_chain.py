@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, artifact_hashes, start, twofold
 
 QUIET = Console(quiet=True)
-UP_TO_SHARDS = ("classifier", "extract", "score", "dedup", "decide", "tokenizer", "shards")
+UP_TO_SHARDS = ("classifiers", "extract", "score", "dedup", "decide", "keep", "tokenizer", "shards")
 
 
 @pytest.fixture
@@ -45,10 +45,13 @@ def test_a_second_run_does_nothing(run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "remade"),
     [
-        ("data.rules.en.words.min=60", ("decide", "tokenizer", "shards")),
-        ("data.personal_information=drop", ("decide", "tokenizer", "shards")),
-        ("data.near_duplicates.bands=12", ("score", "dedup", "decide", "tokenizer", "shards")),
-        ("data.classifiers.quality.epochs=20", ("classifier", "score", "dedup", "decide", "tokenizer", "shards")),
+        ("data.rules.en.words.min=60", ("decide", "keep", "tokenizer", "shards")),
+        ("data.personal_information=drop", ("decide", "keep", "tokenizer", "shards")),
+        ("data.near_duplicates.bands=12", ("score", "dedup", "decide", "keep", "tokenizer", "shards")),
+        (
+            "data.classifiers.quality.epochs=20",
+            ("classifiers", "score", "dedup", "decide", "keep", "tokenizer", "shards"),
+        ),
         ("tokenizer.vocab_size=2040", ("tokenizer", "shards")),
         ("phases.domain.max_epochs=90", ()),
         ("monitor.project=other", ()),

@@ -1,0 +1,168 @@
+"""Raw WARC to written output: our stages against the same recipe of datatrove's stock blocks.
+
+    python -m benchmarks.pipeline --corpus DIR [--megabytes 20] [--json OUT]
+
+English pages of the corpus are written into one WARC file. Ours: extract, lines, score, dedup, decide,
+keep, by the command line's own code with one worker, process start included. The peer's: WarcReader,
+Trafilatura, Gopher repetition, Gopher quality, C4 and FineWeb quality filters, MinHash (signatures,
+buckets, clusters, filter), PIIFormatter and JsonlWriter, by its local executor with one worker in this
+process. Both write what they keep; ours also writes every decision, and names the language of each
+document, which the peer would need a downloaded model for. Needs warcio, faust-cchardet, python-magic,
+trafilatura, spacy (and libmagic).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks import common
+
+_ENGLISH_PAGES = (
+    "general/web-html/postgres-docs",
+    "general/web-html/anarchist-faq",
+    "general/web-html/debian-install-guide-en",
+    "general/web-html/trafilatura-pages",
+)
+_PEER_STEPS = ("read, extract, filter", "signatures", "buckets", "clusters", "deduplicate, mask, write")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = common.parser("pipeline", "Raw WARC to written output, ours and datatrove's.")
+    parser.add_argument("--megabytes", type=float, default=20.0, help="of raw HTML")
+    parser.set_defaults(repetitions=3)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        warc = Path(folder) / "pages.warc.gz"
+        pages, raw_bytes = write_warc(options.corpus, warc, int(options.megabytes * 1e6))
+        ours = _median_run(lambda out: run_ours(warc, out), Path(folder) / "ours", options.repetitions)
+        peers = _median_run(lambda out: run_peers(warc, out), Path(folder) / "peers", options.repetitions)
+    result = {
+        "pages": pages,
+        "raw_megabytes": raw_bytes / 1e6,
+        "repetitions": options.repetitions,
+        "ours": _figures(ours, raw_bytes),
+        "peers": {"datatrove": _figures(peers, raw_bytes)},
+        "ratio": sum(peers.values()) / sum(ours.values()),
+    }
+    common.report("pipeline", result, options.json)
+
+
+def write_warc(corpus: Path, target: Path, limit_bytes: int) -> tuple[int, int]:
+    """One gzip WARC file of the corpus's English pages; returns pages and bytes of HTML."""
+    from warcio.statusandheaders import StatusAndHeaders
+    from warcio.warcwriter import WARCWriter
+
+    pages = size = 0
+    with target.open("wb") as stream:
+        writer = WARCWriter(stream, gzip=True)
+        for folder in _ENGLISH_PAGES:
+            for record in common.records(corpus / folder):
+                body = record["html"].encode("utf-8", "replace")
+                if record["lang"] != "en" or size + len(body) > limit_bytes:
+                    continue
+                headers = StatusAndHeaders(
+                    "200 OK", [("Content-Type", "text/html; charset=utf-8")], protocol="HTTP/1.1"
+                )
+                url = record.get("url") or f"http://pages.example/{pages}"
+                writer.write_record(
+                    writer.create_warc_record(url, "response", payload=io.BytesIO(body), http_headers=headers)
+                )
+                pages, size = pages + 1, size + len(body)
+    return pages, size
+
+
+def run_ours(warc: Path, out: Path) -> dict[str, float]:
+    """Seconds of each stage, and of starting."""
+    from configs.recipe import load_recipe
+    from launch.run import run_recipe
+
+    source = f"{{path: {warc}, format: warc, languages: [en], licence: various}}"
+    recipe_file = out.parent / "recipe.yaml"
+    recipe_file.write_text(
+        f"extends: {Path('configs/base.yaml').resolve()}\nname: pages\nseed: 1\nrun_dir: {out}\n"
+        f"sources: {{pages: {source}}}\n"
+        "data: {executor: {workers: 1}}\n"
+        "tokenizer: {vocab_size: 1024}\nmodel: {d_model: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, d_ff: 32}\n"
+        "phases: [{name: general, tokens: 4096, sequence_length: 32, batch: 1024, learning_rate: {peak: 1e-3}, "
+        "mixture: {pages: 1}}]\n"
+        "engine: {micro_batch_sequences: 1}\ncheckpoints: {every: 4096}\nvalidation: {every: 4096}\n"
+        "launch: {device: cpu}\n"
+    )
+    started = time.perf_counter()
+    seconds = dict(run_recipe(load_recipe(str(recipe_file)), Console(quiet=True), until="keep").seconds)
+    return {"start": time.perf_counter() - started - sum(seconds.values()), **seconds}
+
+
+def run_peers(warc: Path, out: Path) -> dict[str, float]:
+    """Seconds of each executor."""
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
+    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
+    from datatrove.pipeline.extractors import Trafilatura
+    from datatrove.pipeline.filters import (
+        C4QualityFilter,
+        FineWebQualityFilter,
+        GopherQualityFilter,
+        GopherRepetitionFilter,
+    )
+    from datatrove.pipeline.formatters import PIIFormatter
+    from datatrove.pipeline.readers import JsonlReader, WarcReader
+    from datatrove.pipeline.writers import JsonlWriter
+    from datatrove.utils.hashing import HashConfig
+
+    config = MinhashConfig(hash_config=HashConfig(precision=64), num_buckets=14, hashes_per_bucket=8)
+    filtered, signatures, buckets, removed = (
+        str(out / name) for name in ("filtered", "signatures", "buckets", "removed")
+    )
+    chain: list[tuple[list[Any], int]] = [
+        ([WarcReader(str(warc.parent), glob_pattern=warc.name), Trafilatura(timeout=60), GopherRepetitionFilter(),
+          GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(),
+          JsonlWriter(filtered)], 1),
+        ([JsonlReader(filtered), MinhashDedupSignature(signatures, config=config)], 1),
+        ([MinhashDedupBuckets(signatures, buckets, config=config)], config.num_buckets),
+        ([MinhashDedupCluster(buckets, removed, config=config)], 1),
+        ([JsonlReader(filtered), MinhashDedupFilter(removed), PIIFormatter(), JsonlWriter(str(out / "written"))], 1),
+    ]  # fmt: skip
+    seconds = {}
+    for name, (pipeline, tasks) in zip(_PEER_STEPS, chain, strict=True):
+        started = time.perf_counter()
+        LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(out / f"logs-{len(seconds)}")).run()
+        seconds[name] = time.perf_counter() - started
+    return seconds
+
+
+def _median_run(run: Callable[[Path], dict[str, float]], out: Path, repetitions: int) -> dict[str, float]:
+    """Seconds of the parts of the median run."""
+    runs = []
+    for _ in range(repetitions):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        runs.append(run(out))
+    return sorted(runs, key=lambda parts: sum(parts.values()))[len(runs) // 2]
+
+
+def _figures(parts: dict[str, float], raw_bytes: int) -> dict[str, Any]:
+    total = sum(parts.values())
+    return {"seconds": total, "raw_megabytes_per_s": raw_bytes / 1e6 / total, "parts_s": parts}
+
+
+def _quiet() -> None:
+    from loguru import logger
+
+    logger.remove()
+    logging.disable(logging.WARNING)
+
+
+if __name__ == "__main__":
+    _quiet()
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""WARC and ARC files -> responses, and what is left of damaged ones."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.reading import archives, readers
+from data_pipeline.reading.readers import Document, Reject, Settings
+
+KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
+PAGE = f"<html><body><p>{KOREAN}</p><p>둘째 문단이다.</p></body></html>".encode()
+HTML = "text/html"
+MAX = 10_000
+
+
+def _http(status: int, kind: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _warc(*pages: tuple[int, str, bytes]) -> list[bytes]:
+    """Uncompressed WARC responses."""
+    records = []
+    for number, page in enumerate(pages):
+        block = _http(*page)
+        head = (
+            f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:{number}>\r\n"
+            f"WARC-Target-URI: https://example.com/{number}\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n"
+            f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(block)}\r\n\r\n"
+        )
+        records.append(head.encode() + block + b"\r\n\r\n")
+    return records
+
+
+def _packed(*pages: tuple[int, str, bytes]) -> list[bytes]:
+    """gzip members, one a response."""
+    return [gzip.compress(record, mtime=0) for record in _warc(*pages)]
+
+
+def _read(path: Path, data: bytes, max_bytes: int = MAX) -> list[Document | Reject]:
+    path.write_bytes(data)
+    return list(readers.read(path, "warc", Settings(max_bytes)))
+
+
+def _outcome(found: list[Document | Reject]) -> list[str]:
+    return [item.reason if isinstance(item, Reject) else "document" for item in found]
+
+
+def _noise(n_bytes: int) -> bytes:
+    return bytes(ord("a") + n * n % 23 for n in range(n_bytes))
+
+
+def test_html_responses_are_taken_and_the_rest_is_counted(tmp_path):
+    body = PAGE.decode().encode("euc-kr")
+    members = _packed(
+        (200, "text/html; charset=euc-kr", body), (404, HTML, body), (200, "application/json", b"{}"),
+        (200, HTML, b"x" * (MAX + 1)), (200, HTML, body),
+    )  # fmt: skip
+    found = _read(tmp_path / "f.warc.gz", b"".join(members))
+    assert _outcome(found) == ["document", "http_status", "not_html", "too_long", "document"]
+    assert [item.index for item in found] == [0, 1, 2, 3, 4]
+    assert KOREAN in found[0].text
+    assert KOREAN in found[4].text
+    assert (found[0].url, found[0].raw_id) == ("https://example.com/0", "urn:uuid:0")
+
+
+def test_a_cut_is_reported(tmp_path):
+    members = _packed(*[(200, HTML, PAGE + _noise(5000))] * 2)
+    first, reject = _read(tmp_path / "f", members[0] + members[1][: len(members[1]) // 2])
+    assert isinstance(first, Document)
+    assert reject.reason == "broken_warc"
+
+
+@pytest.mark.parametrize("place", [2, 30, -6])
+def test_a_damaged_member_costs_itself_only(tmp_path, place):
+    members = [bytearray(member) for member in _packed(*[(200, HTML, PAGE + _noise(300 * n)) for n in range(5)])]
+    for n in (1, 3):
+        members[n][place : place + 4] = bytes(byte ^ 0xFF for byte in members[n][place : place + 4])
+    found = _read(tmp_path / "f", b"".join(members))
+    urls = [item.url for item in found if isinstance(item, Document)]
+    assert {f"https://example.com/{n}" for n in (0, 2, 4)} <= set(urls)
+    assert len(urls) == len(set(urls))
+    assert _outcome(found).count("broken_warc") == 2
+
+
+def test_neighbouring_damaged_members_are_one_stretch(tmp_path):
+    members = [bytearray(member) for member in _packed(*[(200, HTML, PAGE + _noise(300))] * 5)]
+    for n in (1, 2, 3):
+        members[n][60:90] = bytes(30)
+    found = _read(tmp_path / "f", b"".join(members))
+    assert _outcome(found) == ["document", "broken_warc", "document"]
+    assert [item.index for item in found] == [0, 1, 2]
+
+
+def test_a_damaged_header_of_an_uncompressed_file_costs_its_record(tmp_path):
+    records = _warc(*[(200, HTML, PAGE)] * 4)
+    records[1] = records[1].replace(b"WARC/1.0", b"XXXX/1.0")
+    found = _read(tmp_path / "f", b"".join(records))
+    assert _outcome(found) == ["document", "broken_warc", "document", "document"]
+    assert found[-1].url == "https://example.com/3"
+
+
+def test_a_record_that_swallows_the_next_is_found_again(tmp_path):
+    records = _warc(*[(200, HTML, PAGE)] * 4)
+    length = str(len(_http(200, HTML, PAGE))).encode()
+    records[1] = records[1].replace(b"Content-Length: " + length, b"Content-Length: 99999999")
+    found = _read(tmp_path / "f", b"".join(records))
+    assert [item.url[-1] for item in found if isinstance(item, Document)] in (["0", "2", "3"], ["0", "1", "2", "3"])
+    assert _outcome(found).count("broken_warc") == 1
+
+
+def test_the_gzip_magic_inside_a_document_does_not_begin_a_record(tmp_path):
+    decoy = b"\x1f\x8b\x08\x00" * 20 + gzip.compress(b"no record, but sound gzip")
+    damaged = bytearray(_packed((200, HTML, PAGE + _noise(500)))[0])
+    damaged[80:90] = bytes(10)
+    found = _read(tmp_path / "f", bytes(damaged) + decoy + _packed((200, HTML, PAGE))[0])
+    assert _outcome(found) == ["broken_warc", "document"]
+
+
+def test_a_sound_record_is_found_across_blocks_of_the_search(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_SCAN_BYTES", 64)
+    for filler in range(40, 140, 7):
+        found = _read(tmp_path / "f", b"x" * filler + b"\n" + _warc((200, HTML, PAGE))[0])
+        assert _outcome(found) == ["broken_warc", "document"]
+
+
+def test_a_forged_file_of_damages_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_MAX_RESTARTS", 10)
+    sound, broken = _packed(*[(200, HTML, PAGE)] * 2)
+    found = _read(tmp_path / "f", (sound + broken[:-20]) * 30)
+    assert len([item for item in found if isinstance(item, Document)]) < 30
+    assert "the rest is not read" in found[-1].detail
+
+
+def test_not_a_warc(tmp_path):
+    assert _outcome(_read(tmp_path / "f", b"this is no archive\n" * 50)) == ["broken_warc"]
+
+
+def test_a_lost_disk_is_no_damage(tmp_path, monkeypatch):
+    def fail(raw, settings):
+        raise OSError(5, "Input/output error")
+        yield
+
+    monkeypatch.setattr(archives, "_sound_records", fail)
+    (reject,) = _read(tmp_path / "f", b"".join(_packed((200, HTML, PAGE))))
+    assert (reject.reason, reject.detail) == ("unreadable_file", "Input/output error")
+
+
+# --- ARC ---------------------------------------------------------------------------------------
+
+
+def _arc(*captures: tuple[str, bytes], version: int = 1) -> list[bytes]:
+    fields = "URL IP-address Archive-date Content-type Archive-length"
+    if version == 2:
+        fields = "URL IP-address Archive-date Content-type Result-code Checksum Location Offset Filename Archive-length"
+    block = f"{version} 0 Test\n{fields}\n".encode()
+    parts = [f"filedesc://t.arc 0.0.0.0 20140216050221 text/plain {len(block)}\n".encode() + block + b"\n"]
+    middle = "0.0.0.0 20140216050221 text/html" + (" 200 - - 0 t.arc" if version == 2 else "")
+    return parts + [f"{url} {middle} {len(body)}\n".encode() + body + b"\n" for url, body in captures]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("pack", [bytes, lambda data: gzip.compress(data)])
+def test_arc_captures_are_read_like_warc_responses(tmp_path, version, pack):
+    captures = [
+        ("http://example.com/a b", _http(200, HTML, PAGE)), ("dns:example.com", b"1.2.3.4"),
+        ("http://example.com/b", _http(404, HTML, PAGE)), ("http://example.com/c", _http(200, HTML, b"x" * 90_000)),
+        ("http://example.com/d", _http(200, "image/png", b"png")), ("http://example.com/e", b"no http"),
+        ("http://example.com/f", _http(200, HTML, PAGE)),
+    ]  # fmt: skip
+    if version == 2:
+        captures[0] = ("http://example.com/ab", captures[0][1])
+    parts = _arc(*captures, version=version)
+    found = _read(tmp_path / "f.arc", b"".join(pack(part) for part in parts))
+    assert _outcome(found) == ["document", "http_status", "too_long", "not_html", "http_status", "document"]
+    assert [item.index for item in found] == [0, 1, 2, 3, 4, 5]
+    assert (found[0].url, KOREAN in found[0].text) == (captures[0][0], True)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda parts: [*parts, b"http://example.com/ 1.1.1.1 20140101 text/html -1\n"],
+    lambda parts: [*parts, b"http://example.com/ 20140101 text/html 1\n"],
+    lambda parts: [*parts, parts[-1][:-20]],
+])  # fmt: skip
+def test_damaged_arc_gives_its_beginning_and_a_reject(tmp_path, damage):
+    parts = damage(_arc(("http://example.com/", _http(200, HTML, PAGE))))
+    assert _outcome(_read(tmp_path / "f.arc", b"".join(parts))) == ["document", "broken_warc"]
+
+
+@pytest.mark.corpus
+def test_samples_of_warcio(corpus_dir):
+    """Each sample by its documents, its rejects; bad.arc states lengths of -1 and `abc`."""
+    broken, none = (0, ["broken_warc"]), (0, [])
+    expected = {
+        "bad.arc": broken, "example-bad-non-chunked.warc.gz": (1, []), "example-digest.warc": none,
+        "example-iana.org-chunked.warc": (1, []), "example-resource.warc.gz": none,
+        "example-space-in-target-uri.warc.gz": none, "example-space-in-url.arc": broken,
+        "example-trunc.warc": (1, ["broken_warc"]), "example-wget-bad-target-uri.warc.gz": (1, []),
+        "example-wrong-chunks.warc.gz": (1, []), "example.arc": (1, []), "example.arc.gz": (1, []),
+        "example.warc": (1, []), "example.warc.gz": (1, []), "post-test.warc.gz": (0, ["not_html"] * 3),
+    }  # fmt: skip
+    folder = corpus_dir / "general/warc/warcio-samples"
+    for name, (documents, rejects) in expected.items():
+        found = list(readers.read(folder / name, "warc", Settings(8_000_000)))
+        assert sorted(_outcome(found)) == sorted(["document"] * documents + rejects), name
+        assert all("Example Domain" in d.text or "iana" in (d.url or "") for d in found if isinstance(d, Document))
+
+
+# --- anything ----------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=200), st.integers(0, 300), st.booleans())
+def test_no_damage_raises_or_hides_the_record_after_it(tmp_path_factory, noise, place, packed):
+    first, *rest = (_packed if packed else _warc)(*[(200, HTML, PAGE)] * 3)
+    place %= len(first)
+    damaged = first[:place] + noise + first[place + len(noise) :]
+    found = _read(tmp_path_factory.getbasetemp() / "any", damaged + b"\n" + b"".join(rest))
+    urls = [item.url for item in found if isinstance(item, Document)]
+    assert all(item.reason in readers.REASONS for item in found if isinstance(item, Reject))
+    assert urls[-1:] == ["https://example.com/2"]
