@@ -4,7 +4,7 @@ Contract: `read` gives the distinct texts of a classifier's `train` entries in t
 same when a model reads the same line in them, so none stands in two parts; one that has two labels is
 left out and counted. A hash of seed and text decides the part and the order, so neither the names of
 files nor their number matter; an entry whose records have a `split` with both `train` and `test` keeps
-its own. Of each label at most `most_per_label` texts are used, those with the lowest hashes. What cannot
+its own. Of each label of an entry at most `most_per_entry` texts are used, those with the lowest hashes. What cannot
 be read is a `UserError` that names file and line. Memory: the texts in use, cut to what models read, and
 200 bytes for each distinct one.
 """
@@ -15,7 +15,7 @@ import hashlib
 import heapq
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +90,7 @@ def hashes(entry: Entry, where: str) -> list[dict[str, Any]]:
 
 def read(found: Sequence[Entry], settings: Classifier, labels: Sequence[str], seed: int, where: str) -> Labelled:
     """The texts of all entries in their parts; labels without any text are absent from all of them."""
-    pool = _Pool(labels, settings.most_per_label)
+    pool = _Pool(labels, settings.most_per_entry)
     for number, entry in enumerate(found):
         for text in _texts(entry, number, settings, seed, where):
             pool.add(text)
@@ -105,35 +105,40 @@ def read(found: Sequence[Entry], settings: Classifier, labels: Sequence[str], se
         _divide([text for text in texts if text.label == label], settings.held_out_share, parts)
     for part in parts.values():
         # fastText learns in file order: labels in runs would leave it with the last one's bias.
-        part.sort(key=lambda text: text.key)
+        part.sort(key=_place)
     return Labelled(parts, pool.records, pool.left_out(len(texts)))
 
 
 class _Pool:
-    """Distinct texts as they come in; whatever their order, the same ones are kept."""
+    """Distinct texts as they come in; of a repeated one the first counts."""
 
     def __init__(self, labels: Sequence[str], most: int) -> None:
         self._most = most
-        self._kept: dict[str, dict[bytes, Text]] = {label: {} for label in labels}
-        self._label_of: dict[bytes, str] = {}
+        self._labels = frozenset(labels)
+        self._kept: defaultdict[tuple[int, str], dict[bytes, Text]] = defaultdict(dict)
+        self._first: dict[bytes, tuple[int, str]] = {}
         self._conflicting: set[bytes] = set()
-        self._sides: dict[int, set[str]] = {}
+        self._sides: defaultdict[int, set[str | None]] = defaultdict(set)
         self.records: Counter[int] = Counter()
         self.other_labels: Counter[str] = Counter()
 
     def add(self, text: Text) -> None:
         self.records[text.entry] += 1
-        if text.label not in self._kept:
+        if text.label not in self._labels:
             self.other_labels[text.label] += 1
             return
-        self._sides.setdefault(text.entry, set()).add(text.split or "")
-        if self._label_of.setdefault(text.key, text.label) != text.label:
+        self._sides[text.entry].add(text.split)
+        place = text.entry, text.label
+        first = self._first.setdefault(text.key, place)
+        if first[1] != text.label:
             self._conflicting.add(text.key)
-        mine = self._kept[text.label]
-        if text.key not in mine or text.split == "test":  # what one entry tests on, no other teaches
+        if first != place:
+            return
+        mine = self._kept[place]
+        if text.key not in mine or text.split == "test":  # of two copies the tested one, so that none is taught
             mine[text.key] = text
         if len(mine) > 2 * self._most:
-            self._kept[text.label] = self._lowest(mine)
+            self._kept[place] = self._lowest(mine)
 
     def texts(self) -> list[Text]:
         """What is used, with `split` where it is to be honoured."""
@@ -145,7 +150,7 @@ class _Pool:
         ]
 
     def left_out(self, used: int) -> dict[str, int]:
-        distinct, other, both = len(self._label_of), self.other_labels.total(), len(self._conflicting)
+        distinct, other, both = len(self._first), self.other_labels.total(), len(self._conflicting)
         repeated = self.records.total() - other - distinct
         return {"other_label": other, "repeated": repeated, "two_labels": both, "over_limit": distinct - both - used}
 
@@ -171,7 +176,7 @@ def _hint(other_labels: Counter[str]) -> str:
 
 def _divide(texts: Sequence[Text], share: float, parts: Mapping[str, list[Text]]) -> None:
     """One label's texts: `share` for testing, half as much of the others for calibration, the rest to learn."""
-    texts = sorted(texts, key=lambda text: text.key)
+    texts = sorted(texts, key=_place)
     free = [text for text in texts if text.split not in ("train", "test")]
     cut = max(1, round(share * len(free))) if len(free) >= MIN_PER_LABEL else 0
     test = [text for text in texts if text.split == "test"] + free[:cut]
@@ -181,6 +186,11 @@ def _divide(texts: Sequence[Text], share: float, parts: Mapping[str, list[Text]]
     parts["test"].extend(test)
     parts["calibration"].extend(rest[:cut])
     parts["training"].extend(rest[cut:])
+
+
+def _place(text: Text) -> bytes:
+    # Other bytes first than where entries are cut: all of a large entry's texts begin with low ones.
+    return text.key[::-1]
 
 
 def _files(path: Path, endings: tuple[str, ...], where: str) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ from data_pipeline.measuring.fasttext_model import softmax
 
 _BINS = 10
 _QUANTILES = 100
-_LOG_TEMPERATURES = (math.log(0.05), math.log(50))
+_LOG_TEMPERATURES = (math.log(0.5), math.log(50))
 _STEPS = 60
 _MIN_CALIBRATION_TEXTS = 100
 
@@ -57,7 +57,7 @@ def thresholds(scores: np.ndarray, positive: np.ndarray) -> dict[str, list[float
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, labels: int) -> list[list[int]]:
     """Row: true label, column: predicted."""
-    return np.bincount(truth * labels + predicted, minlength=labels**2).reshape(labels, labels).tolist()  # type: ignore[no-any-return]
+    return np.bincount(truth * labels + predicted, minlength=labels**2).reshape(labels, labels).tolist()
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
@@ -78,16 +78,15 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     """The T whose softmax(logits / T) has the least cross-entropy with the labels (Guo et al. 2017, 4.2).
 
-    The labels are smoothed by their counts as Platt (1999) does, so that a small set on which the model
-    makes no mistake does not drive T to 0; fewer than 100 texts say nothing (T = 1). The loss is convex in
-    1/T, so a golden-section search finds its minimum.
+    The loss is convex in 1/T, so a golden-section search finds its minimum. T >= 0.5, since a set on which
+    the model makes no mistake would drive it to 0; fewer than 100 texts say nothing (T = 1).
     """
     if len(truth) < _MIN_CALIBRATION_TEXTS:
         return 1.0
-    targets = _smoothed(truth, logits.shape[1])
+    rows = np.arange(len(truth))
 
     def loss(log_temperature: float) -> float:
-        return float(-(targets * np.log(softmax(logits / math.exp(log_temperature)) + 1e-300)).sum())
+        return -float(np.log(softmax(logits / math.exp(log_temperature))[rows, truth] + 1e-300).sum())
 
     low, high = _LOG_TEMPERATURES
     ratio = (math.sqrt(5) - 1) / 2
@@ -144,10 +143,3 @@ def _judge_many(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[s
         "reliability": reliability(confidence, predicted == truth),
     }
 
-
-def _smoothed(truth: np.ndarray, labels: int) -> np.ndarray:
-    counts = np.bincount(truth, minlength=labels)
-    sure = ((counts + 1) / (counts + 2))[truth]
-    targets = np.repeat(((1 - sure) / (labels - 1))[:, None], labels, axis=1)
-    targets[np.arange(len(truth)), truth] = sure
-    return targets

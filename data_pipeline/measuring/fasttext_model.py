@@ -27,7 +27,6 @@ READ_CHARACTERS = 20_000
 _MARK = "__label__"
 _BUCKETS = 2**18
 """Slots for hashed n-grams; x dimensions x 4 bytes is most of the model's size."""
-_LEARNING_RATE = 0.5
 
 
 class Predictor:
@@ -82,7 +81,8 @@ def train(labelled: Iterable[tuple[str, str]], settings: Classifier, lines: Path
     shortest, longest = settings.character_ngrams
     model = fasttext.train_supervised(
         input=str(lines), dim=settings.dimensions, epoch=settings.epochs, wordNgrams=settings.word_ngrams,
-        minn=shortest, maxn=longest, lr=_LEARNING_RATE, bucket=_BUCKETS, minCount=1, thread=1, seed=1, verbose=0,
+        minn=shortest, maxn=longest, lr=settings.learning_rate, bucket=_BUCKETS, minCount=1,
+        thread=1, seed=1, verbose=0,
     )  # fmt: skip
     with atomic_path(target) as partial:
         model.save_model(str(partial))

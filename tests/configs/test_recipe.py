@@ -28,7 +28,7 @@ REFUSED = {
     "phases.general.batch=4097": ("phases.0", "no multiple of sequence_length 128", "use 4096"),
     "phases.general.sequence_length=512": ("phases.general.sequence_length", "above model.max", "lower it"),
     "phases.domain.mixture.law=0.3": ("phases.1", "add up to 1.1", "add up to 1"),
-    "phases.domain.mixture={lore: 1}": ("phases.domain.mixture = 'lore'", "not one of the sources", "law"),
+    "phases.domain.mixture={lore: 1}": ("phases.domain.mixture = 'lore'", "neither a source nor a route", "law"),
     "phases.domain.name=general": ("phases.general", "name of an earlier phase", "its own name"),
     "phases.general.learning_rate.final=0": ("learning_rate", "constant with `final`", "linear, cosine and wsd"),
     "phases.domain.learning_rate.decay_share=null": ("learning_rate", "wsd without", "decay_share"),

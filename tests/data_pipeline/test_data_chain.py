@@ -328,3 +328,64 @@ def test_unrepairable_mojibake_is_dropped_by_quality(tmp_path, corpus_dir, make_
     rules = {"ko": {"broken_character_share": {"max": 0.01}}, "en": {}, "code": {}}
     with pytest.raises(UserError, match="20 x broken_character_share"):
         run_chain(make_recipe({"s": {"path": path}}, rules=rules), tmp_path / "run")
+
+
+# --- routes ------------------------------------------------------------------------------------
+
+
+def test_a_route_takes_what_the_domain_classifier_sees(
+    tmp_path, make_recipe, write_jsonl, run_chain, ledger_of, read_all
+):
+    law = [f"제{n}조 이 법은 {n * 31}번 법률의 목적과 적용 범위를 정하고 위반한 자를 처벌한다. " * 3 for n in range(40)]
+    talk = [ko_text(n) for n in range(40)]
+    labelled = [{"text": text, "label": "law"} for text in law] + [{"text": text, "label": "general"} for text in talk]
+    train = write_jsonl(tmp_path / "labelled.jsonl", labelled)
+    texts = [
+        f"제{n}조 이 법은 {n * 37}번 시행령의 목적과 적용 범위를 정하고 위반한 자를 처벌한다. " * 3
+        for n in range(60, 70)
+    ]
+    write_jsonl(tmp_path / "web/1.jsonl", [*texts[:5], *(ko_text(n) for n in range(60, 70))])
+    write_jsonl(tmp_path / "web/2.jsonl", texts[5:])
+    route = {"domain": "law", "sources": ["web"], "min_score": 0.5}
+    recipe = make_recipe(
+        {"web": {"path": str(tmp_path / "web")}}, extract={"task_bytes": 1},
+        classifiers={"domain": {"train": [str(train)]}}, routes={"web-law": route}, near_duplicates={"enabled": False},
+    )  # fmt: skip
+    made = run_chain(recipe, tmp_path / "run")
+    sent = {row["id"]: row["destination"] for row in ledger_of(made).values()}
+    assert sum(destination == "web-law" for destination in sent.values()) == 10
+    rows = read_all(made["keep"].path / "documents/train/web-law") + read_all(
+        made["keep"].path / "documents/validation/web-law"
+    )
+    assert sorted(row["id"] for row in rows) == sorted(name for name, place in sent.items() if place == "web-law")
+    assert {(row["source"], row["domain"]) for row in rows} == {("web", "law")}
+    assert made["decide"].counts["routes"] == {"web-law": {"documents": 10}}
+    assert recipe.destinations == {"web": "general", "web-law": "law"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classifiers": {}}, "needs the domain classifier"),
+        ({"routes": {"r": {"domain": "law", "sources": ["elsewhere"]}}}, "is not one of the sources"),
+        ({"routes": {"s": {"domain": "law", "sources": ["s"]}}}, "is the name of a source too"),
+    ],
+)
+def test_impossible_routes_are_refused(make_recipe, change, said):
+    data = {
+        "classifiers": {"domain": {"train": ["x"]}}, "routes": {"r": {"domain": "law", "sources": ["s"]}}, **change
+    }  # fmt: skip
+    with pytest.raises(UserError, match=said):
+        make_recipe({"s": {"path": "x"}}, **data)
+
+
+def test_a_route_that_takes_nothing_is_refused(tmp_path, make_recipe, write_jsonl, run_chain):
+    labelled = [{"text": ko_text(n), "label": label} for n, label in enumerate(["law", "general"] * 40)]
+    train = write_jsonl(tmp_path / "labelled.jsonl", labelled)
+    write_jsonl(tmp_path / "s.jsonl", [ko_text(n) for n in range(5)])
+    recipe = make_recipe(
+        {"s": {"path": str(tmp_path / "s.jsonl")}}, classifiers={"domain": {"train": [str(train)]}},
+        routes={"r": {"domain": "medicine", "sources": ["s"]}},
+    )  # fmt: skip
+    with pytest.raises(UserError, match="takes no document of s"):
+        run_chain(recipe, tmp_path / "run")

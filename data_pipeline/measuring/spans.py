@@ -1,0 +1,88 @@
+"""Words, lines and paragraphs as spans of code points: compiled parts of kernel.py.
+
+Contract: each function gives (starts, ends), int32, ascending and disjoint, none empty. `codes` are the
+document's code points, `flags` their classes (reading.characters).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_pipeline.measuring.compiled import compiled
+from data_pipeline.reading.characters import SPACE
+
+_FEED = 10
+
+
+@compiled
+def words_of(flags):  # type: ignore[no-untyped-def]
+    """As `str.split()`."""
+    starts, ends = np.empty(len(flags) // 2 + 1, np.int32), np.empty(len(flags) // 2 + 1, np.int32)
+    count, inside = 0, False
+    for i in range(len(flags)):
+        space = flags[i] & SPACE != 0
+        if inside and space:
+            ends[count] = i
+            count += 1
+        elif not inside and not space:
+            starts[count] = i
+        inside = not space
+    if inside:
+        ends[count] = len(flags)
+        count += 1
+    return starts[:count], ends[:count]
+
+
+@compiled
+def lines_of(codes, flags):  # type: ignore[no-untyped-def]
+    """Parts between line feeds, stripped; what is then empty is left out."""
+    capacity = _feeds(codes, 0, len(codes)) + 1
+    starts, ends = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    count = start = 0
+    for i in range(len(codes) + 1):
+        if i == len(codes) or codes[i] == _FEED:
+            first, last = _stripped(flags, start, i)
+            if first < last:
+                starts[count], ends[count] = first, last
+                count += 1
+            start = i + 1
+    return starts[:count], ends[:count]
+
+
+@compiled
+def paragraphs_of(codes, flags):  # type: ignore[no-untyped-def]
+    """Parts of the stripped text between two or more line feeds."""
+    first, last = _stripped(flags, 0, len(codes))
+    capacity = _feeds(codes, first, last) // 2 + 1
+    starts, ends = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    count, start, feeds = 0, first, 0
+    for i in range(first, last):
+        if codes[i] == _FEED:
+            feeds += 1
+            continue
+        if feeds > 1:
+            starts[count], ends[count] = start, i - feeds
+            count += 1
+            start = i
+        feeds = 0
+    if first < last:
+        starts[count], ends[count] = start, last
+        count += 1
+    return starts[:count], ends[:count]
+
+
+@compiled
+def _feeds(codes, start, end):  # type: ignore[no-untyped-def]
+    found = 0
+    for i in range(start, end):
+        found += codes[i] == _FEED
+    return found
+
+
+@compiled
+def _stripped(flags, start, end):  # type: ignore[no-untyped-def]
+    while start < end and flags[start] & SPACE != 0:
+        start += 1
+    while end > start and flags[end - 1] & SPACE != 0:
+        end -= 1
+    return start, end
