@@ -90,7 +90,7 @@ class Extract(Section):
     """Longer documents (and longer lines of JSON) are rejected, counted and named."""
     broken_files: Literal["reject", "stop"] = "reject"
     fingerprint: Literal["content", "stat"] = "content"
-    """How an input file is known again: SHA-256 of its bytes, or size and modification time."""
+    """How an input file is known again: SHA-256 of its bytes, or size and modification time (remote: entity tag)."""
     task_bytes: Bytes = 64_000_000
     """Raw bytes that one task reads, at least one file."""
     html: Literal["resiliparse", "trafilatura"] = "resiliparse"
@@ -99,15 +99,22 @@ class Extract(Section):
     """NFKC also folds full-width and other compatibility forms; it damages mathematics and code."""
 
 
+LineRule = Literal[
+    "javascript", "policy", "boilerplate", "spam", "javascript_mentions", "no_terminal_punctuation", "few_words"
+]
+
+
 class Lines(Section):
     """Rules on single lines and runs, applied before anything is measured; every edit is recorded."""
 
-    drop: Strings = ("javascript", "policy", "boilerplate", "spam")
-    """Names of data_pipeline/lines.py's rules whose lines go."""
+    drop: Annotated[tuple[LineRule, ...], BeforeValidator(as_tuple)] = ("javascript", "policy", "boilerplate")
+    """Rules of data_pipeline/measuring/line_rules.py whose lines go; the last three are opt-in."""
     shorten_runs: bool = True
     """Runs of ㅋ, ㅎ, ㅠ, ㅜ and of repeated emoji and marks are cut to two."""
     repeated_in_documents: Count | None = 50
     """A line or paragraph that stands in at least so many documents of a source goes; None: none does."""
+    repeated_min_bytes: Count = 60
+    """Of UTF-8; shorter lines and paragraphs are not counted: headings and stock phrases are no boilerplate."""
 
 
 class Bound(Section):

@@ -9,7 +9,7 @@ Ids are unique within a source: `<source>/<the record's id>`, else `<source>/<fi
 `<source>/<file>` for files that are one document. A repeated id gets `~2`, `~3`, … in reading order
 (and an id that itself ends in `~<number>` gets `~1`, so that no two can meet). `max_bytes` keeps a
 source's first documents while their UTF-8 text fits in it; reading stops there. A source without a
-document is a `UserError`. Cost: about 15 MB/s of raw bytes a core; memory one row group.
+document is a `UserError`. Cost: 15 to 30 MB/s of raw bytes a core; memory one row group.
 """
 
 from __future__ import annotations

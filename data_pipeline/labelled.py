@@ -95,11 +95,7 @@ def read(found: Sequence[Entry], settings: Classifier, labels: Sequence[str], se
         for text in _texts(entry, number, settings, seed, where):
             pool.add(text)
     texts = pool.texts()
-    for label, problem in _shortages(texts, labels):
-        raise user_error(
-            where, settings.train, f"holds {problem} labelled {label}, fewer than {MIN_PER_LABEL}",
-            f"label more{_hint(pool.other_labels)}, or remove the classifier and the rules and routes that use it",
-        )  # fmt: skip
+    _check_enough(texts, pool, labels, settings.train, where)
     parts: dict[str, list[Text]] = {part: [] for part in PARTS}
     for label in labels:
         _divide([text for text in texts if text.label == label], settings.held_out_share, parts)
@@ -120,12 +116,12 @@ class _Pool:
         self._conflicting: set[bytes] = set()
         self._sides: defaultdict[int, set[str | None]] = defaultdict(set)
         self.records: Counter[int] = Counter()
-        self.other_labels: Counter[str] = Counter()
+        self._other_labels: Counter[str] = Counter()
 
     def add(self, text: Text) -> None:
         self.records[text.entry] += 1
         if text.label not in self._labels:
-            self.other_labels[text.label] += 1
+            self._other_labels[text.label] += 1
             return
         self._sides[text.entry].add(text.split)
         place = text.entry, text.label
@@ -150,35 +146,39 @@ class _Pool:
         ]
 
     def left_out(self, used: int) -> dict[str, int]:
-        distinct, other, both = len(self._first), self.other_labels.total(), len(self._conflicting)
+        distinct, other, both = len(self._first), self._other_labels.total(), len(self._conflicting)
         repeated = self.records.total() - other - distinct
         return {"other_label": other, "repeated": repeated, "two_labels": both, "over_limit": distinct - both - used}
+
+    def hint(self) -> str:
+        """How the labels that are no label of ours could be used."""
+        shown = ", ".join(f"{label} ({count})" for label, count in self._other_labels.most_common(5))
+        return f", or map what is there in `labels`: {shown}" if shown else ""
 
     def _lowest(self, texts: Mapping[bytes, Text]) -> dict[bytes, Text]:
         return {key: texts[key] for key in heapq.nsmallest(self._most, texts)}
 
 
-def _shortages(texts: Sequence[Text], labels: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Labels that have too few texts: all of two, else those that have any."""
-    taught = Counter(text.label for text in texts if text.split != "test")
-    tested = Counter(text.label for text in texts if text.split == "test")
-    for label in labels:
-        if taught[label] < MIN_PER_LABEL and (len(labels) == 2 or taught[label] + tested[label]):
-            yield label, f"{taught[label]} distinct texts" + (" outside its test split" if tested[label] else "")
-    if len(taught) < 2:
-        yield "otherwise", "0 distinct texts"
-
-
-def _hint(other_labels: Counter[str]) -> str:
-    shown = ", ".join(f"{label} ({count})" for label, count in other_labels.most_common(5))
-    return f" or map what is there in `labels`: {shown}" if shown else ""
+def _check_enough(texts: Sequence[Text], pool: _Pool, labels: Sequence[str], train: Sequence[str], where: str) -> None:
+    """Of two labels both are needed; of more, those that occur, and two of them."""
+    tallies = [Counter(text.label for text in texts if (text.split == "test") == tested) for tested in (False, True)]
+    taught, tested = tallies
+    wanted = labels if len(labels) == 2 else [label for label in labels if taught[label] or tested[label]]
+    for label in wanted:
+        if taught[label] < MIN_PER_LABEL:
+            problem = f"holds {taught[label]} distinct texts to learn {label} from, fewer than {MIN_PER_LABEL}"
+            raise user_error(where, train, problem, f"label more{pool.hint()}")
+        if not tested[label] and all(text.split for text in texts if text.label == label):
+            raise user_error(where, train, f"has no {label} in its test split", "put some there, or remove `split`")
+    if len(wanted) < 2:
+        raise user_error(where, train, f"holds texts of {len(wanted)} labels, fewer than 2", f"add some{pool.hint()}")
 
 
 def _divide(texts: Sequence[Text], share: float, parts: Mapping[str, list[Text]]) -> None:
     """One label's texts: `share` for testing, half as much of the others for calibration, the rest to learn."""
     texts = sorted(texts, key=_place)
     free = [text for text in texts if text.split not in ("train", "test")]
-    cut = max(1, round(share * len(free))) if len(free) >= MIN_PER_LABEL else 0
+    cut = max(1, round(share * len(free))) if free else 0
     test = [text for text in texts if text.split == "test"] + free[:cut]
     tested = {text.key for text in test}
     rest = [text for text in texts if text.key not in tested]

@@ -39,7 +39,7 @@ def config(recipe: Recipe) -> dict[str, Any]:
 
 def build(
     recipe: Recipe,
-    extracted: Artifact,
+    documents: Artifact,
     classified: Artifact | None,
     out: Path,
     work: Path,
@@ -47,7 +47,7 @@ def build(
 ) -> Mapping[str, Any]:
     """Score every document; returns the documents counted by language."""
     models = classified.path if classified else None
-    task = _Score(recipe.data.near_duplicates, extracted.path / "documents", models, out / "attributes")
+    task = _Score(recipe.data.near_duplicates, documents.path / "documents", models, out / "attributes")
     files = tables.task_files(task.documents)
     runner.run("score documents", task, len(files), work / "score")
     languages: Counter[str] = Counter()

@@ -8,7 +8,6 @@ seldom lies where the recipe is written.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +16,7 @@ from rich.table import Column, Table
 from configs.checks import world_size
 from configs.schema import Recipe
 from configs.units import format_count
+from data_pipeline.reading import sources
 from launch.preflight import choose_device
 from pretrain.ds_config import deepspeed_config
 from pretrain.plan import Plan
@@ -38,7 +38,7 @@ def describe(recipe: Recipe, console: Console) -> None:
     for convention, flops in flops_per_token(model, vocab_size, recipe.phases[0].sequence_length).items():
         amount = f"{flops / 1e9:.1f} G" if flops >= 1e9 else f"{flops / 1e6:.1f} M"
         console.print(f"  {amount}FLOP a token, forward and backward, {convention} attention counted")
-    missing = [f"{name} ({source.path})" for name, source in recipe.sources.items() if not Path(source.path).exists()]
+    missing = [f"{name} ({source.path})" for name, source in recipe.sources.items() if not sources.exists(source)]
     console.print(
         f"  inputs: {len(recipe.sources) - len(missing)} of {len(recipe.sources)} sources are on this machine"
     )

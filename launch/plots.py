@@ -57,6 +57,21 @@ def lines(series: Series, x_label: str, y_label: str, bands: Sequence[Band] = ()
         return _svg(figure)
 
 
+def shares(series: Series, x_label: str, y_label: str, diagonal: bool = False) -> str:
+    """Lines between shares: both axes run from 0 to 1, with the line of equality behind them if asked for."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        if diagonal:
+            axes.plot((0, 1), (0, 1), ":", color="#888888", lw=1.2)
+        for position, (name, (x, y)) in enumerate(series.items()):
+            marker = "o" if len(x) <= 10 else None
+            axes.plot(x, y, label=name, color=PALETTE[position % len(PALETTE)], marker=marker, markersize=3.5, lw=1.6)
+        axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return _svg(figure)
+
+
 def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str) -> str:
     """One horizontal bar a row, cut into named parts (`kept` is green)."""
     with matplotlib.rc_context(_STYLE):

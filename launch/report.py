@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from configs import VERSION
@@ -22,7 +21,7 @@ from configs.files import atomic_path
 from configs.manifest import Artifact, git_revision
 from configs.schema import Recipe
 from configs.units import format_bytes, format_count
-from launch import plots
+from launch import pages, plots
 from pretrain.sizes import n_parameters
 
 CODE_VERSION = 1
@@ -39,7 +38,8 @@ def config(recipe: Recipe) -> dict[str, Any]:
 def build(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mapping[str, Any]:
     """Write `report.html`; return its counts."""
     train = _events(artifacts["train"].path / "metrics.jsonl")
-    page = _environment().get_template("report.html").render(
+    page = pages.render(
+        "report.html",
         recipe=recipe,
         version=VERSION,
         revision=git_revision(),
@@ -63,11 +63,6 @@ def build(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mappi
     with atomic_path(out / "report.html") as path:
         path.write_text(page, encoding="utf-8")
     return {"bytes": len(page.encode("utf-8")), "training_events": len(train)}
-
-
-def _environment() -> Environment:
-    templates = Path(__file__).with_name("templates")
-    return Environment(loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined)
 
 
 def _events(path: Path) -> list[Row]:

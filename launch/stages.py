@@ -6,6 +6,7 @@ stages that read raw files, their fingerprints. Nothing here reads a document.
 
     classifiers  labelled text -> quality, toxicity and domain models, their cards (where the recipe has any)
     extract      raw files -> normalised documents, rejects list
+    lines        documents -> documents without boilerplate and repeated lines, every edit (where the recipe has it)
     score        documents -> features, language, scores, hashes, signatures (no thresholds)
     dedup        hashes, signatures -> clusters of exact, same-address and near duplicates
     decide       all of these and the thresholds -> ledger of decisions (no text is read)
@@ -60,13 +61,22 @@ class Stage:
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """The stages that this recipe has."""
-    return tuple(stage for stage in _ALL if stage.name != "classifiers" or recipe.data.classifiers.configured)
+    data = recipe.data
+    optional = {
+        "classifiers": bool(data.classifiers.configured),
+        "lines": data.lines is not None,
+        "decontaminate": data.decontamination is not None,
+    }
+    return tuple(stage for stage in _ALL if optional.get(stage.name, True))
 
 
 def _build_classifiers(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import classifiers
+    from launch import model_card
 
-    return classifiers.build(context.recipe, out, work)
+    counts = classifiers.build(context.recipe, out, work)
+    model_card.write(out)
+    return counts
 
 
 def _build_extract(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
@@ -75,11 +85,17 @@ def _build_extract(context: Context, out: Path, work: Path) -> Mapping[str, Any]
     return extract.build(context.recipe, out, work, context.runner)
 
 
+def _build_lines(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from data_pipeline import lines
+
+    return lines.build(context.recipe, context.artifacts["extract"], out, work, context.runner)
+
+
 def _build_score(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import score
 
     made = context.artifacts
-    return score.build(context.recipe, made["extract"], made.get("classifiers"), out, work, context.runner)
+    return score.build(context.recipe, documents(made), made.get("classifiers"), out, work, context.runner)
 
 
 def _build_dedup(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
@@ -161,7 +177,8 @@ def _start_weights(recipe: Recipe) -> Mapping[str, str]:
     return {"start_from": preflight.fingerprint_checkpoint(recipe.model.start_from)}
 
 
-_MEASURED = ("extract", "score", "dedup")
+_DOCUMENTS = ("extract", "lines")
+_MEASURED = (*_DOCUMENTS, "score", "dedup")
 _ALL = (
     Stage(
         "classifiers",
@@ -172,10 +189,11 @@ _ALL = (
         _labelled_text,
     ),
     Stage("extract", "documents", "data_pipeline.extract", (), _build_extract, _raw_sources),
-    Stage("score", "features", "data_pipeline.score", ("extract", "classifiers"), _build_score),
-    Stage("dedup", "duplicate clusters", "data_pipeline.dedup", ("extract", "score"), _build_dedup),
+    Stage("lines", "documents with lines edited", "data_pipeline.lines", ("extract",), _build_lines),
+    Stage("score", "features", "data_pipeline.score", (*_DOCUMENTS, "classifiers"), _build_score),
+    Stage("dedup", "duplicate clusters", "data_pipeline.dedup", (*_DOCUMENTS, "score"), _build_dedup),
     Stage("decide", "ledger of decisions", "data_pipeline.decide", _MEASURED, _build_decide),
-    Stage("keep", "kept documents", "data_pipeline.keep", ("extract", "decide"), _build_keep),
+    Stage("keep", "kept documents", "data_pipeline.keep", (*_DOCUMENTS, "decide"), _build_keep),
     Stage("tokenizer", "tokenizer", "tokenizer.train", ("keep",), _build_tokenizer),
     Stage("shards", "token shards", "tokenizer.pack", ("keep", "tokenizer"), _build_shards),
     Stage("train", "trained weights", "pretrain.stage", ("shards", "tokenizer"), _build_train, _start_weights),

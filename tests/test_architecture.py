@@ -18,11 +18,13 @@ OWNERS = {
     "sentencepiece": "tokenizer/train.py",
     "fasttext": "data_pipeline/measuring/fasttext_model.py",
     "resiliparse": "data_pipeline/reading/html.py",
-    "fastwarc": "data_pipeline/reading/readers.py",
+    "fastwarc": "data_pipeline/reading/archives.py",
+    "trafilatura": "data_pipeline/reading/html.py",
+    "fsspec": "data_pipeline/reading/storage.py",
     "py3langid": "data_pipeline/measuring/language.py",
     "datatrove": "launch/executors.py",
     "matplotlib": "launch/plots.py",
-    "jinja2": "launch/report.py",
+    "jinja2": "launch/pages.py",
     "rensa": "data_pipeline/measuring/minhash.py",
 }
 

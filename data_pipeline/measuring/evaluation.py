@@ -40,24 +40,32 @@ def precision_recall(chosen: np.ndarray, positive: np.ndarray) -> dict[str, floa
     return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / max(1e-12, precision + recall)}
 
 
-def thresholds(scores: np.ndarray, positive: np.ndarray) -> dict[str, list[float]]:
-    """At up to 100 quantiles of the scores: share of texts at or above, their precision, and recall."""
-    bounds = np.unique(np.quantile(scores, np.arange(_QUANTILES) / _QUANTILES, method="higher"))
-    order = np.sort(scores)
-    hits_order = np.sort(scores[positive])
-    chosen = len(order) - np.searchsorted(order, bounds)
-    hits = len(hits_order) - np.searchsorted(hits_order, bounds)
-    return {
-        "threshold": bounds.tolist(),
-        "share": (chosen / len(order)).tolist(),
-        "precision": (hits / chosen).tolist(),
-        "recall": (hits / max(1, len(hits_order))).tolist(),
+def thresholds(scores: np.ndarray, positive: np.ndarray, eligible: np.ndarray | None = None) -> dict[str, list[float]]:
+    """At up to 100 quantiles of the scores: share of all texts at or above, their precision, and recall.
+
+    Only `eligible` texts (default: all) can be chosen, at any threshold.
+    """
+    eligible = np.ones(len(scores), bool) if eligible is None else eligible
+    candidates = np.sort(scores[eligible])
+    hits_sorted = np.sort(scores[eligible & positive])
+    if not len(candidates):
+        return {"threshold": [], "share": [], "precision": [], "recall": []}
+    bounds = np.unique(np.quantile(candidates, np.arange(_QUANTILES) / _QUANTILES, method="higher"))
+    chosen = len(candidates) - np.searchsorted(candidates, bounds)
+    hits = len(hits_sorted) - np.searchsorted(hits_sorted, bounds)
+    columns = {
+        "threshold": np.floor(bounds * 1e6) / 1e6,
+        "share": chosen / len(scores),
+        "precision": hits / chosen,
+        "recall": hits / max(1, int(positive.sum())),
     }
+    return {name: np.round(values, 6).tolist() for name, values in columns.items()}
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, labels: int) -> list[list[int]]:
     """Row: true label, column: predicted."""
-    return np.bincount(truth * labels + predicted, minlength=labels**2).reshape(labels, labels).tolist()
+    table = np.bincount(truth * labels + predicted, minlength=labels**2)
+    return table.reshape(labels, labels).tolist()
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
@@ -125,7 +133,7 @@ def _judge_many(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[s
             "texts": int((truth == index).sum()),
             "auc": auc(probabilities[:, index], truth == index),
             **precision_recall(predicted == index, truth == index),
-            "thresholds": thresholds(np.where(predicted == index, confidence, 0.0), truth == index),
+            "thresholds": thresholds(confidence, truth == index, predicted == index),
         }
         for index, label in enumerate(labels)
         if 0 < (truth == index).sum() < len(truth)
@@ -142,4 +150,3 @@ def _judge_many(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[s
         "confusion": confusion(truth, predicted, len(labels)),
         "reliability": reliability(confidence, predicted == truth),
     }
-

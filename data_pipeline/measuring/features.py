@@ -1,224 +1,137 @@
-"""The features of one text: everything that a rule may bound and that needs no model.
+"""The features of texts: everything that a rule may bound and that needs no model.
 
-Contract: `features(text, language)` is pure, takes any string (lone surrogates and nothing
-included), and gives every name of `TEXT_FEATURES` as a finite float; shares lie in 0..1, and the
-empty text has 0 everywhere. Sources: Gopher (Rae et al. 2021, table A1), C4 (Raffel et al. 2020,
-section 2.2) and FineWeb's filters, over whitespace words; repetition follows datatrove's counting:
-shares are of all code points, an n-gram's length is its words' (for the most frequent one with the
-single spaces between), occurrences of the most frequent may overlap (so that share is capped at 1),
-and a repeated n-gram is skipped over. One deviation: the most frequent n-gram counts only if it
-repeats, else short texts would look repetitive. Cost: 5 to 8 MB/s a core.
+Contract: pure; takes any string (lone surrogates and nothing included) and gives every name of
+`TEXT_FEATURES` as a finite float; shares lie in 0..1, and the empty text has 0 everywhere. Each feature
+is one count of kernel.py over another. Sources: Gopher (Rae et al. 2021, table A1), C4 (Raffel et al.
+2020, section 2.2), FineWeb's and polyglot-ko's filters, over whitespace words. Repetition follows
+datatrove's counting: an n-gram's length is its words' (for the most frequent one with the single spaces
+between), occurrences of the most frequent may overlap (so that share is capped at 1), and a repeated
+n-gram is skipped over. Deviations, each on purpose: the most frequent n-gram counts only if it repeats,
+else short texts would look repetitive; lines are stripped, and empty ones count nowhere; words of
+punctuation alone are words. Cost: 25 MB/s of English a core and more of Korean; short documents are
+faster by the batch.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import functools
+import secrets
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from configs.features import FEATURES
-from data_pipeline.measuring import lexicons
 from data_pipeline.reading import characters
-from data_pipeline.reading.normalise import mojibake_pairs
 
 MODEL_FEATURES = ("language_score", "quality_score", "toxicity_score")
 TEXT_FEATURES = tuple(name for name in FEATURES if name not in MODEL_FEATURES)
 
-_SHORT_LINE = 30
-_PARAGRAPH_BREAK = re.compile(r"\n{2,}")
-_KO_SPAM = re.compile("|".join(map(re.escape, lexicons.KO_SPAM_TERMS)))
-_EN_SPAM = re.compile(rf"\b(?:{'|'.join(map(re.escape, lexicons.EN_SPAM_TERMS))})s?\b")
-_EDGE_PUNCTUATION = ".,;:!?\"'()[]“”‘’…"
+FORMULAS: dict[str, tuple[str, str]] = {
+    **{name: (name, "one") for name in ("characters", "words", "lines", "paragraphs", "sentences", "prose_sentences")},
+    "mean_word_length": ("visible", "words"),
+    **{name: (name, "one") for name in ("longest_word", "longest_line", "stop_words")},
+    "letter_word_share": ("letter_words", "words"),
+    "letter_token_share": ("letter_tokens", "tokens"),
+    "hash_per_word": ("hashes", "words"),
+    "ellipsis_per_word": ("ellipses", "words"),
+    **{f"{kind}_line_share": (f"{kind}_lines", "lines") for kind in ("bullet", "ellipsis", "punctuated", "short")},
+    "notice_line_share": ("notice_lines", "lines"),
+    "line_breaks_per_word": ("newlines", "words"),
+    "duplicate_line_share": ("repeated_lines", "lines"),
+    "duplicate_line_char_share": ("repeated_line_characters", "characters"),
+    "duplicate_paragraph_share": ("repeated_paragraphs", "paragraphs"),
+    "duplicate_paragraph_char_share": ("repeated_paragraph_characters", "characters"),
+    **{f"top_{n}gram_char_share": (f"top_{n}gram", "characters") for n in (2, 3, 4)},
+    **{f"duplicate_{n}gram_char_share": (f"duplicate_{n}gram", "characters") for n in range(5, 11)},
+    **{f"{script}_share": (script, "visible") for script in ("hangul", "latin", "han")},
+    "digit_share": ("digits", "visible"),
+    "punctuation_share": ("punctuation", "visible"),
+    "uppercase_share": ("upper", "letters"),
+    "lone_jamo_share": ("jamo", "visible"),
+    "jamo_run_share": ("jamo_runs", "visible"),
+    "emoji_share": ("emoji", "visible"),
+    "symbol_share": ("symbols", "characters"),
+    "broken_character_share": ("broken", "characters"),
+    "url_char_share": ("url_characters", "visible"),
+    "curly_brackets": ("curly_brackets", "one"),
+    "lorem_ipsum": ("lorem_ipsum", "one"),
+    "spam_terms_per_1000_words": ("spam_terms", "words"),
+}
+"""Feature -> (count, count that it is divided by), of kernel.COUNTS; 0 of nothing is 0."""
 
-Ids = npt.NDArray[np.int64]
+_LANGUAGES = ("other", "en", "ko")
+_BATCH = 1 << 21
+"""Code points that are measured at once, at least one document."""
+
+Counts = npt.NDArray[np.int64]
+Columns = dict[str, npt.NDArray[np.float64]]
 
 
 def features(text: str, language: str) -> dict[str, float]:
     """Every feature of `TEXT_FEATURES`; `language` (ko, en, other, code) chooses the stop words."""
-    words = text.split()
-    lines = [line for line in map(str.strip, text.split("\n")) if line]
-    flags = characters.flags_of(text)
-    found = {
-        "characters": float(len(text)),
-        "words": float(len(words)),
-        **_of_characters(text, flags),
-        **_of_words(text, words, flags, language),
-        **_of_lines(text, lines, language),
-        **_of_repetition(text, words),
-    }
-    assert found.keys() == set(TEXT_FEATURES)
-    return found
+    values = _divided(counts_of([text], [language]))
+    return dict(zip(TEXT_FEATURES, values[0].tolist(), strict=True))
 
 
-def _of_characters(text: str, flags: characters.Flags) -> dict[str, float]:
-    visible = np.count_nonzero(flags & characters.SPACE == 0)
-    known = characters.SPACE | characters.LETTER | characters.DIGIT | characters.PUNCTUATION
-    broken = np.count_nonzero(flags & characters.BROKEN) + mojibake_pairs(text) + _misread_syllables(flags)
-    return {
-        "sentences": float(_sentence_ends(flags)),
-        "hangul_share": _share(np.count_nonzero(flags & characters.HANGUL), visible),
-        "lone_jamo_share": _share(np.count_nonzero(flags & characters.JAMO), visible),
-        "symbol_share": _share(np.count_nonzero(flags & known == 0), len(text)),
-        "broken_character_share": _share(broken, len(text)),
-    }
+def features_of(texts: Sequence[str], languages: Sequence[str]) -> Columns:
+    """Every feature of `TEXT_FEATURES` as a column with one value a text."""
+    values = _divided(counts_of(texts, languages))
+    return {name: values[:, column] for column, name in enumerate(TEXT_FEATURES)}
 
 
-def _sentence_ends(flags: characters.Flags) -> int:
-    if not len(flags):
-        return 0
-    ends = flags & characters.SENTENCE_END > 0
-    closes = flags & (characters.SPACE | characters.QUOTE) > 0
-    return int(np.count_nonzero(ends[:-1] & closes[1:])) + int(ends[-1])
+def counts_of(texts: Sequence[str], languages: Sequence[str]) -> Counts:
+    """What the features are made of: shape (texts, len(kernel.COUNTS))."""
+    # Compiled code takes 0.4 s to import, which a command that only plans should not pay.
+    from data_pipeline.measuring import kernel, terms
+
+    counts = np.zeros((len(texts), len(kernel.COUNTS)), dtype=np.int64)
+    for start, end in _batches(texts):
+        bounds = np.cumsum([0, *map(len, texts[start:end])], dtype=np.int64)
+        assert bounds[-1] < 2**31, "spans are 32-bit"
+        codes = characters.codes_of("".join(texts[start:end]))
+        kernel.count_documents(
+            codes, bounds, _language_codes(languages[start:end]), terms.lexicon(), _multiplier(), counts[start:end]
+        )
+    return counts
 
 
-def _misread_syllables(flags: characters.Flags) -> int:
-    """Rare syllables beside another or beside Hanja, the mark of UTF-8 read as CP949."""
-    rare = flags & characters.RARE_HANGUL > 0
-    odd = flags & (characters.RARE_HANGUL | characters.HAN) > 0
-    beside = np.zeros(len(flags), dtype=bool)
-    beside[1:] |= odd[:-1]
-    beside[:-1] |= odd[1:]
-    return int(np.count_nonzero(rare & beside))
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    start = size = 0
+    for end, text in enumerate(texts):
+        if end > start and size + len(text) > _BATCH:
+            yield start, end
+            start, size = end, 0
+        size += len(text)
+    if start < len(texts):
+        yield start, len(texts)
 
 
-def _of_words(text: str, words: Sequence[str], flags: characters.Flags, language: str) -> dict[str, float]:
-    count = len(words)
-    ellipses = sum(text.count(ellipsis) for ellipsis in lexicons.ELLIPSES)
-    return {
-        "mean_word_length": sum(map(len, words)) / count if count else 0.0,
-        "stop_words": float(_stop_words(words, language)),
-        "letter_word_share": _share(_words_with_letter(flags), count),
-        "hash_per_word": text.count("#") / count if count else 0.0,
-        "ellipsis_per_word": ellipses / count if count else 0.0,
-        "line_breaks_per_word": text.count("\n") / count if count else 0.0,
-        "spam_terms_per_1000_words": 1000 * _spam_terms(text) / count if count else 0.0,
-    }
+def _language_codes(languages: Sequence[str]) -> npt.NDArray[np.int8]:
+    return np.array([_LANGUAGES.index(name) if name in _LANGUAGES else 0 for name in languages], dtype=np.int8)
 
 
-def _spam_terms(text: str) -> int:
-    korean = len(_KO_SPAM.findall(text))
-    lowered = text.lower()
-    # Plain searches outrun the alternation, which is then needed in few texts ("specialist" has cialis in it).
-    english = any(term in lowered for term in lexicons.EN_SPAM_TERMS)
-    return korean + (len(_EN_SPAM.findall(lowered)) if english else 0)
+@functools.cache
+def _multiplier() -> np.uint64:
+    """Odd, and another in each process: no document can be written to slow the kernel down."""
+    return np.uint64(secrets.randbits(64) | 1)
 
 
-def _words_with_letter(flags: characters.Flags) -> int:
-    visible = flags & characters.SPACE == 0
-    starts = np.flatnonzero(visible & ~np.concatenate(([False], visible[:-1])))
-    if not len(starts):
-        return 0
-    return int(np.count_nonzero(np.bitwise_or.reduceat(flags, starts) & characters.LETTER))
+def _divided(counts: Counts) -> npt.NDArray[np.float64]:
+    parts, wholes, scales, limits = _columns()
+    over = counts[:, wholes].astype(np.float64)
+    values = np.zeros(over.shape)
+    np.divide(counts[:, parts] * scales, over, out=values, where=over > 0)
+    return np.minimum(values, limits, out=values)
 
 
-def _stop_words(words: Sequence[str], language: str) -> int:
-    """Distinct stop words (English) or closing particles and endings (Korean)."""
-    if language == "en":
-        return len(lexicons.EN_STOP_WORDS.intersection(word.strip(_EDGE_PUNCTUATION).lower() for word in set(words)))
-    if language != "ko":
-        return 0
-    tails = {bare[-3:] for bare in (word.rstrip(_EDGE_PUNCTUATION) for word in set(words)) if len(bare) > 1}
-    closings = tails | {tail[-2:] for tail in tails} | {tail[-1:] for tail in tails}
-    return len(lexicons.KO_ENDINGS & closings)
+@functools.cache
+def _columns() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Counts, npt.NDArray[np.float64]]:
+    """For each feature: the columns of its two counts, its scale, and the most it can be."""
+    from data_pipeline.measuring import kernel
 
-
-def _of_lines(text: str, lines: Sequence[str], language: str) -> dict[str, float]:
-    line_ends = lexicons.KO_LINE_ENDS if language == "ko" else lexicons.LINE_ENDS
-    paragraphs = _PARAGRAPH_BREAK.split(text.strip()) if lines else []
-    repeated, repeated_characters = _repeats(lines)
-    repeated_paragraphs, _ = _repeats(paragraphs)
-    return {
-        "bullet_line_share": _share(sum(line.startswith(lexicons.BULLETS) for line in lines), len(lines)),
-        "ellipsis_line_share": _share(sum(line.endswith(lexicons.ELLIPSES) for line in lines), len(lines)),
-        "punctuated_line_share": _share(sum(line.endswith(line_ends) for line in lines), len(lines)),
-        "short_line_share": _share(sum(len(line) <= _SHORT_LINE for line in lines), len(lines)),
-        "duplicate_line_share": _share(repeated, len(lines)),
-        "duplicate_line_char_share": _share(repeated_characters, len(text)),
-        "duplicate_paragraph_share": _share(repeated_paragraphs, len(paragraphs)),
-    }
-
-
-def _repeats(parts: Sequence[str]) -> tuple[int, int]:
-    """How many parts repeat an earlier one, and their code points."""
-    if len(set(parts)) == len(parts):
-        return 0, 0
-    seen: set[str] = set()
-    count = length = 0
-    for part in parts:
-        if part in seen:
-            count += 1
-            length += len(part)
-        seen.add(part)
-    return count, length
-
-
-def _of_repetition(text: str, words: Sequence[str]) -> dict[str, float]:
-    numbers: dict[str, int] = {}
-    ids = np.array([numbers.setdefault(word, len(numbers)) for word in words], dtype=np.int64)
-    ends = np.concatenate(([0], np.cumsum(np.fromiter(map(len, words), dtype=np.int64, count=len(words)))))
-    grams = _n_gram_ids(ids)
-    return {
-        **{f"top_{n}gram_char_share": _share(_top_length(grams[n], ends, n), len(text)) for n in (2, 3, 4)},
-        **{f"duplicate_{n}gram_char_share": _share(_repeated_length(grams[n], ends, n), len(text)) for n in (5, 10)},
-    }
-
-
-def _n_gram_ids(ids: Ids) -> dict[int, Ids]:
-    """n -> an id for the n-gram that begins at each word; equal ids exactly for equal n-grams.
-
-    Built from shorter ones (3 = 2 + 1, 4 = 2 + 2, 5 = 4 + 1, 10 = 5 + 5), so no hash can collide.
-    """
-    grams = {1: ids}
-    for left, right in ((1, 1), (2, 1), (2, 2), (4, 1), (5, 5)):
-        count = max(0, len(ids) - (left + right) + 1)
-        first, second = grams[left][:count], grams[right][left : left + count]
-        grams[left + right] = _renumbered(first * (int(second.max()) + 1 if count else 1) + second)
-    return grams
-
-
-def _renumbered(keys: Ids) -> Ids:
-    """Keys -> small ids, equal for equal keys; stays exact where a product of keys would overflow."""
-    order = np.argsort(keys)
-    ordered = keys[order]
-    fresh = np.concatenate((np.zeros(min(1, len(keys)), dtype=np.int64), ordered[1:] != ordered[:-1]))
-    numbered = np.empty(len(keys), dtype=np.int64)
-    numbered[order] = np.cumsum(fresh)
-    return numbered
-
-
-def _top_length(grams: Ids, ends: Ids, n: int) -> int:
-    """Code points of the most frequent n-gram (the first of equals) times its count; 0 if none repeats."""
-    if not len(grams):
-        return 0
-    counts = np.bincount(grams)
-    most = int(counts.max())
-    if most < 2:
-        return 0
-    start = int(np.argmax(counts[grams] == most))
-    return (int(ends[start + n] - ends[start]) + n - 1) * most
-
-
-def _repeated_length(grams: Ids, ends: Ids, n: int) -> int:
-    """Code points of n-grams seen before, read left to right, a repeated one being skipped over."""
-    counts = np.bincount(grams) if len(grams) else np.zeros(1, dtype=np.int64)
-    if counts.max() < 2:
-        return 0
-    seen: set[int] = set()
-    length = following = 0
-    for start in np.flatnonzero(counts[grams] > 1).tolist():
-        if start < following:
-            continue
-        gram = int(grams[start])
-        if gram in seen:
-            length += int(ends[start + n] - ends[start])
-            following = start + n
-        else:
-            seen.add(gram)
-    return length
-
-
-def _share(part: int | np.signedinteger, whole: int | np.signedinteger) -> float:
-    """part / whole within 0..1; 0 of nothing."""
-    return min(1.0, float(part) / float(whole)) if whole else 0.0
+    parts, wholes = zip(*(FORMULAS[name] for name in TEXT_FEATURES), strict=True)
+    scales = [1000 if name.endswith("_per_1000_words") else 1 for name in TEXT_FEATURES]
+    limits = [1.0 if name.endswith("_share") else np.inf for name in TEXT_FEATURES]
+    places = (np.array([kernel.COUNTS.index(name) for name in names]) for names in (parts, wholes))
+    return (*places, np.array(scales, dtype=np.int64), np.array(limits))  # type: ignore[return-value]

@@ -20,13 +20,23 @@ from data_pipeline.measuring import repetition, spans, terms
 from data_pipeline.measuring.compiled import compiled
 from data_pipeline.measuring.repetition import count_grams, firsts_of, repeats
 from data_pipeline.measuring.spans import lines_of, paragraphs_of, words_of
-from data_pipeline.measuring.terms import BULLET, ELLIPSIS, KO_LINE_END, LINE_END, count_terms, endings, stop_words
+from data_pipeline.measuring.terms import (
+    BULLET,
+    ELLIPSIS,
+    KO_LINE_END,
+    LINE_END,
+    QUOTE_END,
+    count_terms,
+    endings,
+    stop_words,
+)
 from data_pipeline.reading import characters
 from data_pipeline.reading.characters import JAMO, LETTER, MISREAD_TAIL, QUOTE, RARE_HANGUL, SENTENCE_END, SPACE
 
 COUNTS = (
     *("one", "characters", "visible", "words", "lines", "paragraphs", "sentences", "prose_sentences"),
-    *("longest_word", "longest_line", "stop_words", "letter_words", "hashes", "ellipses", "newlines"),
+    *("longest_word", "longest_line", "stop_words", "letter_words", "tokens", "letter_tokens"),
+    *("hashes", "ellipses", "newlines"),
     *("bullet_lines", "ellipsis_lines", "punctuated_lines", "short_lines", "notice_lines"),
     *("repeated_lines", "repeated_line_characters", "repeated_paragraphs", "repeated_paragraph_characters"),
     *("top_2gram", "top_3gram", "top_4gram"),
@@ -38,7 +48,8 @@ COUNTS = (
 
 (
     _ONE, _CHARACTERS, _VISIBLE, _WORDS, _LINES, _PARAGRAPHS, _SENTENCES, _PROSE_SENTENCES,
-    _LONGEST_WORD, _LONGEST_LINE, _STOP_WORDS, _LETTER_WORDS, _HASHES, _ELLIPSES, _NEWLINES,
+    _LONGEST_WORD, _LONGEST_LINE, _STOP_WORDS, _LETTER_WORDS, _TOKENS, _LETTER_TOKENS,
+    _HASHES, _ELLIPSES, _NEWLINES,
     _BULLET_LINES, _ELLIPSIS_LINES, _PUNCTUATED_LINES, _SHORT_LINES, _NOTICE_LINES,
     _REPEATED_LINES, _REPEATED_LINE_CHARACTERS, _REPEATED_PARAGRAPHS, _REPEATED_PARAGRAPH_CHARACTERS,
     _TOP_2GRAM, _, _,
@@ -51,9 +62,9 @@ _OF_CLASS = (
     (characters.HANGUL, _HANGUL), (characters.LATIN, _LATIN), (characters.HAN, _HAN), (characters.DIGIT, _DIGITS),
     (characters.LETTER, _LETTERS), (characters.UPPER, _UPPER), (characters.PUNCTUATION, _PUNCTUATION),
     (characters.JAMO, _JAMO), (characters.EMOJI, _EMOJI), (characters.BROKEN, _BROKEN),
-    (0xFFFFFFFF ^ characters.SPACE, _VISIBLE),
 )  # fmt: skip
 _KNOWN = characters.SPACE | characters.LETTER | characters.DIGIT | characters.PUNCTUATION
+_ALPHANUMERIC = characters.LETTER | characters.DIGIT
 _ODD_HANGUL = characters.RARE_HANGUL | characters.HAN
 
 OTHER, ENGLISH, KOREAN = range(3)
@@ -121,9 +132,8 @@ def _count_characters(codes, flags, counts):  # type: ignore[no-untyped-def]
     # One short loop for each is faster than one for all: the compiler makes vectors of it.
     for flag, column in _OF_CLASS:
         counts[column] = _flagged(flags, flag)
-    counts[_SYMBOLS] = len(flags) - _flagged(flags, _KNOWN)
-    for code, column in ((0x0A, _NEWLINES), (0x23, _HASHES), (0x7B, _CURLY_BRACKETS)):
-        counts[column] = _equal(codes, code)
+    counts[_VISIBLE], counts[_SYMBOLS] = len(flags) - _flagged(flags, SPACE), len(flags) - _flagged(flags, _KNOWN)
+    counts[_NEWLINES], counts[_HASHES] = _equal(codes, 0x0A), _equal(codes, 0x23)
     dots = ellipses = run = runs = 0
     for i in range(len(codes)):
         dots = dots + 1 if codes[i] == 0x2E else 0
@@ -225,7 +235,38 @@ def _count_words(codes, flags, words, counts):  # type: ignore[no-untyped-def]
                 url |= i - 3 >= start and codes[i - 1] == 0x77 and codes[i - 2] == 0x77 and codes[i - 3] == 0x77
         with_letter += classes & LETTER != 0
         in_urls += end - start if url else 0
+        marks = _edge_marks(codes, flags, start, end)
+        joints, apostrophes = _inner_marks(codes, flags, start, end)
+        counts[_TOKENS] += marks + (classes & _ALPHANUMERIC != 0) + 2 * joints + apostrophes
+        counts[_LETTER_TOKENS] += (classes & LETTER != 0) + joints + apostrophes
     counts[_LONGEST_WORD], counts[_LETTER_WORDS], counts[_URL_CHARACTERS] = longest, with_letter, in_urls
+
+
+@compiled
+def _edge_marks(codes, flags, start, end):  # type: ignore[no-untyped-def]
+    """Tokens before the first and after the last letter or digit: marks, but a run of dots or dashes is one."""
+    found = 0
+    first = start
+    while first < end and flags[first] & _ALPHANUMERIC == 0:
+        found += first == start or codes[first] != codes[first - 1] or not 0x2D <= codes[first] <= 0x2E
+        first += 1
+    last = end
+    while last > first and flags[last - 1] & _ALPHANUMERIC == 0:
+        found += last == end or codes[last - 1] != codes[last] or not 0x2D <= codes[last - 1] <= 0x2E
+        last -= 1
+    return found
+
+
+@compiled
+def _inner_marks(codes, flags, start, end):  # type: ignore[no-untyped-def]
+    """Dashes or slashes, and apostrophes, between two letters: they cut a word in three, or in two."""
+    joints = apostrophes = 0
+    for i in range(start + 1, end - 1):
+        code = codes[i]
+        if flags[i] & _ALPHANUMERIC == 0 and flags[i - 1] & flags[i + 1] & LETTER != 0:
+            joints += code == 0x2D or code == 0x2F or code == 0x2013 or code == 0x2014
+            apostrophes += code == 0x27 or code == 0x2019
+    return joints, apostrophes
 
 
 @compiled
@@ -248,13 +289,15 @@ def _count_lines(codes, flags, words, lines, line_end, lexicon, counts):  # type
             longest = max(longest, words[1][word] - words[0][word])
             word += 1
         if start < end:
-            ellipsis, punctuated = _ends_in_ellipsis(codes, flags, start, end), flags[end - 1] & line_end != 0
+            ellipsis = _ends_in_ellipsis(codes, flags, start, end)
+            punctuated, quoted = flags[end - 1] & line_end != 0, flags[end - 1] & QUOTE_END != 0
             counts[_BULLET_LINES] += flags[start] & BULLET != 0
             counts[_ELLIPSIS_LINES] += ellipsis
             counts[_PUNCTUATED_LINES] += punctuated
-            prose = punctuated and not ellipsis and not notice
+            prose = (punctuated or quoted) and not ellipsis and not notice
             if prose and words_here >= PROSE_WORDS and longest <= PROSE_WORD_LENGTH:
                 counts[_PROSE_SENTENCES] += max(1, sentences)
+                counts[_CURLY_BRACKETS] += _equal(codes[start:end], 0x7B)
     counts[_SPAM_TERMS], counts[_LOREM_IPSUM] = found[terms.SPAM], found[terms.LOREM_IPSUM]
 
 

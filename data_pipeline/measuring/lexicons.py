@@ -34,8 +34,10 @@ anywhere, since compounds run together; English ones as lower-case words, with o
 
 BULLETS = tuple("•‣⁃⁌⁍∙○●◦◘▪▫■□▶►▸◆◇★☆※·-–—*")
 ELLIPSES = ("...", "…")
-LINE_ENDS = tuple(".?!…。！？\"'”’」』")
+LINE_ENDS = tuple(".?!…。！？")
 """A line that ends in one of these is punctuated."""
+QUOTE_ENDS = tuple("\"'”’」』")
+"""One that ends in one of these may be prose as well: somebody speaks (C4)."""
 KO_LINE_ENDS = (*LINE_ENDS, "다", "요", "까", "죠")
 """In Korean also one that ends as a sentence does: a full stop is often left out in informal writing."""
 EDGE_PUNCTUATION = tuple(".,;:!?\"'()[]“”‘’…")
@@ -43,6 +45,15 @@ EDGE_PUNCTUATION = tuple(".,;:!?\"'()[]“”‘’…")
 LOREM_IPSUM = "lorem ipsum"
 NOTICES = (
     *("javascript", "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),
-    *("자바스크립트", "개인정보처리방침", "개인정보 처리방침", "이용약관", "쿠키를 사용", "무단전재", "무단 전재", "재배포 금지"),
+    *(
+        "자바스크립트",
+        "개인정보처리방침",
+        "개인정보 처리방침",
+        "이용약관",
+        "쿠키를 사용",
+        "무단전재",
+        "무단 전재",
+        "재배포 금지",
+    ),
 )
 """Phrases of cookie banners and footers: C4's, and Korean ones. Lower-case; English ones begin a word."""

@@ -2,15 +2,16 @@
 
 Contract: `find` gives disjoint spans in text order, `mask` puts a stable typed placeholder in the
 place of each; both are pure. Digits are bounded by look-arounds for digits, never by `\\b`, since
-Korean particles follow numbers without a space. A check digit may confirm a number, but it never
-clears one that has the form of a resident number: those issued since October 2020 end in random
-digits. Only numbers that would be everyday digits otherwise (business, account, old passport, cards,
-resident numbers without a dash) need a check digit or a telling word nearby. Cost: 20 to
-50 MB/s a core; the number of digits decides.
+Korean particles follow numbers without a space; full-width digits count as digits. A check digit may
+confirm a number, but it never clears one that has the form of a resident number: those issued since
+October 2020 end in random digits. Only numbers that would be everyday digits otherwise (business,
+account, old passport, cards, resident numbers without a dash, addresses that look like versions) need
+a check digit or a telling word nearby. Cost: 20 to 60 MB/s a core; the number of digits decides.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -69,47 +70,96 @@ def mask(text: str) -> str:
 
 # --- forms -------------------------------------------------------------------------------------
 
-_EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}@"
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9-])"
+_DASHES = "-\u2010\u2011\u2013\u2014\u2212\uff0d"
+_DASH = f"[{_DASHES} ]"
+_GAP = f"[{_DASHES}. ]"
+"""Between the groups of a phone number."""
+_WIDE = str.maketrans({0xFF10 + digit: str(digit) for digit in range(10)} | {"＠": "@", "．": ".", "＋": "+"})
+"""Full-width forms -> ASCII, one code point each, so that places in the text stay the same."""
+_HAS_WIDE = re.compile("[\uff0b\uff0e\uff10-\uff19\uff20]")
+
+_DOMAIN = re.compile(
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}(?!(?:png|jpe?g|gif|svg|webp|css|js|py)\b)"
+    r"[A-Za-z]{2,24}(?![A-Za-z0-9-])"
 )
-_PASSPORT = re.compile(r"[MSRODmsrod]\d{3}[A-Za-z]\d{4}(?!\d)|[A-Z]{1,2}\d{7,8}(?!\d)")
+_LOCAL_LENGTH = 64
+_LOCAL_PART = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}\Z")
+_PASSPORT = re.compile(r"\d(?:\d\d[A-Za-z]\d{4}|\d{6,7})(?!\d)")
+"""What follows a passport's first letters."""
 _NEW_PASSPORT = re.compile(r"[MSROD]\d{3}[A-Z]\d{4}")
-_DIGIT_RUNS = re.compile(r"[+(]?\d(?:[ \t).(‐‑–—-]{0,3}[\d*]){6,}")
+_IPV6 = re.compile(r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![0-9A-Za-z:])")
+"""Global unicast only (2000::/3); other addresses lead to nobody."""
+_IBAN = re.compile(r"\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
+"""What follows an IBAN's country."""
+_IBAN_LENGTHS = (
+    "AD24 AE23 AT20 BE16 BG22 BR29 CH21 CY28 CZ24 DE22 DK18 EE20 ES24 FI18 FR27 GB22 GR27 HR21 HU28 IE22 IL23 IS26 "
+    "IT27 KW30 LI21 LT20 LU20 LV21 MC27 MT31 NL18 NO15 PL28 PT25 QA29 RO24 SA24 SE24 SI19 SK24 SM27 TR26 UA29"
+)
+_DIGIT_RUNS = re.compile(rf"\d(?:[ \t).({_DASHES}]{{0,3}}[\d*]){{6,}}")
 """Every place where a number of seven digits or more can be; other numbers are looked for there only."""
 
-_VERSION_LETTER = re.compile("[A-Za-z]")
-_DASH = "[-‐‑–— ]"
 _SERVICE_NUMBER = r"(?:15(?:22|33|44|66|77|88|99)|16(?:00|11|44|61|66|68|70|88)|18(?:00|11|33|55|66|77|99))-\d{4}"
 """Korean business lines; other pairs of four digits are mostly years."""
+_COUNTRY = (
+    r"(?:1|7|2[07]|2[1-69]\d|3[0-469]|3[578]\d|4[013-9]|42\d|5[1-8]|5[09]\d|6[0-6]|6[7-9]\d|8[1246]|8[58]\d|9[0-58]"
+    r"|9[679]\d)"
+)
+"""Country codes in use (ITU-T E.164)."""
 _NUMBERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(rf"(?<![\d.])(?:{form})(?!\d)"))
     for kind, form in (
         ("ip_address", r"(?:0|[1-9]\d{0,2})(?:\.(?:0|[1-9]\d{0,2})){3}(?!\.\d)"),
         ("resident_number", rf"\d{{6}} ?{_DASH}? ?[1-4](?:\d{{6}}|\*{{6}}|\d\*{{5}})"),
         ("foreigner_number", rf"\d{{6}} ?{_DASH}? ?[5-8](?:\d{{6}}|\*{{6}}|\d\*{{5}})"),
-        ("business_number", r"\d{3}-\d{2}-\d{5}"),
-        ("driver_licence", r"(?:1[1-9]|2[0-68])[- ]\d{2}[- ]\d{6}[- ]\d{2}"),
+        ("business_number", rf"\d{{3}}{_DASH}\d{{2}}{_DASH}\d{{5}}"),
+        ("driver_licence", rf"(?:1[1-9]|2[0-68]){_DASH}\d{{2}}{_DASH}\d{{6}}{_DASH}\d{{2}}"),
         ("card", rf"\d{{4}}(?:{_DASH}?\d{{4}}){{3}}|3[47]\d{{2}}{_DASH}?\d{{6}}{_DASH}?\d{{5}}"),
-        ("phone", r"010[-. –]?\d{4}[-. –]?\d{4}|01[16789][-. –]?\d{3,4}[-. –]?\d{4}"),
-        ("phone", r"\(?0(?:2|[3-6][1-5]|70|50\d?|80)(?:\) ?|[-. –])\d{3,4}[-. –]\d{4}"),
-        ("phone", r"\+82\d{8,10}|\+\d{1,3}[-. ]\(?\d{1,4}\)?(?:[-. ]?\d{2,4}){2,4}"),
-        ("phone", r"(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[-.])[2-9]\d{2}[-.]\d{4}"),
+        ("phone", rf"010{_GAP}?\d{{4}}{_GAP}?\d{{4}}|01[16789]{_GAP}?\d{{3,4}}{_GAP}?\d{{4}}"),
+        ("phone", rf"\(?0(?:2|[3-6][1-5]|70|50\d?|80)(?:\) ?|{_GAP})\d{{3,4}}{_GAP}\d{{4}}"),
+        ("phone", r"0(?:2|[3-6][1-5]|70)\d{7,8}"),
+        ("phone", rf"\+?82{_GAP}?(?:\(0\){_GAP}?)?\d{{1,2}}{_GAP}\d{{3,4}}{_GAP}\d{{4}}|\+82\d{{8,10}}"),
+        ("phone", rf"\+{_COUNTRY}{_GAP}?(?:\(0\) ?)?\(?\d{{1,4}}\)?(?:{_GAP}?\d{{2,4}}){{2,4}}"),
+        ("phone", rf"(?:\([2-9]\d{{2}}\) ?|[2-9]\d{{2}}{_GAP})[2-9]\d{{2}}{_GAP}\d{{4}}"),
         ("phone", _SERVICE_NUMBER),
-        ("account", r"\d{11,14}|\d{2,6}(?:-\d{2,7}){2,3}"),
+        ("account", rf"\d{{11,14}}|\d{{2,6}}(?:[{_DASHES}]\d{{2,7}}){{2,3}}"),
     )
 )
 
 
 def _candidates(text: str) -> Iterator[Span]:
+    if _HAS_WIDE.search(text):
+        text = text.translate(_WIDE)
     if "@" in text:
-        yield from (Span(*match.span(), "email") for match in _EMAIL.finditer(text))
+        yield from _emails(text)
     for match in _PASSPORT.finditer(text):
-        if _is_passport(text, match.start(), match.end()):
-            yield Span(*match.span(), "passport")
+        yield from _passports(text, match.start(), match.end())
+    if ":" in text:
+        yield from (Span(*match.span(), "ip_address") for match in _IPV6.finditer(text) if _is_ipv6(text, match))
+    for match in _IBAN.finditer(text):
+        if _is_iban(text, match.start() - 2, match.end()):
+            yield Span(match.start() - 2, match.end(), "account")
     for run in _DIGIT_RUNS.finditer(text):
+        start = run.start()
+        while start and text[start - 1] in "+(":
+            start -= 1
         for kind, form in _NUMBERS:
-            yield from _matches(text, kind, form, run.start(), run.end())
+            yield from _matches(text, kind, form, start, run.end())
+
+
+def _emails(text: str) -> Iterator[Span]:
+    for domain in _DOMAIN.finditer(text):
+        # One more than a local part may have, so that the look-behind sees what stands before it.
+        local = _LOCAL_PART.search(text, max(0, domain.start() - _LOCAL_LENGTH - 1), domain.start())
+        if local:
+            yield Span(local.start(), domain.end(), "email")
+
+
+def _passports(text: str, digits: int, end: int) -> Iterator[Span]:
+    """One letter, or two before digits only; no other letter or digit before them."""
+    for start in (digits - 1, digits - 2):
+        letters = text[max(0, start) : digits]
+        if start >= 0 and letters.isascii() and letters.isalpha() and _is_passport(text, start, end):
+            yield Span(start, end, "passport")
 
 
 def _matches(text: str, kind: str, form: re.Pattern[str], start: int, end: int) -> Iterator[Span]:
@@ -123,6 +173,27 @@ def _matches(text: str, kind: str, form: re.Pattern[str], start: int, end: int) 
 
 
 # --- checks ------------------------------------------------------------------------------------
+
+
+_VERSION_MARKS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-/")
+_FORMULA = re.compile(r"[A-Za-z*^=/\\{}\[\]<>&%#_|~]")
+_PHONE_WORDS = (
+    "전화",
+    "콜센터",
+    "고객",
+    "문의",
+    "상담",
+    "연락",
+    "팩스",
+    "휴대",
+    "☎",
+    "☏",
+    "📞",
+    "tel",
+    "fax",
+    "phone",
+    "call",
+)
 
 
 def _is_passport(text: str, start: int, end: int) -> bool:
@@ -141,15 +212,42 @@ def _is_address(text: str, start: int, end: int) -> bool:
         or (first, second) in ((192, 168), (169, 254))
         or (first == 172 and 16 <= second <= 31)
     )
-    return max(parts) <= 255 and not private and not _VERSION_LETTER.match(text, max(0, start - 1))
+    if max(parts) > 255 or private or (start and text[start - 1] in _VERSION_MARKS):
+        return False
+    # One address in fifty has no part above 99, and nearly all version numbers are so.
+    return max(parts) > 99 or _near(text, start, end, "ip", "주소", "address", "서버", "server", "host", "dns", "접속")
+
+
+def _is_ipv6(text: str, match: re.Match[str]) -> bool:
+    start, end = match.span()
+    if start and (text[start - 1] in ":." or (text[start - 1].isascii() and text[start - 1].isalnum())):
+        return False
+    try:
+        ipaddress.IPv6Address(text[start:end])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_iban(text: str, start: int, end: int) -> bool:
+    """A country that has them, its length, and 97 as ISO 7064 asks."""
+    if start < 0 or (start and text[start - 1].isascii() and text[start - 1].isalnum()):
+        return False
+    number = text[start:end].replace(" ", "")
+    if f"{number[:2]}{len(number)}" not in _IBAN_LENGTHS:
+        return False
+    return int("".join(str(int(character, 36)) for character in number[4:] + number[:4])) % 97 == 1
 
 
 def _is_dated(text: str, start: int, end: int) -> bool:
-    """YYMMDD is a day. Thirteen bare digits need a check digit or a telling word too; a dash suffices."""
+    """YYMMDD is a day. Thirteen bare digits need a telling word, or a check digit and no formula around them."""
     number = text[start:end]
     if not (1 <= int(number[2:4]) <= 12 and 1 <= int(number[4:6]) <= 31):
         return False
-    return not number.isdecimal() or _has_check_digit(number) or _near(text, start, end, "주민", "외국인", "등록번호")
+    if not number.isdecimal() or _near(text, start, end, "주민", "외국인", "등록번호"):
+        return True
+    beside = text[max(0, start - 1) : start] + text[end : end + 1]
+    return _has_check_digit(number) and not _FORMULA.search(beside)
 
 
 def _has_check_digit(number: str) -> bool:
@@ -167,6 +265,11 @@ def _is_business(text: str, start: int, end: int) -> bool:
     return valid or _near(text, start, end, "사업자", "등록번호")
 
 
+def _is_driver_licence(text: str, start: int, end: int) -> bool:
+    """Dates and codes have this form with spaces; only dashes, or a telling word, make it a licence."""
+    return " " not in text[start:end] or _near(text, start, end, "면허", "licence", "license")
+
+
 def _is_card(text: str, start: int, end: int) -> bool:
     """Luhn, and a first digit that card networks use; bare digits need a telling word too."""
     if text[start:end].isdecimal() and not _near(text, start, end, "카드", "card", "visa", "결제"):
@@ -181,8 +284,14 @@ def _is_phone(text: str, start: int, end: int) -> bool:
     if re.fullmatch(_SERVICE_NUMBER, number):
         first, second = map(int, number.split("-"))
         years = first <= second <= 2100
-        return not years or _near(text, start, end, "전화", "콜센터", "고객", "문의", "상담", "☎", "tel")
-    return 8 <= len(_digits(number)) <= 15
+        return not years or _near(text, start, end, *_PHONE_WORDS)
+    if number[0] == "0" and number.isdecimal() and not number.startswith("01"):
+        return _near(text, start, end, *_PHONE_WORDS)
+    if number[0] == "+" and number.count(".") == 1:
+        return False  # +1.4142135623731
+    return 8 <= len(_digits(number)) <= 15 and not (
+        number.startswith("+") and number[1:].isdecimal() and len(number) < 12
+    )
 
 
 def _is_account(text: str, start: int, end: int) -> bool:
@@ -206,7 +315,7 @@ _CHECKS: dict[str, Callable[[str, int, int], bool]] = {
     "resident_number": _is_dated,
     "foreigner_number": _is_dated,
     "business_number": _is_business,
-    "driver_licence": lambda text, start, end: True,
+    "driver_licence": _is_driver_licence,
     "card": _is_card,
     "phone": _is_phone,
     "account": _is_account,

@@ -7,6 +7,7 @@ Matching is exact (no hash decides) and folds ASCII capitals only.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +16,12 @@ import numpy.typing as npt
 from data_pipeline.measuring import lexicons
 from data_pipeline.measuring.compiled import compiled
 from data_pipeline.reading import characters
+from data_pipeline.reading.characters import SPACE
 
-BULLET, LINE_END, KO_LINE_END, EDGE, ELLIPSIS, ASCII_WORD = (1 << bit for bit in range(16, 22))
+BULLET, LINE_END, KO_LINE_END, QUOTE_END, EDGE, ELLIPSIS, ASCII_WORD = (1 << bit for bit in range(16, 23))
 """Flags beside those of reading.characters: begins a bulleted line; ends a sentence-like line; ends one in
-Korean; is no part of a stop word at a word's edge; is an ellipsis by itself; is an ASCII letter, digit or _."""
+Korean; ends a line of speech; is no part of a stop word at a word's edge; is an ellipsis by itself; is an
+ASCII letter, digit or _."""
 
 SPAM, LOREM_IPSUM, NOTICE = range(3)
 """Kinds of terms."""
@@ -38,12 +41,12 @@ class Lexicon(NamedTuple):
     korean: npt.NDArray[np.uint64]
     """Endings of at most three syllables, packed with 21 bits each, ascending."""
     terms: npt.NDArray[np.uint32]
-    """The terms in lower case, one after the other; each has two code points or more."""
+    """The terms in lower case, one after the other; each has two code points or more, in ASCII three."""
     bounds: npt.NDArray[np.int32]
     """(terms + 1,): where each begins in `terms`."""
     kinds: npt.NDArray[np.int8]
     heads: npt.NDArray[np.int16]
-    """(_HEADS,): by the hash of two code points the first term that begins so, or -1."""
+    """(_HEADS,): by the hash of its beginning (`_head`) the first term that begins so, or -1."""
     following: npt.NDArray[np.int16]
     """(terms,): the next term with the same head, or -1."""
 
@@ -57,6 +60,7 @@ def lexicon() -> Lexicon:
             BULLET: lexicons.BULLETS,
             LINE_END: lexicons.LINE_ENDS,
             KO_LINE_END: lexicons.KO_LINE_ENDS,
+            QUOTE_END: lexicons.QUOTE_ENDS,
             EDGE: lexicons.EDGE_PUNCTUATION,
         },
         english=lexicons.EN_STOP_WORDS,
@@ -70,10 +74,10 @@ def lexicon() -> Lexicon:
 
 
 def make_lexicon(
-    marks: dict[int, tuple[str, ...]],
-    english: frozenset[str],
-    korean: frozenset[str],
-    terms: list[tuple[str, int]],
+    marks: Mapping[int, Iterable[str]],
+    english: Iterable[str],
+    korean: Iterable[str],
+    terms: Sequence[tuple[str, int]],
 ) -> Lexicon:
     """`marks`: characters that get a flag; `terms`: lower-case term and kind, the first that matches counts."""
     flags = characters.table().copy()
@@ -84,7 +88,7 @@ def make_lexicon(
         flags[[ord(character) for character in marked]] |= flag
     heads, following = np.full(_HEADS, -1, np.int16), np.full(len(terms), -1, np.int16)
     for number, (term, _) in reversed(list(enumerate(terms))):
-        head = int(_head.py_func(ord(term[0]), ord(term[1])))
+        head = _head.py_func(*map(ord, term[:2]), ord(term[2]) if term[0].isascii() else 0)
         following[number], heads[head] = heads[head], number
     return Lexicon(
         flags=flags,
@@ -98,7 +102,7 @@ def make_lexicon(
     )
 
 
-def _packed_all(words: frozenset[str], bits: int) -> npt.NDArray[np.uint64]:
+def _packed_all(words: Iterable[str], bits: int) -> npt.NDArray[np.uint64]:
     keys = [functools.reduce(lambda key, letter: key << bits | ord(letter), word, 1) for word in words]
     assert all(key < 1 << 64 for key in keys), "too long to pack"
     return np.array(sorted(keys), dtype=np.uint64)
@@ -174,10 +178,11 @@ def count_terms(codes, flags, start, end, lexicon, counts):  # type: ignore[no-u
     """
     i = start
     while i + 1 < end:
-        if i > start and flags[i] & flags[i - 1] & ASCII_WORD != 0:
+        if flags[i] & SPACE != 0 or (i > start and flags[i] & flags[i - 1] & ASCII_WORD != 0):
             i += 1
             continue
-        term = lexicon.heads[_head(_lower(codes[i]), _lower(codes[i + 1]))]
+        third = codes[i + 2] if flags[i] & ASCII_WORD != 0 and i + 2 < end else np.uint32(0)
+        term = lexicon.heads[_head(_lower(codes[i]), _lower(codes[i + 1]), _lower(third))]
         length = 0
         while term >= 0 and not length:
             length = _match(codes, flags, i, end, lexicon, term)
@@ -206,8 +211,9 @@ def _match(codes, flags, start, end, lexicon, term):  # type: ignore[no-untyped-
 
 
 @compiled
-def _head(first, second):  # type: ignore[no-untyped-def]
-    return (np.uint32(first) * np.uint32(61) + np.uint32(second)) % np.uint32(_HEADS)
+def _head(first, second, third):  # type: ignore[no-untyped-def]
+    """Two code points, three where the first is an ASCII letter or digit, so that few places are looked at twice."""
+    return (first * 61 + second * 17 + third) % _HEADS
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 Contract: `main_text` returns the page's main content as lines, `""` for a page that has none, and
 raises `TooDeep` for pages nested beyond `MAX_DEPTH`, on which extraction takes quadratic time
-(60,000 levels: a minute). Cost: COST.
+(60,000 levels: a minute). Cost: resiliparse 20 to 90 MB/s of HTML, trafilatura 3 to 6.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ _LOST = re.compile("[\x80-\x84\x86-\x9f\ud800-\udfff]")
 _CP1252 = {ord(bytes((b,)).decode("cp1252", "replace")): b for b in range(0x80, 0xA0)}
 _TO_BYTES = {code: byte for code, byte in _CP1252.items() if code != 0xFFFD}
 """CP1252's letters for 0x80..0x9F -> those bytes; Latin-1's own letters are their bytes."""
+_NOT_LATIN = re.compile("[^\x00-\xff" + "".join(re.escape(chr(code)) for code in _TO_BYTES) + "]")
 _CONTINUATION = "[\x80-\xbf" + "".join(re.escape(chr(code)) for code in _TO_BYTES) + "]"
 _MISREAD_LEAD = re.compile("[\xb0-\xef]")
 """Stands in every sequence below; one class, so text without it is passed over quickly."""
@@ -88,10 +89,7 @@ def _repaired(text: str) -> str | None:
 
 
 def _as_latin_bytes(text: str) -> bytes | None:
-    try:
-        return text.translate(_TO_BYTES).encode("latin-1")
-    except UnicodeEncodeError:
-        return None
+    return None if _NOT_LATIN.search(text) else text.translate(_TO_BYTES).encode("latin-1")
 
 
 def _from_cp949(text: str) -> str | None:

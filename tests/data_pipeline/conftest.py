@@ -13,7 +13,7 @@ import pytest
 from configs.manifest import Artifact, StageSpec, ensure
 from configs.recipe import parse_recipe
 from configs.schema import Recipe
-from data_pipeline import classifiers, decide, dedup, extract, keep, score
+from data_pipeline import classifiers, decide, dedup, extract, keep, lines, score
 
 NO_RULES: dict[str, Any] = {"ko": {}, "en": {}, "code": {}}
 
@@ -55,12 +55,14 @@ def run_chain(runner: Any) -> Callable[[Recipe, Path], dict[str, Artifact]]:
         if recipe.data.classifiers.configured:
             stage(classifiers, lambda out, work: classifiers.build(recipe, out, work))
         stage(extract, lambda out, work: extract.build(recipe, out, work, runner))
-        stage(score, lambda out, work: score.build(
-            recipe, made["extract"], made.get("classifiers"), out, work, runner))  # fmt: skip
-        stage(dedup, lambda out, work: dedup.build(recipe, made["extract"], made["score"], out, work, runner))
+        if recipe.data.lines:
+            stage(lines, lambda out, work: lines.build(recipe, made["extract"], out, work, runner))
+        documents = made.get("lines", made["extract"])
+        stage(score, lambda out, work: score.build(recipe, documents, made.get("classifiers"), out, work, runner))
+        stage(dedup, lambda out, work: dedup.build(recipe, documents, made["score"], out, work, runner))
         stage(decide, lambda out, work: decide.build(
-            recipe, made["extract"], made["score"], made["dedup"], None, out, work, runner))  # fmt: skip
-        stage(keep, lambda out, work: keep.build(recipe, made["extract"], made["decide"], out, work, runner))
+            recipe, documents, made["score"], made["dedup"], None, out, work, runner))  # fmt: skip
+        stage(keep, lambda out, work: keep.build(recipe, documents, made["decide"], out, work, runner))
         return made
 
     return run

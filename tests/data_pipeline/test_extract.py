@@ -79,7 +79,7 @@ def test_what_decides_the_rows_decides_the_identity(make_recipe):
     base = extract.config(make_recipe({"s": source}))
     changes = [
         make_recipe({"s": {**source, "text_field": "body"}}), make_recipe({"s": {**source, "id_field": "key"}}),
-        make_recipe({"s": source}, extract={"html": "trafilatura"}), make_recipe({"s": source}, extract={"unicode": "NFKC"}),
+        *(make_recipe({"s": source}, extract=setting) for setting in ({"html": "trafilatura"}, {"unicode": "NFKC"})),
     ]  # fmt: skip
     assert all(extract.config(recipe) != base for recipe in changes)
     assert extract.config(make_recipe({"s": source}, extract={"fingerprint": "stat"})) == base

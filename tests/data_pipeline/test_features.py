@@ -1,32 +1,95 @@
-"""Features against slow, obvious references."""
+"""Features and the compiled kernel against slow, obvious references: equal, not nearly equal."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
+import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numba
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from benchmarks.common import records
 from configs.features import FEATURES
-from data_pipeline.measuring import lexicons
-from data_pipeline.measuring.features import MODEL_FEATURES, TEXT_FEATURES, features
+from data_pipeline.measuring import features as measuring
+from data_pipeline.measuring import kernel, lexicons, repetition, terms
+from data_pipeline.measuring.compiled import digest, entry_point
+from data_pipeline.measuring.features import FORMULAS, MODEL_FEATURES, TEXT_FEATURES, features, features_of
 from data_pipeline.reading import characters
+from data_pipeline.reading.normalise import mojibake_pairs
 
-words = st.lists(st.sampled_from(["가", "나다", "the", "cat", "sat.", "12", "…", "#", "ㅋㅋ", "x"]), max_size=120)
+PIECES = [
+    *(
+        "가",
+        "나다",
+        "the",
+        "The.",
+        "cat",
+        "sat.",
+        "12",
+        "…",
+        "...",
+        "#",
+        "ㅋㅋ",
+        "ㅋ",
+        "x",
+        "(of)",
+        "{",
+        "☆",
+        "😀",
+        "大",
+    ),
+    *("http://a.kr", "www.b.kr", "했다.", "\ud800", "\x00", "\u1112\u1161", "Ã©", "°¡³ª", "뚯", "꽕", "\x85", "_"),
+    *("--", "well-to-do", "and/or", "it's", "(it’s)", "'tis", "1-a", "a--b", "\"", "x)).", "{a}", "e.g."),
+    *("casino", "Casinos", "casinoss", "100% FREE", "카지노", "카톡", "문의", "Lorem", "ipsum", "use", "cookies", "s"),
+]
+GAPS = [" ", " ", " ", "\n", "\n\n", "\n \n", "  ", "\t", ". ", ".\n", "", "\u3000"]
+words = st.lists(st.sampled_from(PIECES), max_size=120)
 texts = st.one_of(
     st.text(max_size=300),
+    st.text(alphabet=st.characters(codec="utf-8", max_codepoint=0xFF), max_size=200),
     st.text(alphabet="가나다라ab ,.?!\n\n#…ㅋ•\ud800\x00☆", max_size=300),
     st.builds(lambda items, gaps: "".join(map("".join, zip(items, gaps * len(items), strict=False))), words,
-              st.lists(st.sampled_from([" ", "\n", "\n\n", "  "]), min_size=1, max_size=7)),
+              st.lists(st.sampled_from(GAPS), min_size=1, max_size=7)),
 )  # fmt: skip
 languages = st.sampled_from(["ko", "en", "other", "code"])
 
+HOSTILE = {
+    "nothing": "",
+    "one letter": "a",
+    "one space": " ",
+    "lone surrogates": "\ud800\udfff \udc00" * 40,
+    "nul bytes": "\x00 \x00\x00\n" * 40,
+    "no spaces": "가나다라" * 75_000,
+    "one letter, repeated": "a " * 20_000,
+    "decomposed": unicodedata.normalize("NFD", "한글을 분해한 문장이다. " * 30),
+    "line feeds": "\n" * 5_000,
+    "full stops": "." * 5_000,
+    "beyond the basic plane": "😀👩‍👩‍👧‍👦 𝔘𝔫𝔦 " * 40,
+    "mojibake": "í•œêµ­ì–´ÇÑ±¹¾î" * 20,
+    "terms, run together": "casinocasino casinos" + "카지노토토" * 30,
+}
+
 
 # --- the reference -----------------------------------------------------------------------------
+
+
+def share(part: float, whole: float) -> float:
+    return min(1.0, part / whole) if whole else 0.0
+
+
+def ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
 
 
 def top_n_gram(text: str, n: int) -> float:
@@ -35,7 +98,7 @@ def top_n_gram(text: str, n: int) -> float:
     if not grams:
         return 0.0
     gram, count = Counter(grams).most_common(1)[0]
-    return min(1.0, len(gram) * count / len(text)) if count > 1 else 0.0
+    return share(len(gram) * count, len(text)) if count > 1 else 0.0
 
 
 def duplicate_n_gram(text: str, n: int) -> float:
@@ -50,56 +113,191 @@ def duplicate_n_gram(text: str, n: int) -> float:
         else:
             seen.add(gram)
             start += 1
-    return length / len(text) if text else 0.0
+    return share(length, len(text))
 
 
-def reference(text: str) -> dict[str, float]:
+def repeated(parts: list[str]) -> list[str]:
+    seen: set[str] = set()
+    return [part for part in parts if part in seen or seen.add(part)]  # type: ignore[func-returns-value]
+
+
+def sentence_ends(text: str) -> int:
+    return len(re.findall(r"[.?!…。！？](?=[\"'”’»」』)）]|\s|\Z)", text))
+
+
+def stop_words(parts: list[str], language: str) -> int:
+    edges = "".join(lexicons.EDGE_PUNCTUATION)
+    if language == "en":
+        folded = {"".join(c.lower() if c.isascii() else c for c in part.strip(edges)) for part in parts}
+        return len(lexicons.EN_STOP_WORDS & folded)
+    bare = {part.rstrip(edges) for part in parts} if language == "ko" else set()
+    return sum(any(part.endswith(ending) and len(part) > 1 for part in bare) for ending in lexicons.KO_ENDINGS)
+
+
+KO_SPAM = re.compile("|".join(map(re.escape, lexicons.KO_SPAM_TERMS)))
+EN_SPAM = re.compile(rf"\b(?:{'|'.join(map(re.escape, lexicons.EN_SPAM_TERMS))})s?\b", re.ASCII | re.IGNORECASE)
+LOREM_IPSUM = re.compile(r"\blorem ipsum", re.ASCII | re.IGNORECASE)
+NOTICE = re.compile("|".join(rf"\b{term}" if term.isascii() else term for term in lexicons.NOTICES), re.ASCII | re.I)
+
+
+def is_prose(line: str, ends: tuple[str, ...]) -> bool:
+    parts = line.split()
+    plain = line.endswith(ends + lexicons.QUOTE_ENDS) and not line.endswith(lexicons.ELLIPSES) and not NOTICE.search(line)
+    return plain and len(parts) >= 3 and max(map(len, parts)) <= 1000
+
+
+def tokens(word: str) -> list[str]:
+    """Marks at the edges, one by one or runs of . or -; then the rest, cut at what joins letters."""
+
+    def kind(c: str) -> str:
+        category = unicodedata.category(c)[0]
+        return "a" if category in "LM" else "0" if category == "N" else c if c in ".-" else "#"
+
+    kinds = "".join(map(kind, word))
+    bare = re.match(r"[^a0]*", kinds)
+    start = bare.end() if bare else 0
+    end = len(kinds) if start == len(kinds) else max(kinds.rfind("a"), kinds.rfind("0")) + 1
+    marks = [run for edge in (kinds[:start], kinds[end:]) for run in re.findall(r"\.+|-+|#", edge)]
+    core = word[start:end]
+    cuts = [i for i in range(1, len(core) - 1) if kinds[start + i - 1] == kinds[start + i + 1] == "a"]
+    for i in reversed(cuts):
+        if core[i] in "-/–—":
+            core = f"{core[:i]} {core[i]} {core[i + 1 :]}"
+        elif core[i] in "'’":
+            core = f"{core[:i]} {core[i:]}"
+    return marks + core.split(" ") * bool(core)
+
+
+def has_letter(token: str) -> bool:
+    return any(unicodedata.category(c)[0] in "LM" for c in token)
+
+
+def misread_syllables(text: str) -> int:
+    def rare(c: str) -> bool:
+        try:
+            return "가" <= c <= "힣" and len(c.encode("euc-kr")) != 2
+        except UnicodeEncodeError:
+            return True
+
+    odd = [rare(c) or flag for c, flag in zip(text, characters.flags_of(text) & characters.HAN > 0, strict=True)]
+    near = zip([False, *odd], [*odd[1:], False], strict=False)
+    return sum(rare(c) and (before or after) for c, (before, after) in zip(text, near, strict=False))
+
+
+def reference(text: str, language: str) -> dict[str, float]:
     parts = text.split()
     lines = [line.strip() for line in text.split("\n") if line.strip()]
+    paragraphs = re.split(r"\n{2,}", text.strip()) if text.strip() else []
     visible = [c for c in text if not c.isspace()]
-    is_letter = lambda c: unicodedata.category(c)[0] in "LM"  # noqa: E731
-    seen: set[str] = set()
-    repeated = [line for line in lines if line in seen or seen.add(line)]  # type: ignore[func-returns-value]
-    share = lambda part, whole: part / whole if whole else 0.0  # noqa: E731
+    category = {c: unicodedata.category(c) for c in text}
+    letters = [c for c in text if category[c][0] in "LM"]
+    flags = dict(zip(text, characters.flags_of(text).tolist(), strict=True))
+    jamo_runs = re.findall("[ㄱ-ㆎ\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]+", text)
+    ends = lexicons.KO_LINE_ENDS if language == "ko" else lexicons.LINE_ENDS
+    urls = [part for part in parts if "://" in part or "www." in part]
+    pieces = [token for part in parts for token in tokens(part)]
+    prose = [line for line in lines if is_prose(line, ends)]
+    broken = sum(c == "\ufffd" or "\x80" <= c <= "\x9f" for c in text) + mojibake_pairs(text) + misread_syllables(text)
+    spam = len(KO_SPAM.findall(text)) + len(EN_SPAM.findall(text))
     return {
         "characters": len(text),
         "words": len(parts),
-        "sentences": len(re.findall(r"[.?!…。！？](?=[\"'”’»」』)）]|\s|\Z)", text)),
-        "mean_word_length": share(len("".join(parts)), len(parts)),
-        "letter_word_share": share(sum(any(map(is_letter, word)) for word in parts), len(parts)),
-        "hash_per_word": share(text.count("#"), len(parts)),
-        "ellipsis_per_word": share(text.count("...") + text.count("…"), len(parts)),
+        "lines": len(lines),
+        "paragraphs": len(paragraphs),
+        "sentences": sentence_ends(text),
+        "prose_sentences": sum(max(1, sentence_ends(line)) for line in prose),
+        "mean_word_length": ratio(len("".join(parts)), len(parts)),
+        "longest_word": max(map(len, parts), default=0),
+        "longest_line": max(map(len, lines), default=0),
+        "stop_words": stop_words(parts, language),
+        "letter_word_share": share(sum(map(has_letter, parts)), len(parts)),
+        "letter_token_share": share(sum(map(has_letter, pieces)), len(pieces)),
+        "hash_per_word": ratio(text.count("#"), len(parts)),
+        "ellipsis_per_word": ratio(text.count("...") + text.count("…"), len(parts)),
         "bullet_line_share": share(sum(line[0] in lexicons.BULLETS for line in lines), len(lines)),
-        "ellipsis_line_share": share(sum(line.endswith(("...", "…")) for line in lines), len(lines)),
+        "ellipsis_line_share": share(sum(line.endswith(lexicons.ELLIPSES) for line in lines), len(lines)),
+        "punctuated_line_share": share(sum(line.endswith(ends) for line in lines), len(lines)),
         "short_line_share": share(sum(len(line) <= 30 for line in lines), len(lines)),
-        "line_breaks_per_word": share(text.count("\n"), len(parts)),
-        "duplicate_line_share": share(len(repeated), len(lines)),
-        "duplicate_line_char_share": share(len("".join(repeated)), len(text)),
+        "notice_line_share": share(sum(bool(NOTICE.search(line)) for line in lines), len(lines)),
+        "line_breaks_per_word": ratio(text.count("\n"), len(parts)),
+        "duplicate_line_share": share(len(repeated(lines)), len(lines)),
+        "duplicate_line_char_share": share(len("".join(repeated(lines))), len(text)),
+        "duplicate_paragraph_share": share(len(repeated(paragraphs)), len(paragraphs)),
+        "duplicate_paragraph_char_share": share(len("".join(repeated(paragraphs))), len(text)),
         **{f"top_{n}gram_char_share": top_n_gram(text, n) for n in (2, 3, 4)},
-        **{f"duplicate_{n}gram_char_share": duplicate_n_gram(text, n) for n in (5, 10)},
+        **{f"duplicate_{n}gram_char_share": duplicate_n_gram(text, n) for n in range(5, 11)},
         "hangul_share": share(sum("가" <= c <= "힣" for c in visible), len(visible)),
-        "lone_jamo_share": share(sum(is_jamo(c) for c in visible), len(visible)),
-        "symbol_share": share(sum(unicodedata.category(c)[0] not in "LMNP" for c in visible), len(text)),
+        "latin_share": share(sum(flags[c] & characters.LATIN > 0 for c in visible), len(visible)),
+        "han_share": share(sum(flags[c] & characters.HAN > 0 for c in visible), len(visible)),
+        "digit_share": share(sum(category[c][0] == "N" for c in visible), len(visible)),
+        "punctuation_share": share(sum(category[c][0] == "P" for c in visible), len(visible)),
+        "uppercase_share": share(sum(category[c] in ("Lu", "Lt") for c in letters), len(letters)),
+        "lone_jamo_share": share(len("".join(jamo_runs)), len(visible)),
+        "jamo_run_share": share(len("".join(run for run in jamo_runs if len(run) >= 3)), len(visible)),
+        "emoji_share": share(len(re.findall("[\u2600-\u27bf\U0001f000-\U0001faff]", text)), len(visible)),
+        "symbol_share": share(sum(category[c][0] not in "LMNP" for c in visible), len(text)),
+        "broken_character_share": share(broken, len(text)),
+        "url_char_share": share(len("".join(urls)), len(visible)),
+        "curly_brackets": "".join(prose).count("{"),
+        "lorem_ipsum": len(LOREM_IPSUM.findall(text)),
+        "spam_terms_per_1000_words": ratio(1000 * spam, len(parts)),
     }
-
-
-def is_jamo(c: str) -> bool:
-    return "ㄱ" <= c <= "ㆎ" or "\u1100" <= c <= "\u11ff" or "\ua960" <= c <= "\ua97f" or "\ud7b0" <= c <= "\ud7ff"
 
 
 # --- tests -------------------------------------------------------------------------------------
 
 
 def test_names_are_those_of_the_foundation():
-    assert set(features("x", "en")) == set(TEXT_FEATURES)
+    assert tuple(features("x", "en")) == TEXT_FEATURES == tuple(FORMULAS) == tuple(reference("x", "en"))
     assert {*TEXT_FEATURES, *MODEL_FEATURES} == set(FEATURES)
+    assert {name for pair in FORMULAS.values() for name in pair} == set(kernel.COUNTS), "every count is of use"
 
 
-@given(texts)
-def test_equals_the_reference(text):
-    found = features(text, "en")
-    for name, expected in reference(text).items():
-        assert found[name] == pytest.approx(expected, abs=1e-12), name
+@given(texts, languages)
+@example("\x00the and", "en")  # packed letters must not be shifted out by a NUL
+@example("casinos, casino's casinoss", "en")
+def test_equals_the_reference(text, language):
+    assert features(text, language) == reference(text, language)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_equals_the_reference_on_hostile_text(name):
+    assert features(HOSTILE[name], "ko") == reference(HOSTILE[name], "ko")
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(("folder", "language"), [
+    ("general/ko-text/nsmc-review-pages", "ko"), ("general/ko-text/ms-cpp-docs-ko", "ko"),
+    ("general/en-text/enwiki", "en"), ("general/en-text/peps", "en"), ("domain/math/stacks-project", "en"),
+    ("domain/code/lodash-js", "code"),
+])  # fmt: skip
+def test_equals_the_reference_on_the_corpus(folder, language, corpus_dir):
+    found = [record["text"] for record in records(corpus_dir / folder, 400_000)]
+    columns = features_of(found, [language] * len(found))
+    for row, text in enumerate(found):
+        assert {name: column[row] for name, column in columns.items()} == reference(text, language)
+
+
+@given(st.lists(st.tuples(texts, languages), max_size=6))
+def test_a_batch_is_its_documents(documents):
+    columns = features_of([text for text, _ in documents], [language for _, language in documents])
+    for row, (text, language) in enumerate(documents):
+        assert {name: column[row] for name, column in columns.items()} == features(text, language)
+
+
+def test_long_batches_are_cut_between_documents(monkeypatch):
+    monkeypatch.setattr(measuring, "_BATCH", 10)
+    found = ["a b", "c d e f g h i j", "", "k", "l m n"]
+    assert features_of(found, ["en"] * 5)["words"].tolist() == [2, 8, 0, 1, 3]
+
+
+@given(texts, languages, st.sampled_from([0, 1, 2**63, 2**64 - 1, 0x9E3779B97F4A7C15]))
+def test_the_hash_decides_nothing(text, language, multiplier):
+    """With the factor 0 all spans and all n-grams collide."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "_multiplier", lambda: np.uint64(multiplier))
+        found = features(text, language)
+    assert found == features(text, language)
 
 
 @given(texts, languages)
@@ -113,12 +311,33 @@ def test_finite_and_shares_within_one(text, language):
 
 def test_empty_text_has_nothing():
     assert set(features("", "ko").values()) == {0.0}
+    assert features_of([], [])["words"].tolist() == []
 
 
 @given(st.text(max_size=200))
 def test_words_by_flags_are_words_by_split(text):
     flags = characters.flags_of(text)
     assert [bool(flag & characters.SPACE) for flag in flags] == [c.isspace() for c in text]
+
+
+def spans(*pairs: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    starts, ends = zip(*pairs, strict=True) if pairs else ((), ())
+    return np.array(starts, dtype=np.int32), np.array(ends, dtype=np.int32)
+
+
+def test_given_spans_are_counted_as_given():
+    """Words that punctuation splits, lines with their spaces, an empty line: as another tokenizer cuts them."""
+    text = "a, b, \n\na, b, "
+    counts = np.zeros(len(kernel.COUNTS), dtype=np.int64)
+    words = spans((0, 1), (1, 2), (3, 4), (4, 5), (8, 9), (9, 10), (11, 12), (12, 13))
+    lines, paragraphs = spans((0, 6), (7, 7), (8, 14)), spans((0, 6), (8, 14))
+    codes = characters.codes_of(text)
+    kernel.count_spans(
+        codes, words, lines, paragraphs, kernel.OTHER, terms.lexicon(), np.uint64(3), counts
+    )  # fmt: skip
+    found = dict(zip(kernel.COUNTS, counts.tolist(), strict=True))
+    assert (found["words"], found["lines"], found["repeated_lines"], found["repeated_line_characters"]) == (8, 3, 1, 6)
+    assert (found["top_2gram"], found["repeated_paragraphs"], found["short_lines"]) == (6, 1, 3)
 
 
 @pytest.mark.parametrize(("name", "language", "text", "expected"), [
@@ -128,15 +347,91 @@ def test_words_by_flags_are_words_by_split(text):
     ("stop_words", "other", "the be to of", 0),
     ("punctuated_line_share", "ko", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.75),
     ("punctuated_line_share", "en", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.25),
+    ("prose_sentences", "en", "Title.\nOne is here. Two is here.\nWe use cookies here.\n\"So it is\"", 3),
     ("duplicate_paragraph_share", "en", "a\n\nb\n\n\na\n\nc", 0.25),
     ("spam_terms_per_1000_words", "en", "Casino JACKPOTS for the specialist", 400),
     ("spam_terms_per_1000_words", "ko", "온라인카지노추천 바카라사이트 안내", 2000 / 3),
-    ("broken_character_share", "en", "ab�\x81", 0.5),
-    ("broken_character_share", "en", "cafÃ© ok ", 2 / 9),
+    ("spam_terms_per_1000_words", "ko", "casino에서", 1000),
+    ("broken_character_share", "en", "ab\ufffd\x81", 0.5),
+    ("broken_character_share", "en", "caf\u00c3\u00a9 ok ", 2 / 9),
     ("broken_character_share", "ko", "뚯꽕", 1),
     ("broken_character_share", "ko", "똠양꿍 大韓民國 설렁탕", 0),
     ("lone_jamo_share", "ko", "웃겨 ㅋㅋ", 0.5),
+    ("jamo_run_share", "ko", "ㅋㅋ ㅋㅋㅎㅎ", 4 / 6),
+    ("letter_token_share", "en", "\"It's a well-known (x)...\" 1", 6 / 13),
+    ("curly_brackets", "en", "if {x} {\nIt is {so}.", 1),
+    ("url_char_share", "ko", "주소 (https://a.kr)", 14 / 16),
     ("top_2gram_char_share", "en", "a b c d e f", 0),
+    ("top_2gram_char_share", "en", "a b a b c", 6 / 9),
+    ("duplicate_5gram_char_share", "en", "a b c d e a b c d e", 5 / 19),
 ])  # fmt: skip
 def test_hand_counted(name, language, text, expected):
     assert features(text, language)[name] == pytest.approx(expected)
+
+
+def test_n_grams_are_counted_to_ten():
+    assert (repetition.LONGEST_TOP, repetition.LONGEST_GRAM) == (4, 10)
+    assert {f"duplicate_{n}gram_char_share" for n in range(5, 11)} < set(FEATURES)
+
+
+# --- compilation and its cache -----------------------------------------------------------------
+
+MODULE = """
+from data_pipeline.measuring.compiled import compiled, digest, entry_point
+from {other} import VALUE
+
+def make(sources):
+    def add(x):
+        assert sources
+        return x + VALUE
+    return entry_point(add)
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], Any]:
+    """`load(sources, value)`: compile a function whose constant lies in another file."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "adds.py").write_text(MODULE.format(other="value_of_it"), encoding="utf-8")
+
+    def loaded(sources: str, value: int) -> Any:
+        monkeypatch.setitem(sys.modules, "value_of_it", SimpleNamespace(VALUE=value))
+        spec = importlib.util.spec_from_file_location("adds", tmp_path / "adds.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "adds", module)
+        spec.loader.exec_module(module)
+        return module.make(sources)
+
+    return loaded
+
+
+def test_a_change_of_any_source_renews_the_cache(load):
+    """numba looks at the entry point's file only: without the digest the second answer would be the first."""
+    first, stale, renewed = load("one", 1), None, None
+    assert first(10) == 11
+    stale = load("one", 2)
+    assert stale(10) == 11
+    assert stale.stats.cache_hits.total() == 1
+    renewed = load("two", 2)
+    assert renewed(10) == 12
+
+
+def test_without_a_folder_for_the_cache_each_process_compiles(load, monkeypatch):
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    add = load("one", 1)
+    assert add(10) == 11
+    assert add.stats.cache_path is None
+
+
+def test_an_entry_point_must_close_over_its_sources():
+    with pytest.raises(AssertionError, match="closure"):
+        entry_point(lambda x: x)
+
+
+def test_the_digest_names_contents(tmp_path: Path):
+    first, second = tmp_path / "a.py", tmp_path / "b.py"
+    first.write_text("x", encoding="utf-8")
+    second.write_text("y", encoding="utf-8")
+    before = digest(str(first), str(second))
+    second.write_text("z", encoding="utf-8")
+    assert digest(str(first), str(second)) != before

@@ -109,7 +109,8 @@ def test_korean_comes_out_as_korean(corpus_dir, name):
 @pytest.mark.corpus
 @pytest.mark.parametrize(("name", "whole"), [
     ("truncated.jsonl.gz", "bad-crc.jsonl.gz"), ("truncated.jsonl.zst", "bad-crc.jsonl.gz"),
-    ("corrupt-member.warc.gz", "../general/warc/docs-ko.warc.gz"), ("truncated.warc.gz", "../general/warc/docs-ko.warc.gz"),
+    ("corrupt-member.warc.gz", "../general/warc/docs-ko.warc.gz"),
+    ("truncated.warc.gz", "../general/warc/docs-ko.warc.gz"),
 ])  # fmt: skip
 def test_what_a_damaged_file_gives_is_what_the_whole_one_gives(corpus_dir, name, whole):
     texts = _texts(corpus_dir, name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.reading import html, readers, streams
@@ -204,9 +204,11 @@ TAGS = [
 ]  # fmt: skip
 
 
-@given(st.lists(st.sampled_from(TAGS), max_size=60))
-def test_no_markup_raises(tags):
-    html.main_text("".join(tags))
+@pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
+@given(tags=st.lists(st.sampled_from(TAGS), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_no_markup_raises(extractor, tags):
+    assert isinstance(html.main_text("".join(tags), extractor), str)
 
 
 def test_depth_counts_open_elements():

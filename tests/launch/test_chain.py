@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, artifact_hashes, start, twofold
 
 QUIET = Console(quiet=True)
-UP_TO_SHARDS = ("classifiers", "extract", "score", "dedup", "decide", "keep", "tokenizer", "shards")
+UP_TO_SHARDS = ("classifiers", "extract", "lines", "score", "dedup", "decide", "keep", "tokenizer", "shards")
 
 
 @pytest.fixture
@@ -52,6 +52,7 @@ def test_a_second_run_does_nothing(run_dir: Path) -> None:
             "data.classifiers.quality.epochs=20",
             ("classifiers", "score", "dedup", "decide", "keep", "tokenizer", "shards"),
         ),
+        ("data.lines.repeated_in_documents=20", ("lines", "score", "dedup", "decide", "keep", "tokenizer", "shards")),
         ("tokenizer.vocab_size=2040", ("tokenizer", "shards")),
         ("phases.domain.max_epochs=90", ()),
         ("monitor.project=other", ()),

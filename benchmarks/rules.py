@@ -1,0 +1,158 @@
+"""Our rule chain against datatrove's stock filters: speed on one core, and the same verdicts.
+
+Contract: `python -m benchmarks.rules --corpus DIR [--json OUT]`. English documents go through datatrove's
+GopherRepetitionFilter, GopherQualityFilter, FineWebQualityFilter and C4QualityFilter as they come (spaCy
+words), and through our features and rules with the same thresholds (whitespace words). Three results:
+
+- throughput: both in turn in one process on the same documents; datatrove stops at the first failed
+  filter, we measure every feature and judge every rule; datatrove with `str.split` words and Korean
+  with the shipped rules beside it.
+- `same_verdict_share`: kept or dropped alike, each with its own words.
+- `same_reason_share`: verdict and reason alike when our kernel is given datatrove's words, lines and
+  sentences (benchmarks/stock_rules.py), so that only the counting is compared.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common, stock_rules
+from configs.data_schema import RuleProfiles
+from configs.recipe import load_recipe
+from data_pipeline import rules
+from data_pipeline.measuring.features import MODEL_FEATURES, features_of
+
+ENGLISH = ("general/en-text", "domain/medicine/medquad", "domain/finance/enwiki-finance", "domain/math/enwiki-math")
+KOREAN = ("general/ko-text/kowiki", "general/ko-text/petitions")
+RECIPE = Path(__file__).resolve().parent.parent / "configs" / "smoke.yaml"
+
+THRESHOLDS: dict[str, dict[str, float]] = {
+    "words": {"min": 50, "max": 100_000},
+    "mean_word_length": {"min": 3, "max": 10},
+    "stop_words": {"min": 2},
+    "letter_token_share": {"min": 0.8},
+    "hash_per_word": {"max": 0.1},
+    "ellipsis_per_word": {"max": 0.1},
+    "bullet_line_share": {"max": 0.9},
+    "ellipsis_line_share": {"max": 0.3},
+    "punctuated_line_share": {"min": 0.12},
+    "short_line_share": {"max": 0.67},
+    "line_breaks_per_word": {"max": 0.3},
+    "duplicate_line_share": {"max": 0.3},
+    "duplicate_line_char_share": {"max": 0.01},
+    "duplicate_paragraph_share": {"max": 0.3},
+    "duplicate_paragraph_char_share": {"max": 0.2},
+    "top_2gram_char_share": {"max": 0.2},
+    "top_3gram_char_share": {"max": 0.18},
+    "top_4gram_char_share": {"max": 0.16},
+    **{f"duplicate_{n}gram_char_share": {"max": (20 - n) / 100} for n in range(5, 11)},
+    "prose_sentences": {"min": 5},
+    "curly_brackets": {"max": 0},
+    "lorem_ipsum": {"max": 0},
+}
+"""datatrove's defaults on our features; FineWeb's 0.01 of duplicated lines is stricter than Gopher's 0.2."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and report."""
+    options = common.parser("rules", "Our rules against datatrove's stock filters.")
+    options.add_argument("--megabytes", type=float, default=12, help="English text to compare verdicts on")
+    options.add_argument("--timed-megabytes", type=float, default=1.5, help="part of it that is timed")
+    chosen = options.parse_args(arguments)
+    english = _sample(chosen.corpus, ENGLISH, chosen.megabytes)
+    timed = _first(english, chosen.timed_megabytes)
+    korean = _first(_sample(chosen.corpus, KOREAN, 2 * chosen.timed_megabytes), chosen.timed_megabytes)
+    stock = stock_rules.Stock()
+    profiles = RuleProfiles.model_validate({"ko": {}, "en": THRESHOLDS, "code": {}})
+    shipped = load_recipe(RECIPE).data.rules
+    seconds = common.interleaved(
+        {
+            "ours": lambda: judge(timed, "en", profiles),
+            "datatrove": lambda: [stock.reason(text) for text in timed],
+            "korean": lambda: judge(korean, "ko", shipped),
+        },
+        chosen.repetitions,
+    )
+    with stock_rules.split_words():
+        seconds |= common.interleaved({"split": lambda: [stock.reason(text) for text in timed]}, chosen.repetitions)
+    speed = {name: _megabytes(korean if name == "korean" else timed) / taken for name, taken in seconds.items()}
+    common.report(
+        "rules",
+        {
+            "ours": {"english_mb_per_s": speed["ours"], "korean_mb_per_s": speed["korean"]},
+            "peers": {"datatrove_mb_per_s": speed["datatrove"], "datatrove_split_words_mb_per_s": speed["split"]},
+            "ratio": speed["ours"] / speed["datatrove"],
+            "ratio_to_split_words": speed["ours"] / speed["split"],
+            **agreement(english, stock, profiles),
+            "documents": len(english), "english_mb": _megabytes(english), "timed_mb": _megabytes(timed),
+            "repetitions": chosen.repetitions,
+        },
+        chosen.json,
+    )  # fmt: skip
+
+
+def judge(texts: Sequence[str], language: str, profiles: RuleProfiles) -> list[list[str]]:
+    """The rules that each text fails: the whole chain, from text to verdicts."""
+    languages = [language] * len(texts)
+    columns = features_of(texts, languages)
+    # Models are no part of the comparison; 1 passes every bound that a recipe sets on their scores.
+    columns |= dict.fromkeys(MODEL_FEATURES, columns["words"] * 0 + 1)
+    return rules.failures(columns, languages, profiles)
+
+
+def agreement(texts: Sequence[str], stock: stock_rules.Stock, profiles: RuleProfiles) -> dict[str, Any]:
+    """Shares of documents on which we and datatrove agree, and what the others are about."""
+    theirs = [stock.reason(text) for text in texts]
+    ours = judge(texts, "en", profiles)
+    same_words = [stock.reason_by_kernel(text) for text in texts]
+    differing: Counter[str] = Counter()
+    for their, our in zip(theirs, ours, strict=True):
+        if bool(their) != bool(our):
+            differing[f"datatrove {their or 'keeps'}, ours {our[0] if our else 'keeps'}"] += 1
+    return {
+        "same_verdict_share": 1 - differing.total() / len(texts),
+        "same_reason_share": _share(map(_equal, theirs, same_words)),
+        "dropped_share": {"datatrove": _share(map(bool, theirs)), "ours": _share(map(bool, ours))},
+        "differing": dict(differing.most_common(8)),
+        "reasons": dict(Counter(reason or "kept" for reason in theirs).most_common()),
+    }
+
+
+def _equal(first: str | None, second: str | None) -> bool:
+    return first == second
+
+
+def _share(found: Any) -> float:
+    values = list(found)
+    return sum(values) / len(values)
+
+
+def _sample(corpus: Path, folders: Sequence[str], megabytes: float) -> list[str]:
+    """Texts of each folder's sources in equal parts, shuffled by a fixed seed."""
+    sources = [path for folder in folders for path in sorted({file.parent for file in (corpus / folder).rglob("*.zst")})]
+    limit = int(megabytes * 1e6 / len(sources))
+    texts = [record["text"] for source in sources for record in common.records(source, limit)]
+    random.Random(0).shuffle(texts)
+    return texts
+
+
+def _first(texts: Sequence[str], megabytes: float) -> list[str]:
+    chosen, size = [], 0
+    for text in texts:
+        size += len(text.encode())
+        if chosen and size > megabytes * 1e6:
+            break
+        chosen.append(text)
+    return chosen
+
+
+def _megabytes(texts: Sequence[str]) -> float:
+    return sum(len(text.encode()) for text in texts) / 1e6
+
+
+if __name__ == "__main__":
+    main()
