@@ -18,13 +18,15 @@ from configs.features import FEATURES
 
 Columns = Mapping[str, npt.NDArray[np.float64]]
 
+_PROFILES = {"ko": 1, "en": 2, "code": 3}
+
 
 def failures(columns: Columns, languages: Sequence[str], profiles: RuleProfiles) -> list[list[str]]:
     """For each document the names of the rules it fails; `columns` has every bounded feature."""
     failed: list[list[str]] = [[] for _ in languages]
-    language_of = np.array(languages, dtype=object)
-    for language, rules in (("ko", profiles.ko), ("en", profiles.en), ("code", profiles.code)):
-        chosen = np.flatnonzero(language_of == language)
+    profile_of = np.fromiter((_PROFILES.get(language, 0) for language in languages), np.int8, len(languages))
+    for language, profile in _PROFILES.items():
+        rules, chosen = getattr(profiles, language), np.flatnonzero(profile_of == profile)
         for feature in (name for name in FEATURES if name in rules):
             values = columns[feature][chosen]
             for name, fails in _judged(feature, rules[feature], values):

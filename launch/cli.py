@@ -31,7 +31,7 @@ EXIT_CODE_INTERRUPTED = 75
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     try:
         return int(options.command(options))
     except UserError as error:
@@ -44,6 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _ERRORS.print("[yellow]interrupted[/yellow]: finished stages are kept; run the same command to go on")
         return 130
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed arguments; overrides may stand before and after options, which argparse alone refuses."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if any(word.startswith("-") or "=" not in word for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
 
 
 def _report(error: UserError) -> int:
@@ -61,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
     _command(commands, "check", _check, "validate a recipe and show what it would train; no GPU, no data needed")
     _command(commands, "verify", _verify, "compare every byte of a recipe's artifacts with their manifests")
+    train = _command(commands, "train-classifier", _train_classifier, "train a recipe's classifiers, show their cards")
+    train.add_argument("--name", help="quality, toxicity or domain; default: all that the recipe has")
+    train.add_argument("--target-share", type=float, metavar="S", help="choose the threshold that keeps this share")
+    train.add_argument("--target-precision", type=float, metavar="P", help="choose the threshold of this precision")
     clean = _command(commands, "clean", _clean, "list artifacts that this recipe no longer uses")
     clean.add_argument("--yes", action="store_true", help="remove them")
     return parser
@@ -105,6 +120,14 @@ def _verify(options: argparse.Namespace) -> int:
 
     artifacts = verify_run(load_recipe(options.recipe, options.overrides), _CONSOLE)
     _CONSOLE.print(f"[green]intact[/green]  {len(artifacts)} artifacts" if artifacts else "nothing was made yet")
+    return 0
+
+
+def _train_classifier(options: argparse.Namespace) -> int:
+    from launch.train_classifier import Target, train_classifier
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    train_classifier(recipe, options.name, Target(options.target_share, options.target_precision), _CONSOLE)
     return 0
 
 

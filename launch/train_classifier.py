@@ -1,4 +1,4 @@
-"""`twofold train-classifier RECIPE [NAME] [--target-share S | --target-precision P]`.
+"""`twofold train-classifier RECIPE [--name N] [--target-share S | --target-precision P]`.
 
 Contract: makes the chain up to the stage `classifiers`, shows each model's card as a table, and prints
 the thresholds that reach the target as lines of a recipe. Shares are of the recipe's own documents, by
@@ -53,7 +53,7 @@ def train_classifier(recipe: Recipe, name: str | None, target: Target, console: 
         mend = "add one: `classifiers: {quality: {train: [labelled.jsonl]}}`"
         raise user_error("data.classifiers", None, "has no classifier", mend)
     if name is not None and name not in configured:
-        raise user_error("NAME", name, "is not a classifier of this recipe", f"use one of {', '.join(configured)}")
+        raise user_error("--name", name, "is not a classifier of this recipe", f"use one of {', '.join(configured)}")
     if name == "domain" and target.share is not None:
         raise user_error("--target-share", target.share, "has no meaning for domains", "use --target-precision")
     made = run_recipe(recipe, console, until="classifiers").artifacts["classifiers"]

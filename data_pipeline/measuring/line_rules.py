@@ -121,7 +121,7 @@ _PATTERNS: dict[str, tuple[_Pattern, ...]] = {
         _pattern(phrases.COPYRIGHT, "©", "ⓒ", "(c)", "copyright", "저작권자", longest=120),
         _pattern(phrases.BYLINE, "기자", "특파원", longest=80),
     ),
-    "spam": (_pattern(phrases.SPAM, longest=10_000, judge=_advertises),),
+    "spam": (_pattern(phrases.SPAM, longest=2 * _SHORT, judge=_advertises),),
     "javascript_mentions": (_pattern("javascript", "javascript", longest=2**62),),
 }
 
@@ -192,11 +192,11 @@ _EMOJI = f"{_PICTOGRAPH}[\ufe0f\U0001f3fb-\U0001f3ff]?(?:\u200d{_PICTOGRAPH}\ufe
 _AFTER_WORD = r"(?:(?<=[^\W\d_])|(?<=[^\W\d_][?!]))"
 """`0.???` is a number's format, `~~~~` a ruler, `!!!` perhaps an operator."""
 _RUN = re.compile(
-    "([\u3131-\u318e])\\1{2,}"  # lone jamo: ㅋㅋㅋ, ㅠㅠㅠ, ㄷㄷㄷ
+    "([\u3131-\u3163])\\1{2,}"  # lone jamo: ㅋㅋㅋ, ㅠㅠㅠ, ㄷㄷㄷ; not ㆍ, which is typed for a middle dot
     f"|{_AFTER_WORD}([!?！？~])\\2{{2,}}"
     f"|({_EMOJI})\\3{{2,}}"
 )
-_SAME = re.compile("([\u3131-\u318e!?！？~])\\1\\1")
+_SAME = re.compile("([\u3131-\u3163!?！？~])\\1\\1")
 _PICTOGRAPHS = re.compile("[\u2660-\u2767\U0001f1e6-\U0001faff]")
 
 

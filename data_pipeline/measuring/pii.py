@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import string
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,12 +90,12 @@ _PASSPORT = re.compile(r"\d(?:\d\d[A-Za-z]\d{4}|\d{6,7})(?!\d)")
 _NEW_PASSPORT = re.compile(r"[MSROD]\d{3}[A-Z]\d{4}")
 _IPV6 = re.compile(r"[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![0-9A-Za-z:])")
 """Global unicast only (2000::/3); other addresses lead to nobody."""
-_IBAN = re.compile(r"\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
-"""What follows an IBAN's country."""
+_IBAN = re.compile(r"[A-U][A-Z]\d\d(?: ?[A-Z0-9]){11,30}")
 _IBAN_LENGTHS = (
     "AD24 AE23 AT20 BE16 BG22 BR29 CH21 CY28 CZ24 DE22 DK18 EE20 ES24 FI18 FR27 GB22 GR27 HR21 HU28 IE22 IL23 IS26 "
     "IT27 KW30 LI21 LT20 LU20 LV21 MC27 MT31 NL18 NO15 PL28 PT25 QA29 RO24 SA24 SE24 SI19 SK24 SM27 TR26 UA29"
 )
+_IBAN_FORMS = {item[:2]: re.compile(rf"\w(?: ?\w){{{int(item[2:]) - 1}}}(?!\w)") for item in _IBAN_LENGTHS.split()}
 _DIGIT_RUNS = re.compile(rf"\d(?:[ \t).({_DASHES}]{{0,3}}[\d*]){{6,}}")
 """Every place where a number of seven digits or more can be; other numbers are looked for there only."""
 
@@ -135,9 +136,7 @@ def _candidates(text: str) -> Iterator[Span]:
         yield from _passports(text, match.start(), match.end())
     if ":" in text:
         yield from (Span(*match.span(), "ip_address") for match in _IPV6.finditer(text) if _is_ipv6(text, match))
-    for match in _IBAN.finditer(text):
-        if _is_iban(text, match.start() - 2, match.end()):
-            yield Span(match.start() - 2, match.end(), "account")
+    yield from _ibans(text)
     for run in _DIGIT_RUNS.finditer(text):
         start = run.start()
         while start and text[start - 1] in "+(":
@@ -148,10 +147,23 @@ def _candidates(text: str) -> Iterator[Span]:
 
 def _emails(text: str) -> Iterator[Span]:
     for domain in _DOMAIN.finditer(text):
-        # One more than a local part may have, so that the look-behind sees what stands before it.
-        local = _LOCAL_PART.search(text, max(0, domain.start() - _LOCAL_LENGTH - 1), domain.start())
+        local = _LOCAL_PART.search(text, max(0, domain.start() - _LOCAL_LENGTH), domain.start())
         if local:
             yield Span(local.start(), domain.end(), "email")
+
+
+def _ibans(text: str) -> Iterator[Span]:
+    """A country that has them and as many letters and digits as its numbers have."""
+    place = 0
+    while match := _IBAN.search(text, place):
+        start = match.start()
+        place = start + 2
+        form = _IBAN_FORMS.get(text[start : start + 2])
+        beside = text[max(0, start - 1) : start]
+        exact = form.match(text, start, match.end()) if form and not (beside.isascii() and beside.isalnum()) else None
+        if exact and _is_iban(exact.group()):
+            yield Span(*exact.span(), "account")
+            place = exact.end()
 
 
 def _passports(text: str, digits: int, end: int) -> Iterator[Span]:
@@ -175,7 +187,8 @@ def _matches(text: str, kind: str, form: re.Pattern[str], start: int, end: int) 
 # --- checks ------------------------------------------------------------------------------------
 
 
-_VERSION_MARKS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-/")
+_HEX_BEFORE = re.compile(r"[0-9A-Za-z.]\Z|[0-9A-Fa-f:]:\Z")
+_VERSION_MARKS = frozenset(f"{string.ascii_letters}_-/")
 _FORMULA = re.compile(r"[A-Za-z*^=/\\{}\[\]<>&%#_|~]")
 _PHONE_WORDS = (
     "전화",
@@ -220,7 +233,7 @@ def _is_address(text: str, start: int, end: int) -> bool:
 
 def _is_ipv6(text: str, match: re.Match[str]) -> bool:
     start, end = match.span()
-    if start and (text[start - 1] in ":." or (text[start - 1].isascii() and text[start - 1].isalnum())):
+    if _HEX_BEFORE.search(text, max(0, start - 2), start):
         return False
     try:
         ipaddress.IPv6Address(text[start:end])
@@ -229,14 +242,10 @@ def _is_ipv6(text: str, match: re.Match[str]) -> bool:
     return True
 
 
-def _is_iban(text: str, start: int, end: int) -> bool:
-    """A country that has them, its length, and 97 as ISO 7064 asks."""
-    if start < 0 or (start and text[start - 1].isascii() and text[start - 1].isalnum()):
-        return False
-    number = text[start:end].replace(" ", "")
-    if f"{number[:2]}{len(number)}" not in _IBAN_LENGTHS:
-        return False
-    return int("".join(str(int(character, 36)) for character in number[4:] + number[:4])) % 97 == 1
+def _is_iban(number: str) -> bool:
+    """97 as ISO 7064 asks."""
+    compact = number.replace(" ", "")
+    return int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1
 
 
 def _is_dated(text: str, start: int, end: int) -> bool:
@@ -289,9 +298,8 @@ def _is_phone(text: str, start: int, end: int) -> bool:
         return _near(text, start, end, *_PHONE_WORDS)
     if number[0] == "+" and number.count(".") == 1:
         return False  # +1.4142135623731
-    return 8 <= len(_digits(number)) <= 15 and not (
-        number.startswith("+") and number[1:].isdecimal() and len(number) < 12
-    )
+    least = 11 if number[1:].isdecimal() and number[0] == "+" else 8  # +2147483647
+    return least <= len(_digits(number)) <= 15
 
 
 def _is_account(text: str, start: int, end: int) -> bool:
