@@ -7,16 +7,20 @@ words), and through our features and rules with the same thresholds (whitespace 
 - throughput: both in turn in one process on the same documents; datatrove stops at the first failed
   filter, we measure every feature and judge every rule; datatrove with `str.split` words and Korean
   with the shipped rules beside it.
-- `same_verdict_share`: kept or dropped alike, each with its own words.
-- `same_reason_share`: verdict and reason alike when our kernel is given datatrove's words, lines and
-  sentences (benchmarks/stock_rules.py), so that only the counting is compared.
+- `same_verdict_share`: kept or dropped alike, each with its own words, on documents without spaces at
+  line ends; `same_verdict_share_as_read`: with them (datatrove counts a line of spaces as a line, and
+  "end. " as no punctuation; our lines are stripped).
+- `same_reason_share`: verdict and reason alike, on both forms, when our kernel is given datatrove's words,
+  lines and sentences (benchmarks/stock_rules.py), so that only the counting is compared.
 """
 
 from __future__ import annotations
 
+import operator
 import random
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ from data_pipeline.measuring.features import MODEL_FEATURES, features_of
 
 ENGLISH = ("general/en-text", "domain/medicine/medquad", "domain/finance/enwiki-finance", "domain/math/enwiki-math")
 KOREAN = ("general/ko-text/kowiki", "general/ko-text/petitions")
+_SPACES_AT_LINE_ENDS = re.compile(r"[^\S\n]+\n")
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "smoke.yaml"
 
 THRESHOLDS: dict[str, dict[str, float]] = {
@@ -106,34 +111,38 @@ def judge(texts: Sequence[str], language: str, profiles: RuleProfiles) -> list[l
 
 def agreement(texts: Sequence[str], stock: stock_rules.Stock, profiles: RuleProfiles) -> dict[str, Any]:
     """Shares of documents on which we and datatrove agree, and what the others are about."""
-    theirs = [stock.reason(text) for text in texts]
-    ours = judge(texts, "en", profiles)
-    same_words = [stock.reason_by_kernel(text) for text in texts]
-    differing: Counter[str] = Counter()
-    for their, our in zip(theirs, ours, strict=True):
-        if bool(their) != bool(our):
-            differing[f"datatrove {their or 'keeps'}, ours {our[0] if our else 'keeps'}"] += 1
+    tidy = [_SPACES_AT_LINE_ENDS.sub("\n", text.strip()) for text in texts]
+    theirs, theirs_as_read = ([stock.reason(text) for text in form] for form in (tidy, texts))
+    ours, ours_as_read = (judge(form, "en", profiles) for form in (tidy, texts))
+    same_words = [stock.reason_by_kernel(text) for text in [*tidy, *texts]]
+    differing = Counter(
+        f"datatrove {their or 'keeps'}, ours {our[0] if our else 'keeps'}"
+        for their, our in zip(theirs, ours, strict=True)
+        if bool(their) != bool(our)
+    )
     return {
         "same_verdict_share": 1 - differing.total() / len(texts),
-        "same_reason_share": _share(map(_equal, theirs, same_words)),
-        "dropped_share": {"datatrove": _share(map(bool, theirs)), "ours": _share(map(bool, ours))},
-        "differing": dict(differing.most_common(8)),
+        "same_verdict_share_as_read": _same_verdicts(theirs_as_read, ours_as_read),
+        "same_reason_share": _share([*map(operator.eq, [*theirs, *theirs_as_read], same_words)]),
+        "dropped_share": {"datatrove": _share([*map(bool, theirs)]), "ours": _share([*map(bool, ours)])},
+        "differing": dict(differing.most_common()),
         "reasons": dict(Counter(reason or "kept" for reason in theirs).most_common()),
     }
 
 
-def _equal(first: str | None, second: str | None) -> bool:
-    return first == second
+def _same_verdicts(theirs: Sequence[str | None], ours: Sequence[list[str]]) -> float:
+    return _share([bool(their) == bool(our) for their, our in zip(theirs, ours, strict=True)])
 
 
-def _share(found: Any) -> float:
-    values = list(found)
-    return sum(values) / len(values)
+def _share(found: Sequence[bool]) -> float:
+    return sum(found) / len(found)
 
 
 def _sample(corpus: Path, folders: Sequence[str], megabytes: float) -> list[str]:
     """Texts of each folder's sources in equal parts, shuffled by a fixed seed."""
-    sources = [path for folder in folders for path in sorted({file.parent for file in (corpus / folder).rglob("*.zst")})]
+    sources = [
+        path for folder in folders for path in sorted({file.parent for file in (corpus / folder).rglob("*.zst")})
+    ]
     limit = int(megabytes * 1e6 / len(sources))
     texts = [record["text"] for source in sources for record in common.records(source, limit)]
     random.Random(0).shuffle(texts)

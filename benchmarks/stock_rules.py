@@ -122,7 +122,9 @@ class Stock:
 
     def _fineweb(self, text: str, words: Pairs) -> str | None:
         stock = self.fineweb
-        lines = [(start, end) for start, end in _between(re.compile("\n"), text, 0, len(text)) if text[start:end].strip()]
+        lines = [
+            (start, end) for start, end in _between(re.compile("\n"), text, 0, len(text)) if text[start:end].strip()
+        ]
         found = _counts(text, words, lines, (), FINEWEB)
         if not lines:
             return "empty"

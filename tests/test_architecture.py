@@ -25,6 +25,7 @@ OWNERS = {
     "datatrove": "launch/executors.py",
     "matplotlib": "launch/plots.py",
     "jinja2": "launch/pages.py",
+    "numba": "data_pipeline/measuring/compiled.py",
     "rensa": "data_pipeline/measuring/minhash.py",
 }
 

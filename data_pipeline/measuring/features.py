@@ -28,7 +28,7 @@ MODEL_FEATURES = ("language_score", "quality_score", "toxicity_score")
 TEXT_FEATURES = tuple(name for name in FEATURES if name not in MODEL_FEATURES)
 
 FORMULAS: dict[str, tuple[str, str]] = {
-    **{name: (name, "one") for name in ("characters", "words", "lines", "paragraphs", "sentences", "prose_sentences")},
+    **{name: (name, "one") for name in ("characters", "words", "lines", "paragraphs", "sentences")},
     "mean_word_length": ("visible", "words"),
     **{name: (name, "one") for name in ("longest_word", "longest_line", "stop_words")},
     "letter_word_share": ("letter_words", "words"),
@@ -37,6 +37,7 @@ FORMULAS: dict[str, tuple[str, str]] = {
     "ellipsis_per_word": ("ellipses", "words"),
     **{f"{kind}_line_share": (f"{kind}_lines", "lines") for kind in ("bullet", "ellipsis", "punctuated", "short")},
     "notice_line_share": ("notice_lines", "lines"),
+    "prose_sentences": ("prose_sentences", "one"),
     "line_breaks_per_word": ("newlines", "words"),
     "duplicate_line_share": ("repeated_lines", "lines"),
     "duplicate_line_char_share": ("repeated_line_characters", "characters"),

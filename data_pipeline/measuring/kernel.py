@@ -11,7 +11,6 @@ Cost: 30 MB/s of English and 60 of Korean a core; compiled once (some 10 s), the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from data_pipeline.measuring.spans import lines_of, paragraphs_of, words_of
 from data_pipeline.measuring.terms import (
     BULLET,
     ELLIPSIS,
+    FEED,
+    HASH,
     KO_LINE_END,
     LINE_END,
     QUOTE_END,
@@ -31,7 +32,16 @@ from data_pipeline.measuring.terms import (
     stop_words,
 )
 from data_pipeline.reading import characters
-from data_pipeline.reading.characters import JAMO, LETTER, MISREAD_TAIL, QUOTE, RARE_HANGUL, SENTENCE_END, SPACE
+from data_pipeline.reading.characters import (
+    JAMO,
+    LETTER,
+    MISREAD_LEAD,
+    MISREAD_TAIL,
+    QUOTE,
+    RARE_HANGUL,
+    SENTENCE_END,
+    SPACE,
+)
 
 COUNTS = (
     *("one", "characters", "visible", "words", "lines", "paragraphs", "sentences", "prose_sentences"),
@@ -62,6 +72,7 @@ _OF_CLASS = (
     (characters.HANGUL, _HANGUL), (characters.LATIN, _LATIN), (characters.HAN, _HAN), (characters.DIGIT, _DIGITS),
     (characters.LETTER, _LETTERS), (characters.UPPER, _UPPER), (characters.PUNCTUATION, _PUNCTUATION),
     (characters.JAMO, _JAMO), (characters.EMOJI, _EMOJI), (characters.BROKEN, _BROKEN),
+    (ELLIPSIS, _ELLIPSES), (FEED, _NEWLINES), (HASH, _HASHES),
 )  # fmt: skip
 _KNOWN = characters.SPACE | characters.LETTER | characters.DIGIT | characters.PUNCTUATION
 _ALPHANUMERIC = characters.LETTER | characters.DIGIT
@@ -110,8 +121,7 @@ def _flags_of(codes, table):  # type: ignore[no-untyped-def]
 def _count(codes, flags, words, lines, paragraphs, language, lexicon, multiplier, counts):  # type: ignore[no-untyped-def]
     counts[_ONE], counts[_CHARACTERS] = 1, len(codes)
     counts[_WORDS], counts[_LINES], counts[_PARAGRAPHS] = len(words[0]), len(lines[0]), len(paragraphs[0])
-    _count_characters(codes, flags, counts)
-    _count_broken(codes, flags, counts)
+    _count_characters(codes, flags, lexicon, counts)
     _count_words(codes, flags, words, counts)
     firsts = firsts_of(codes, words, multiplier)
     if language == ENGLISH:
@@ -128,31 +138,55 @@ def _count(codes, flags, words, lines, paragraphs, language, lexicon, multiplier
 
 
 @compiled
-def _count_characters(codes, flags, counts):  # type: ignore[no-untyped-def]
-    # One short loop for each is faster than one for all: the compiler makes vectors of it.
-    for flag, column in _OF_CLASS:
-        counts[column] = _flagged(flags, flag)
-    counts[_VISIBLE], counts[_SYMBOLS] = len(flags) - _flagged(flags, SPACE), len(flags) - _flagged(flags, _KNOWN)
-    counts[_NEWLINES], counts[_HASHES] = _equal(codes, 0x0A), _equal(codes, 0x23)
-    dots = ellipses = run = runs = 0
-    for i in range(len(codes)):
-        dots = dots + 1 if codes[i] == 0x2E else 0
-        if dots == 3:
-            ellipses += 1
-            dots = 0
-    counts[_ELLIPSES] = ellipses + _flagged(flags, ELLIPSIS)
+def _count_characters(codes, flags, lexicon, counts):  # type: ignore[no-untyped-def]
+    classes = _histogram(codes, lexicon)
+    rare = leads = 0
+    for i in range(len(classes)):
+        flag, found = lexicon.class_flags[i], classes[i]
+        for wanted, column in _OF_CLASS:
+            counts[column] += found if flag & wanted != 0 else 0
+        counts[_VISIBLE] += found if flag & SPACE == 0 else 0
+        counts[_SYMBOLS] += found if flag & _KNOWN == 0 else 0
+        rare += found if flag & RARE_HANGUL != 0 else 0
+        leads += found if flag & MISREAD_LEAD != 0 else 0
+    if rare:
+        counts[_BROKEN] += _misread_syllables(flags)
+    if leads:
+        counts[_BROKEN] += _misread_utf8(codes, flags) + _misread_cp949(codes)
+    counts[_ELLIPSES] += _three_dots(codes)
+    run = 0
     for i in range(len(flags) if counts[_JAMO] else 0):
         run = run + 1 if flags[i] & JAMO != 0 else 0
-        runs += JAMO_RUN if run == JAMO_RUN else run > JAMO_RUN
-    counts[_JAMO_RUNS] = runs
+        counts[_JAMO_RUNS] += JAMO_RUN if run == JAMO_RUN else run > JAMO_RUN
 
 
 @compiled
-def _flagged(flags, wanted):  # type: ignore[no-untyped-def]
+def _three_dots(codes):  # type: ignore[no-untyped-def]
+    """As `text.count("...")`; most texts are done after the first loop, which the compiler makes vectors of."""
+    found = dots = 0
+    for i in range(2, len(codes)):
+        found += (codes[i] == 0x2E) & (codes[i - 1] == 0x2E) & (codes[i - 2] == 0x2E)
+    if not found:
+        return 0
     found = 0
-    for flag in flags:
-        found += flag & np.uint32(wanted) != 0
+    for code in codes:
+        dots = dots + 1 if code == 0x2E else 0
+        if dots == 3:
+            found += 1
+            dots = 0
     return found
+
+
+@compiled
+def _histogram(codes, lexicon):  # type: ignore[no-untyped-def]
+    """Code points of each class. Two tables in turn: adding to one again at once would wait for the first."""
+    even, odd = np.zeros(len(lexicon.class_flags), np.int64), np.zeros(len(lexicon.class_flags), np.int64)
+    for i in range(0, len(codes) - 1, 2):
+        even[lexicon.classes[codes[i]]] += 1
+        odd[lexicon.classes[codes[i + 1]]] += 1
+    if len(codes) & 1:
+        even[lexicon.classes[codes[-1]]] += 1
+    return even + odd
 
 
 @compiled
@@ -161,17 +195,6 @@ def _equal(codes, wanted):  # type: ignore[no-untyped-def]
     for code in codes:
         found += code == np.uint32(wanted)
     return found
-
-
-@compiled
-def _count_broken(codes, flags, counts):  # type: ignore[no-untyped-def]
-    if _flagged(flags, RARE_HANGUL):
-        counts[_BROKEN] += _misread_syllables(flags)
-    leads = 0
-    for code in codes:
-        leads += 0xB0 <= code <= 0xEF
-    if leads:
-        counts[_BROKEN] += _misread_utf8(codes, flags) + _misread_cp949(codes)
 
 
 @compiled
@@ -222,24 +245,35 @@ def _misread_cp949(codes):  # type: ignore[no-untyped-def]
 @compiled
 def _count_words(codes, flags, words, counts):  # type: ignore[no-untyped-def]
     starts, ends = words
-    longest = with_letter = in_urls = 0
+    longest = with_letter = 0
     for word in range(len(starts)):
         start, end = starts[word], ends[word]
         longest = max(longest, end - start)
-        classes, url = np.uint32(0), False
+        classes, marks = np.uint32(0), False
         for i in range(start, end):
             classes |= flags[i]
-            if codes[i] == 0x3A:  # ://
-                url |= i + 2 < end and codes[i + 1] == 0x2F and codes[i + 2] == 0x2F
-            elif codes[i] == 0x2E:  # www.
-                url |= i - 3 >= start and codes[i - 1] == 0x77 and codes[i - 2] == 0x77 and codes[i - 3] == 0x77
+            marks |= flags[i] & _ALPHANUMERIC == 0
         with_letter += classes & LETTER != 0
-        in_urls += end - start if url else 0
-        marks = _edge_marks(codes, flags, start, end)
-        joints, apostrophes = _inner_marks(codes, flags, start, end)
-        counts[_TOKENS] += marks + (classes & _ALPHANUMERIC != 0) + 2 * joints + apostrophes
-        counts[_LETTER_TOKENS] += (classes & LETTER != 0) + joints + apostrophes
-    counts[_LONGEST_WORD], counts[_LETTER_WORDS], counts[_URL_CHARACTERS] = longest, with_letter, in_urls
+        tokens, letter_tokens = np.int64(1), np.int64(classes & LETTER != 0)
+        if marks:
+            joints, apostrophes = _inner_marks(codes, flags, start, end)
+            tokens = _edge_marks(codes, flags, start, end) + (classes & _ALPHANUMERIC != 0) + 2 * joints + apostrophes
+            letter_tokens += joints + apostrophes
+            counts[_URL_CHARACTERS] += end - start if _is_url(codes, start, end) else 0
+        counts[_TOKENS] += tokens
+        counts[_LETTER_TOKENS] += letter_tokens
+    counts[_LONGEST_WORD], counts[_LETTER_WORDS] = longest, with_letter
+
+
+@compiled
+def _is_url(codes, start, end):  # type: ignore[no-untyped-def]
+    """Whether :// or www. is there."""
+    for i in range(start, end - 2):
+        if codes[i] == 0x3A and codes[i + 1] == 0x2F and codes[i + 2] == 0x2F:
+            return True
+        if i + 3 < end and codes[i + 3] == 0x2E and codes[i] == codes[i + 1] == codes[i + 2] == 0x77:
+            return True
+    return False
 
 
 @compiled

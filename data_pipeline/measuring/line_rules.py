@@ -41,10 +41,10 @@ _C4_FEWEST_WORDS = 3
 # --- code and mathematics inside prose ----------------------------------------------------------
 
 _FENCES = ("```", "~~~")
-_CODE_STARTS = ("#include", "import ", "from ", "using ", "//", "/*", ">>> ", "$ ", "<", "|", "    ", "\t", "@")
-_CODE_ENDS = (";", "{", "}", "):", "*/", "\\", "=", "/>")
-_CODE_SIGN = re.compile(r"[\\{}`$]")
-_CODE = re.compile(r"[\\{}`]|\$[^\s$][^$\n]*\$")
+_CODE_STARTS = ("#include", "import ", "from ", "using ", "//", "/*", ">>> ", "$ ", "|", "    ", "\t", "@")
+_CODE_ENDS = (";", "{", "}", "):", "*/", "\\", "/>")
+_CODE_SIGN = re.compile(r"[\\{}`$<]")
+_CODE = re.compile(r"[\\{}`]|\$[^\s$][^$\n]*\$|</?[a-zA-Z][\w-]*[ />]")
 
 
 def code_like(line: str) -> bool:

@@ -80,7 +80,7 @@ _WIDE = str.maketrans({0xFF10 + digit: str(digit) for digit in range(10)} | {"ï¼
 _HAS_WIDE = re.compile("[\uff0b\uff0e\uff10-\uff19\uff20]")
 
 _DOMAIN = re.compile(
-    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}(?!(?:png|jpe?g|gif|svg|webp|css|js|py)\b)"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}(?!(?:png|jpe?g|gif|svg|webp|css|js|py)(?![A-Za-z]))"
     r"[A-Za-z]{2,24}(?![A-Za-z0-9-])"
 )
 _LOCAL_LENGTH = 64
@@ -107,7 +107,7 @@ _COUNTRY = (
 )
 """Country codes in use (ITU-T E.164)."""
 _NUMBERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(rf"(?<![\d.])(?:{form})(?!\d)"))
+    (kind, re.compile(rf"(?<![\d.])(?:{form})(?!\d|-\d\d)"))
     for kind, form in (
         ("ip_address", r"(?:0|[1-9]\d{0,2})(?:\.(?:0|[1-9]\d{0,2})){3}(?!\.\d)"),
         ("resident_number", rf"\d{{6}} ?{_DASH}? ?[1-4](?:\d{{6}}|\*{{6}}|\d\*{{5}})"),
@@ -118,9 +118,9 @@ _NUMBERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("phone", rf"010{_GAP}?\d{{4}}{_GAP}?\d{{4}}|01[16789]{_GAP}?\d{{3,4}}{_GAP}?\d{{4}}"),
         ("phone", rf"\(?0(?:2|[3-6][1-5]|70|50\d?|80)(?:\) ?|{_GAP})\d{{3,4}}{_GAP}\d{{4}}"),
         ("phone", r"0(?:2|[3-6][1-5]|70)\d{7,8}"),
-        ("phone", rf"\+?82{_GAP}?(?:\(0\){_GAP}?)?\d{{1,2}}{_GAP}\d{{3,4}}{_GAP}\d{{4}}|\+82\d{{8,10}}"),
+        ("phone", rf"\+?82{_GAP}(?:\(0\){_GAP}?)?\d{{1,2}}{_GAP}\d{{3,4}}{_GAP}\d{{4}}|\+82\d{{8,10}}"),
         ("phone", rf"\+{_COUNTRY}{_GAP}?(?:\(0\) ?)?\(?\d{{1,4}}\)?(?:{_GAP}?\d{{2,4}}){{2,4}}"),
-        ("phone", rf"(?:\([2-9]\d{{2}}\) ?|[2-9]\d{{2}}{_GAP})[2-9]\d{{2}}{_GAP}\d{{4}}"),
+        ("phone", rf"(?:\([2-9]\d{{2}}\) ?|[2-9]\d{{2}}[{_DASHES}.])[2-9]\d{{2}}[{_DASHES}.]\d{{4}}"),
         ("phone", _SERVICE_NUMBER),
         ("account", rf"\d{{11,14}}|\d{{2,6}}(?:[{_DASHES}]\d{{2,7}}){{2,3}}"),
     )
@@ -177,11 +177,19 @@ def _passports(text: str, digits: int, end: int) -> Iterator[Span]:
 def _matches(text: str, kind: str, form: re.Pattern[str], start: int, end: int) -> Iterator[Span]:
     """Matches that pass their check; after one that fails the search goes on one digit later."""
     while match := form.search(text, start, end):
-        if _CHECKS[kind](text, match.start(), match.end()):
+        if _stands_alone(text, match.start()) and _CHECKS[kind](text, match.start(), match.end()):
             yield Span(*match.span(), kind)
             start = match.end()
         else:
             start = match.start() + 1
+
+
+def _stands_alone(text: str, start: int) -> bool:
+    """Not a part of a longer row of groups, as in a book's or a product's number; 1-800-â€¦ stands alone."""
+    before = text[max(0, start - 3) : start]
+    if len(before) < 2 or before[-1] != "-" or not (before[-2].isascii() and before[-2].isalnum()):
+        return True
+    return before[-2] == "1" and not before[:-2].isalnum() and before[:-2] != "-"
 
 
 # --- checks ------------------------------------------------------------------------------------
@@ -294,7 +302,7 @@ def _is_phone(text: str, start: int, end: int) -> bool:
         first, second = map(int, number.split("-"))
         years = first <= second <= 2100
         return not years or _near(text, start, end, *_PHONE_WORDS)
-    if number[0] == "0" and number.isdecimal() and not number.startswith("01"):
+    if number[0] in "08" and not number.startswith("01") and number.replace(" ", "").isdecimal():
         return _near(text, start, end, *_PHONE_WORDS)
     if number[0] == "+" and number.count(".") == 1:
         return False  # +1.4142135623731

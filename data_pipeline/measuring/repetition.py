@@ -64,7 +64,7 @@ def _hash(codes, start, end, multiplier):  # type: ignore[no-untyped-def]
 def _same(codes, start, end, other_start, other_end):  # type: ignore[no-untyped-def]
     if end - start != other_end - other_start:
         return False
-    for offset in range(end - start):
+    for offset in range(end - start):  # noqa: SIM110  (numba compiles no generator in all())
         if codes[start + offset] != codes[other_start + offset]:
             return False
     return True

@@ -16,12 +16,13 @@ import numpy.typing as npt
 from data_pipeline.measuring import lexicons
 from data_pipeline.measuring.compiled import compiled
 from data_pipeline.reading import characters
-from data_pipeline.reading.characters import SPACE
 
-BULLET, LINE_END, KO_LINE_END, QUOTE_END, EDGE, ELLIPSIS, ASCII_WORD = (1 << bit for bit in range(16, 23))
+BULLET, LINE_END, KO_LINE_END, QUOTE_END, EDGE, ELLIPSIS, FEED, HASH, ASCII_WORD, HEAD = (
+    1 << bit for bit in range(16, 26)
+)
 """Flags beside those of reading.characters: begins a bulleted line; ends a sentence-like line; ends one in
-Korean; ends a line of speech; is no part of a stop word at a word's edge; is an ellipsis by itself; is an
-ASCII letter, digit or _."""
+Korean; ends a line of speech; is no part of a stop word at a word's edge; is …; is a line feed; is #; is an
+ASCII letter, digit or _; begins a term, in either case."""
 
 SPAM, LOREM_IPSUM, NOTICE = range(3)
 """Kinds of terms."""
@@ -36,6 +37,10 @@ class Lexicon(NamedTuple):
 
     flags: npt.NDArray[np.uint32]
     """(0x110000,): reading.characters.table() with the flags above."""
+    classes: npt.NDArray[np.uint8]
+    """(0x110000,): the place of a code point's flags in `class_flags`."""
+    class_flags: npt.NDArray[np.uint32]
+    """All that occur; they are few, so code points are counted by class and not by flag."""
     english: npt.NDArray[np.uint64]
     """Stop words, lower-case, packed with 7 bits a letter, ascending."""
     korean: npt.NDArray[np.uint64]
@@ -81,17 +86,24 @@ def make_lexicon(
 ) -> Lexicon:
     """`marks`: characters that get a flag; `terms`: lower-case term and kind, the first that matches counts."""
     flags = characters.table().copy()
-    flags[ord("…")] |= ELLIPSIS
+    for character, flag in (("…", ELLIPSIS), ("\n", FEED), ("#", HASH)):
+        flags[ord(character)] |= flag
     for first, last in ("09", "AZ", "az", "__"):
         flags[ord(first) : ord(last) + 1] |= ASCII_WORD
     for flag, marked in marks.items():
         flags[[ord(character) for character in marked]] |= flag
+    for term, _ in terms:
+        flags[[ord(term[0]), ord(term[0].upper())]] |= HEAD
+    class_flags, classes = np.unique(flags, return_inverse=True)
+    assert len(class_flags) <= 256, "a class fits a byte"
     heads, following = np.full(_HEADS, -1, np.int16), np.full(len(terms), -1, np.int16)
     for number, (term, _) in reversed(list(enumerate(terms))):
         head = _head.py_func(*map(ord, term[:2]), ord(term[2]) if term[0].isascii() else 0)
         following[number], heads[head] = heads[head], number
     return Lexicon(
         flags=flags,
+        classes=classes.astype(np.uint8),
+        class_flags=class_flags,
         english=_packed_all(english, _ENGLISH_BITS),
         korean=_packed_all(korean, _KOREAN_BITS),
         terms=characters.codes_of("".join(term for term, _ in terms)).copy(),
@@ -120,7 +132,10 @@ def stop_words(codes, flags, words, firsts, keys):  # type: ignore[no-untyped-de
             start, end = words[0][word], _bare_end(flags, words[0][word], words[1][word])
             while end > start and flags[start] & EDGE != 0:
                 start += 1
-            _mark(keys, seen, codes, start, end, _ENGLISH_BITS)
+            if (end - start) * _ENGLISH_BITS < 64 and np.uint64(1) << np.uint64((end - start) * _ENGLISH_BITS) <= keys[
+                -1
+            ]:
+                _mark(keys, seen, codes, start, end, _ENGLISH_BITS)
     return seen.sum()
 
 
@@ -147,8 +162,6 @@ def _bare_end(flags, start, end):  # type: ignore[no-untyped-def]
 @compiled
 def _mark(keys, seen, codes, start, end, bits):  # type: ignore[no-untyped-def]
     """Set seen[i] if codes[start:end], lower-case and packed with `bits` each behind a 1, is keys[i]."""
-    if (end - start) * bits >= 64:
-        return
     key = np.uint64(1)
     for i in range(start, end):
         code = np.uint64(_lower(codes[i]))
@@ -178,7 +191,7 @@ def count_terms(codes, flags, start, end, lexicon, counts):  # type: ignore[no-u
     """
     i = start
     while i + 1 < end:
-        if flags[i] & SPACE != 0 or (i > start and flags[i] & flags[i - 1] & ASCII_WORD != 0):
+        if flags[i] & HEAD == 0 or (i > start and flags[i] & flags[i - 1] & ASCII_WORD != 0):
             i += 1
             continue
         third = codes[i + 2] if flags[i] & ASCII_WORD != 0 and i + 2 < end else np.uint32(0)

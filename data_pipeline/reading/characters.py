@@ -40,6 +40,8 @@ EMOJI = 1 << 13
 """Emoji and other pictographs, by block."""
 MISREAD_TAIL = 1 << 14
 """What UTF-8's second and later bytes look like when they are read as Latin-1 or CP1252."""
+MISREAD_LEAD = 1 << 15
+"""What a first byte of UTF-8 or of a syllable in EUC-KR looks like then."""
 
 Codes = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.uint32]
@@ -61,6 +63,7 @@ _RANGES: tuple[tuple[int, int, int], ...] = (
     (0x2600, 0x27BF, EMOJI),
     (0x1F000, 0x1FAFF, EMOJI),
     (0x0080, 0x00BF, MISREAD_TAIL),
+    (0x00B0, 0x00EF, MISREAD_LEAD),
 )
 _LATIN_RANGES = ((0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F), (0x1E00, 0x1EFF), (0xFF21, 0xFF3A), (0xFF41, 0xFF5A))
 _CLASS_OF_CATEGORY = {"L": LETTER, "M": LETTER, "N": DIGIT, "P": PUNCTUATION}

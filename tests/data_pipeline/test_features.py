@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
-import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -23,7 +16,6 @@ from benchmarks.common import records
 from configs.features import FEATURES
 from data_pipeline.measuring import features as measuring
 from data_pipeline.measuring import kernel, lexicons, repetition, terms
-from data_pipeline.measuring.compiled import digest, entry_point
 from data_pipeline.measuring.features import FORMULAS, MODEL_FEATURES, TEXT_FEATURES, features, features_of
 from data_pipeline.reading import characters
 from data_pipeline.reading.normalise import mojibake_pairs
@@ -50,7 +42,7 @@ PIECES = [
         "大",
     ),
     *("http://a.kr", "www.b.kr", "했다.", "\ud800", "\x00", "\u1112\u1161", "Ã©", "°¡³ª", "뚯", "꽕", "\x85", "_"),
-    *("--", "well-to-do", "and/or", "it's", "(it’s)", "'tis", "1-a", "a--b", "\"", "x)).", "{a}", "e.g."),
+    *("--", "well-to-do", "and/or", "it's", "(it’s)", "'tis", "1-a", "a--b", '"', "x)).", "{a}", "e.g."),
     *("casino", "Casinos", "casinoss", "100% FREE", "카지노", "카톡", "문의", "Lorem", "ipsum", "use", "cookies", "s"),
 ]
 GAPS = [" ", " ", " ", "\n", "\n\n", "\n \n", "  ", "\t", ". ", ".\n", "", "\u3000"]
@@ -142,7 +134,9 @@ NOTICE = re.compile("|".join(rf"\b{term}" if term.isascii() else term for term i
 
 def is_prose(line: str, ends: tuple[str, ...]) -> bool:
     parts = line.split()
-    plain = line.endswith(ends + lexicons.QUOTE_ENDS) and not line.endswith(lexicons.ELLIPSES) and not NOTICE.search(line)
+    plain = (
+        line.endswith(ends + lexicons.QUOTE_ENDS) and not line.endswith(lexicons.ELLIPSES) and not NOTICE.search(line)
+    )
     return plain and len(parts) >= 3 and max(map(len, parts)) <= 1000
 
 
@@ -205,7 +199,6 @@ def reference(text: str, language: str) -> dict[str, float]:
         "lines": len(lines),
         "paragraphs": len(paragraphs),
         "sentences": sentence_ends(text),
-        "prose_sentences": sum(max(1, sentence_ends(line)) for line in prose),
         "mean_word_length": ratio(len("".join(parts)), len(parts)),
         "longest_word": max(map(len, parts), default=0),
         "longest_line": max(map(len, lines), default=0),
@@ -219,6 +212,7 @@ def reference(text: str, language: str) -> dict[str, float]:
         "punctuated_line_share": share(sum(line.endswith(ends) for line in lines), len(lines)),
         "short_line_share": share(sum(len(line) <= 30 for line in lines), len(lines)),
         "notice_line_share": share(sum(bool(NOTICE.search(line)) for line in lines), len(lines)),
+        "prose_sentences": sum(max(1, sentence_ends(line)) for line in prose),
         "line_breaks_per_word": ratio(text.count("\n"), len(parts)),
         "duplicate_line_share": share(len(repeated(lines)), len(lines)),
         "duplicate_line_char_share": share(len("".join(repeated(lines))), len(text)),
@@ -372,66 +366,3 @@ def test_hand_counted(name, language, text, expected):
 def test_n_grams_are_counted_to_ten():
     assert (repetition.LONGEST_TOP, repetition.LONGEST_GRAM) == (4, 10)
     assert {f"duplicate_{n}gram_char_share" for n in range(5, 11)} < set(FEATURES)
-
-
-# --- compilation and its cache -----------------------------------------------------------------
-
-MODULE = """
-from data_pipeline.measuring.compiled import compiled, digest, entry_point
-from {other} import VALUE
-
-def make(sources):
-    def add(x):
-        assert sources
-        return x + VALUE
-    return entry_point(add)
-"""
-
-
-@pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], Any]:
-    """`load(sources, value)`: compile a function whose constant lies in another file."""
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "adds.py").write_text(MODULE.format(other="value_of_it"), encoding="utf-8")
-
-    def loaded(sources: str, value: int) -> Any:
-        monkeypatch.setitem(sys.modules, "value_of_it", SimpleNamespace(VALUE=value))
-        spec = importlib.util.spec_from_file_location("adds", tmp_path / "adds.py")
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "adds", module)
-        spec.loader.exec_module(module)
-        return module.make(sources)
-
-    return loaded
-
-
-def test_a_change_of_any_source_renews_the_cache(load):
-    """numba looks at the entry point's file only: without the digest the second answer would be the first."""
-    first, stale, renewed = load("one", 1), None, None
-    assert first(10) == 11
-    stale = load("one", 2)
-    assert stale(10) == 11
-    assert stale.stats.cache_hits.total() == 1
-    renewed = load("two", 2)
-    assert renewed(10) == 12
-
-
-def test_without_a_folder_for_the_cache_each_process_compiles(load, monkeypatch):
-    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
-    add = load("one", 1)
-    assert add(10) == 11
-    assert add.stats.cache_path is None
-
-
-def test_an_entry_point_must_close_over_its_sources():
-    with pytest.raises(AssertionError, match="closure"):
-        entry_point(lambda x: x)
-
-
-def test_the_digest_names_contents(tmp_path: Path):
-    first, second = tmp_path / "a.py", tmp_path / "b.py"
-    first.write_text("x", encoding="utf-8")
-    second.write_text("y", encoding="utf-8")
-    before = digest(str(first), str(second))
-    second.write_text("z", encoding="utf-8")
-    assert digest(str(first), str(second)) != before

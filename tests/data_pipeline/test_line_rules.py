@@ -74,7 +74,7 @@ CODE = [
     "    Leave a Reply",
     r"\textbf{Copyright 2020}. All rights reserved",
     "$x$ all rights reserved $y$",
-    "`공유하기`",
+    "`ⓒ` all rights reserved",
     "<noscript>Please enable JavaScript</noscript>",
 ]
 
@@ -94,7 +94,11 @@ def test_prose_headings_and_law_stay(line: str) -> None:
 def test_what_looks_like_code_or_mathematics_is_never_touched(line: str) -> None:
     assert line_rules.first_broken(line, DEFAULT) is not None, "only that it is code saves it"
     assert line_rules.judged(line, [0], DEFAULT) == {}
-    assert line_rules.shortened(f"{line} ㅋㅋㅋㅋ") == f"{line} ㅋㅋㅋㅋ"
+
+
+@pytest.mark.parametrize("line", ["    재미ㅋㅋㅋㅋ", "`ㅋㅋㅋㅋ`", "<b>ㅋㅋㅋㅋ</b>", "$x!!!! = y$"])
+def test_runs_in_code_or_mathematics_stay(line: str) -> None:
+    assert line_rules.shortened(line) == line
 
 
 def test_fenced_lines_are_never_judged() -> None:

@@ -1,0 +1,113 @@
+"""`twofold calibrate` over a small run: a fragment that loads, a page without surprises, errors that mend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from rich.console import Console
+
+from configs.errors import UserError
+from configs.features import FEATURES
+from configs.manifest import Artifact, ensure
+from configs.recipe import load_recipe
+from configs.schema import Recipe
+from data_pipeline import tables
+from data_pipeline.calibrate import Settings
+from launch import calibrate
+from launch.stages import stages_of
+from tests.conftest import ROOT
+
+Scored = tuple[Path, Recipe]
+
+
+@pytest.fixture
+def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
+    """A recipe with made-up scores of its sources; what is under test reads no other artifact."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"extends: {ROOT}/configs/smoke.yaml\nrun_dir: {tmp_path / 'run'}\n", encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    recipe = load_recipe(path)
+    dice = np.random.default_rng(0)
+
+    def build(out: Path, work: Path) -> Mapping[str, Any]:
+        for source in ("ko-text", "ko-web") if out.name.startswith("score") else ():
+            values = {name: dice.random(800) * 0.5 for name in FEATURES}
+            large = dict.fromkeys(
+                ("characters", "words", "stop_words", "hangul_share", "language_score"), np.full(800, 999.0)
+            )
+            table = pa.table({"language": ["ko"] * 800, **values, **large, "spam_terms_per_1000_words": np.zeros(800),
+                              "broken_character_share": np.zeros(800), "quality_score": np.ones(800)})  # fmt: skip
+            tables.write_table(tables.task_path(out / "attributes", source, 0), table)
+        return {}
+
+    artifacts: dict[str, Artifact] = {}
+    for stage in stages_of(recipe):
+        artifacts[stage.name] = ensure(tmp_path / "run", stage.specify(recipe, artifacts), build)
+        if stage.name == "score":
+            break
+    return path, recipe
+
+
+def test_the_fragment_is_a_recipe_with_the_new_bounds(scored: Scored, tmp_path: Path) -> None:
+    path, recipe = scored
+    out = tmp_path / "sub" / "ko.yaml"
+    settings = calibrate.settings_of("ko-text", ["0.02", "symbol_share=0.1"])
+    found = calibrate.calibrate(path, recipe, "ko", settings, out, Console(quiet=True))
+    loaded = load_recipe(out)
+    for threshold in found:
+        assert getattr(loaded.data.rules.ko[threshold.feature], threshold.side) == threshold.value
+    symbols = next(threshold for threshold in found if threshold.feature == "symbol_share")
+    assert symbols.dropped["ko-text"] == pytest.approx(0.1, abs=0.02)
+    assert loaded.data.rules.ko["characters"] == recipe.data.rules.ko["characters"], "policy stays"
+    assert loaded.data.rules.en == recipe.data.rules.en
+    assert yaml.safe_load(out.read_text())["extends"] == "../recipe.yaml"
+    assert not list(tmp_path.rglob(".*partial*"))
+
+
+def test_the_page_shows_every_rule_and_is_safe_with_any_name(scored: Scored, tmp_path: Path) -> None:
+    path, recipe = scored
+    settings = Settings(("ko-text",))
+    found = calibrate.calibrate(path, recipe, "ko", settings, tmp_path / "ko.yaml", Console(quiet=True))
+    page = (tmp_path / "ko.html").read_text()
+    assert page.count("<svg") == len(found)
+    assert "<script" not in page
+    columns = {"<script>": {name: np.arange(800) / 800 for name in FEATURES}}
+    assert "<script" not in calibrate.page([], columns, "ko", Settings(("<script>",)))
+
+
+@pytest.mark.parametrize(
+    ("reference", "shares", "out", "message"),
+    [
+        ("nowhere", [], "ko.yaml", "--reference = 'nowhere': is no source"),
+        ("ko-text", ["much"], "ko.yaml", "--drop-share = 'much': is no number"),
+        ("ko-text", [], "ko.txt", "is no place for a fragment"),
+        ("ko-text", [], "recipe.yaml", "is no place for a fragment"),
+        ("law", [], "ko.yaml", "has 0 documents"),
+    ],
+)
+def test_a_mistake_is_told(
+    scored: Scored, tmp_path: Path, reference: str, shares: list[str], out: str, message: str
+) -> None:
+    path, recipe = scored
+
+    def command() -> None:
+        settings = calibrate.settings_of(reference, shares)
+        calibrate.calibrate(path, recipe, "ko", settings, tmp_path / out, Console(quiet=True))
+
+    with pytest.raises(UserError, match=message):
+        command()
+    assert not (tmp_path / "ko.yaml").exists()
+
+
+def test_a_recipe_without_scores_is_told_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    path = ROOT / "configs" / "smoke.yaml"
+    recipe = load_recipe(path, [f"run_dir={tmp_path}"])
+    with pytest.raises(UserError, match=r"twofold run .*smoke.yaml --until score"):
+        calibrate.calibrate(path, recipe, "ko", Settings(("ko-text",)), tmp_path / "ko.yaml", Console(quiet=True))
