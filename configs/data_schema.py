@@ -247,12 +247,13 @@ class Compliance(Section):
 class Decontamination(Section):
     """Documents that share text with benchmark items (EXAONE 3.5, section 2.1.2)."""
 
-    benchmarks: dict[Name, str]
+    benchmarks: Annotated[dict[Name, str], Field(min_length=1)]
     """Benchmark -> file or folder of its items (JSON Lines)."""
     method: Literal["sampled", "full"] = "full"
     """`sampled`: EXAONE's, `samples` random substrings of each document; `full`: every substring."""
-    characters: Count = 50
-    """Length of the substrings, after normalisation (S)."""
+    characters: Annotated[int, Field(ge=8, le=1_000)] = 50
+    """Length of the substrings, in letters and digits (S). Items that are shorter are not looked for, but by
+    `full` as a whole where they have more than half of it; the counts say how many are left out."""
     samples: Count = 10
     """Substrings drawn of each document (N); not used by `full`."""
     policy: Literal["drop", "report"] = "drop"

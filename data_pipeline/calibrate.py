@@ -37,7 +37,7 @@ from data_pipeline import tables
 FIXED = (
     *("characters", "words", "lines", "paragraphs", "sentences", "prose_sentences", "longest_word", "longest_line"),
     *("language_score", "quality_score", "toxicity_score", "broken_character_share", "hangul_share"),
-    *("spam_terms_per_1000_words", "curly_brackets", "lorem_ipsum"),
+    *("spam_terms_per_1000_words", "curly_brackets", "lorem_ipsum", "symbol_share"),
 )
 FEWEST_IN_TAIL = 5
 _DIGITS = 2
@@ -52,7 +52,7 @@ class Settings:
     """What the caller chooses."""
 
     reference: tuple[str, ...]
-    """Sources of good text."""
+    """Sources of good text; `a+b` takes several small ones as one."""
     drop_share: float = 0.01
     """Of each reference source, by each rule."""
     drop_shares: Mapping[str, float] = field(default_factory=dict)
@@ -93,6 +93,16 @@ def columns_of(attributes: Path, language: Language, rules: Bounds) -> dict[str,
         if passes.any():
             found[source] = {name: values[passes] for name, values in columns.items()}
     return found
+
+
+def joined(columns: Mapping[str, Columns], references: Sequence[str]) -> dict[str, Columns]:
+    """`columns` with the parts of each reference `a+b` as one source of that name."""
+    whole = dict(columns)
+    for reference in (name for name in references if "+" in name):
+        parts = [whole.pop(name) for name in reference.split("+") if name in whole]
+        if parts:
+            whole[reference] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return whole
 
 
 def thresholds(columns: Mapping[str, Columns], rules: Bounds, settings: Settings) -> list[Threshold]:
@@ -184,5 +194,5 @@ def _check(columns: Mapping[str, Columns], features: Sequence[str], settings: Se
                 "--reference", source,
                 f"has {documents} documents of the language that pass the rules on length; "
                 f"a tail of {smallest:g} needs {needed}",
-                "name a larger source, join several into one, or raise --drop-share",
+                "name a larger source, join several as A+B, or raise --drop-share",
             )  # fmt: skip

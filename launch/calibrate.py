@@ -26,7 +26,7 @@ from configs.errors import user_error
 from configs.files import atomic_path
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from data_pipeline.calibrate import Columns, Settings, Threshold, columns_of, share_failing, thresholds
+from data_pipeline.calibrate import Columns, Settings, Threshold, columns_of, joined, share_failing, thresholds
 from launch.run import existing
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5F5F5F")
@@ -34,7 +34,7 @@ _WIDTH, _HEIGHT, _BINS = 720, 200, 72
 
 
 def settings_of(reference: str, drop_shares: Sequence[str]) -> Settings:
-    """The command line's `--reference A,B` and `--drop-share 0.01 FEATURE=0.02 …`."""
+    """The command line's `--reference A,B+C` and `--drop-share 0.01 FEATURE=0.02 …`."""
     common = 0.01
     by_feature: dict[str, float] = {}
     for word in drop_shares:
@@ -56,14 +56,15 @@ def calibrate(
     """Derive, write, show; returns the thresholds."""
     if out.suffix not in (".yaml", ".yml") or out.resolve() == recipe_path.resolve():
         raise user_error("--out", str(out), "is no place for a fragment", "name a new .yaml file")
-    for source in settings.reference:
+    for source in (part for reference in settings.reference for part in reference.split("+")):
         if source not in recipe.sources:
             raise user_error("--reference", source, "is no source", f"use one of {', '.join(recipe.sources)}")
     scored = existing(recipe).get("score")
     if scored is None:
         command = f"twofold run {recipe_path} --until score"
         raise user_error("--reference", None, "cannot be measured: the recipe has no scores yet", f"run `{command}`")
-    columns = columns_of(scored.path / "attributes", language, getattr(recipe.data.rules, language))
+    measured = columns_of(scored.path / "attributes", language, getattr(recipe.data.rules, language))
+    columns = joined(measured, settings.reference)
     found = thresholds(columns, getattr(recipe.data.rules, language), settings)
     text = fragment(found, language, settings, os.path.relpath(recipe_path, out.parent))
     with atomic_path(out) as partial:

@@ -8,6 +8,8 @@ seldom lies where the recipe is written.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -38,12 +40,7 @@ def describe(recipe: Recipe, console: Console) -> None:
     for convention, flops in flops_per_token(model, vocab_size, recipe.phases[0].sequence_length).items():
         amount = f"{flops / 1e9:.1f} G" if flops >= 1e9 else f"{flops / 1e6:.1f} M"
         console.print(f"  {amount}FLOP a token, forward and backward, {convention} attention counted")
-    missing = [f"{name} ({source.path})" for name, source in recipe.sources.items() if not sources.exists(source)]
-    console.print(
-        f"  inputs: {len(recipe.sources) - len(missing)} of {len(recipe.sources)} sources are on this machine"
-    )
-    for name in missing:
-        console.print(f"    [yellow]not here[/yellow]  {name}")
+    _inputs(recipe, console)
     console.print(
         f"  DeepSpeed: {escape(json.dumps(deepspeed_config(recipe, ranks, device)))}", style="dim", soft_wrap=True
     )
@@ -54,6 +51,23 @@ def _devices(recipe: Recipe) -> tuple[str, int]:
     if recipe.launch.device == "cuda":
         return "cuda", world_size(recipe, "cuda")
     return choose_device(recipe)
+
+
+def _inputs(recipe: Recipe, console: Console) -> None:
+    """Which sources and benchmarks are on this machine."""
+    here = {name: (source.path, sources.exists(source)) for name, source in recipe.sources.items()}
+    _list("sources", here, console)
+    if recipe.data.decontamination:
+        benchmarks = recipe.data.decontamination.benchmarks
+        _list("benchmarks", {name: (path, Path(path).exists()) for name, path in benchmarks.items()}, console)
+
+
+def _list(what: str, inputs: Mapping[str, tuple[str, bool]], console: Console) -> None:
+    present = sum(exists for _, exists in inputs.values())
+    console.print(f"  inputs: {present} of {len(inputs)} {what} are on this machine")
+    for name, (path, exists) in inputs.items():
+        if not exists:
+            console.print(f"    [yellow]not here[/yellow]  {escape(f'{name} ({path})')}", soft_wrap=True)
 
 
 def _phases(recipe: Recipe) -> Table:

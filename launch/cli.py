@@ -76,6 +76,21 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--name", help="quality, toxicity or domain; default: all that the recipe has")
     train.add_argument("--target-share", type=float, metavar="S", help="choose the threshold that keeps this share")
     train.add_argument("--target-precision", type=float, metavar="P", help="choose the threshold of this precision")
+    calibrate = _command(commands, "calibrate", _calibrate, "derive a language's thresholds from sources of good text")
+    calibrate.add_argument("--language", required=True, choices=("ko", "en"))
+    calibrate.add_argument(
+        "--reference", required=True, metavar="A,B+C", help="sources of good text; small ones joined by +"
+    )
+    calibrate.add_argument(
+        "--drop-share",
+        default=[],
+        nargs="+",
+        metavar="S",
+        help="share of each reference that a rule drops: 0.01 words=0.02",
+    )
+    calibrate.add_argument(
+        "--out", required=True, type=Path, metavar="OUT.yaml", help="fragment; its plot lies beside it"
+    )
     clean = _command(commands, "clean", _clean, "list artifacts that this recipe no longer uses")
     clean.add_argument("--yes", action="store_true", help="remove them")
     return parser
@@ -128,6 +143,16 @@ def _train_classifier(options: argparse.Namespace) -> int:
 
     recipe = load_recipe(options.recipe, options.overrides)
     train_classifier(recipe, options.name, Target(options.target_share, options.target_precision), _CONSOLE)
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from launch.calibrate import calibrate, settings_of
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    settings = settings_of(options.reference, options.drop_share)
+    calibrate(Path(options.recipe), recipe, options.language, settings, options.out, _CONSOLE)
+    _CONSOLE.print(f"  {options.out}\n  {options.out.with_suffix('.html')}")
     return 0
 
 

@@ -4,18 +4,19 @@ Contract: a stage is a name, the names of the artifacts it reads, and a function
 `specify` gives its identity from the recipe, its code version, its inputs' identities and, for
 stages that read raw files, their fingerprints. Nothing here reads a document.
 
-    classifiers  labelled text -> quality, toxicity and domain models, their cards (where the recipe has any)
-    extract      raw files -> normalised documents, rejects list
-    lines        documents -> documents without boilerplate and repeated lines, every edit (where the recipe has it)
-    score        documents -> features, language, scores, hashes, signatures (no thresholds)
-    dedup        hashes, signatures -> clusters of exact, same-address and near duplicates
-    decide       all of these and the thresholds -> ledger of decisions (no text is read)
-    keep         ledger -> kept documents, masked
-    tokenizer    kept documents -> byte-level BPE
-    shards       kept documents -> token shards
-    train        token shards -> phases -> weights
-    export       weights -> Llama-format checkpoint, samples
-    report       manifests, metrics -> report.html
+    classifiers    labelled text -> quality, toxicity and domain models, their cards (where the recipe has any)
+    extract        raw files -> normalised documents, rejects list
+    lines          documents -> documents without boilerplate and repeated lines, every edit (where the recipe has it)
+    score          documents -> features, language, scores, hashes, signatures (no thresholds)
+    dedup          hashes, signatures -> clusters of exact, same-address and near duplicates
+    decontaminate  documents, benchmark items -> who quotes which item (where the recipe names benchmarks)
+    decide         all of these and the thresholds -> ledger of decisions (no text is read)
+    keep           ledger -> kept documents, masked
+    tokenizer      kept documents -> byte-level BPE
+    shards         kept documents -> token shards
+    train          token shards -> phases -> weights
+    export         weights -> Llama-format checkpoint, samples
+    report         manifests, metrics -> report.html
 """
 
 from __future__ import annotations
@@ -105,6 +106,12 @@ def _build_dedup(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     return dedup.build(context.recipe, documents(made), made["score"], out, work, context.runner)
 
 
+def _build_decontaminate(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+    from data_pipeline import decontaminate
+
+    return decontaminate.build(context.recipe, documents(context.artifacts), out, work, context.runner)
+
+
 def _build_decide(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import decide
 
@@ -169,6 +176,12 @@ def _labelled_text(recipe: Recipe) -> Mapping[str, str]:
     return classifiers.fingerprints(recipe)
 
 
+def _benchmarks(recipe: Recipe) -> Mapping[str, str]:
+    from data_pipeline import decontaminate
+
+    return decontaminate.fingerprints(recipe)
+
+
 def _start_weights(recipe: Recipe) -> Mapping[str, str]:
     if recipe.model.start_from is None:
         return {}
@@ -178,7 +191,7 @@ def _start_weights(recipe: Recipe) -> Mapping[str, str]:
 
 
 _DOCUMENTS = ("extract", "lines")
-_MEASURED = (*_DOCUMENTS, "score", "dedup")
+_MEASURED = (*_DOCUMENTS, "score", "dedup", "decontaminate")
 _ALL = (
     Stage(
         "classifiers",
@@ -192,6 +205,14 @@ _ALL = (
     Stage("lines", "documents with lines edited", "data_pipeline.lines", ("extract",), _build_lines),
     Stage("score", "features", "data_pipeline.score", (*_DOCUMENTS, "classifiers"), _build_score),
     Stage("dedup", "duplicate clusters", "data_pipeline.dedup", (*_DOCUMENTS, "score"), _build_dedup),
+    Stage(
+        "decontaminate",
+        "benchmark overlaps",
+        "data_pipeline.decontaminate",
+        _DOCUMENTS,
+        _build_decontaminate,
+        _benchmarks,
+    ),
     Stage("decide", "ledger of decisions", "data_pipeline.decide", _MEASURED, _build_decide),
     Stage("keep", "kept documents", "data_pipeline.keep", (*_DOCUMENTS, "decide"), _build_keep),
     Stage("tokenizer", "tokenizer", "tokenizer.train", ("keep",), _build_tokenizer),

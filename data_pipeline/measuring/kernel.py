@@ -305,7 +305,8 @@ def _inner_marks(codes, flags, start, end):  # type: ignore[no-untyped-def]
 
 @compiled
 def _count_lines(codes, flags, words, lines, line_end, lexicon, counts):  # type: ignore[no-untyped-def]
-    word = 0
+    word = place = 0
+    places = terms.term_places(flags)
     found = np.zeros(3, np.int64)
     for line in range(len(lines[0])):
         start, end = lines[0][line], lines[1][line]
@@ -314,7 +315,9 @@ def _count_lines(codes, flags, words, lines, line_end, lexicon, counts):  # type
         sentences = _sentence_ends(flags, start, end)
         counts[_SENTENCES] += sentences
         notices = found[terms.NOTICE]
-        count_terms(codes, flags, start, end, lexicon, found)
+        while place < len(places) and places[place] < start:
+            place += 1
+        place = count_terms(codes, flags, places, place, end, lexicon, found)
         notice = found[terms.NOTICE] > notices
         counts[_NOTICE_LINES] += notice
         words_here = longest = 0
@@ -338,9 +341,10 @@ def _count_lines(codes, flags, words, lines, line_end, lexicon, counts):  # type
 @compiled
 def _sentence_ends(flags, start, end):  # type: ignore[no-untyped-def]
     found = 0
-    for i in range(start, end):
-        if flags[i] & SENTENCE_END != 0:
-            found += i + 1 == len(flags) or flags[i + 1] & (SPACE | QUOTE) != 0
+    for i in range(start, min(end, len(flags) - 1)):
+        found += (flags[i] & SENTENCE_END != 0) & (flags[i + 1] & (SPACE | QUOTE) != 0)
+    if start < end == len(flags):
+        found += flags[end - 1] & SENTENCE_END != 0
     return found
 
 

@@ -126,8 +126,10 @@ def _packed_all(words: Iterable[str], bits: int) -> npt.NDArray[np.uint64]:
 @compiled
 def stop_words(codes, flags, words, firsts, keys):  # type: ignore[no-untyped-def]
     """How many of `Lexicon.english` are words, case and punctuation at the edges apart."""
-    seen = np.zeros(len(keys), np.bool_)
+    seen, found = np.zeros(len(keys), np.bool_), 0
     for word in range(len(firsts)):
+        if found == len(keys):  # as in most prose, after some lines
+            break
         if firsts[word] == word:
             start, end = words[0][word], _bare_end(flags, words[0][word], words[1][word])
             while end > start and flags[start] & EDGE != 0:
@@ -135,21 +137,23 @@ def stop_words(codes, flags, words, firsts, keys):  # type: ignore[no-untyped-de
             if (end - start) * _ENGLISH_BITS < 64 and np.uint64(1) << np.uint64((end - start) * _ENGLISH_BITS) <= keys[
                 -1
             ]:
-                _mark(keys, seen, codes, start, end, _ENGLISH_BITS)
-    return seen.sum()
+                found += _mark(keys, seen, codes, start, end, _ENGLISH_BITS)
+    return found
 
 
 @compiled
 def endings(codes, flags, words, firsts, keys):  # type: ignore[no-untyped-def]
     """How many of `Lexicon.korean` close words of two syllables or more, punctuation apart."""
-    seen = np.zeros(len(keys), np.bool_)
+    seen, found = np.zeros(len(keys), np.bool_), 0
     for word in range(len(firsts)):
+        if found == len(keys):
+            break
         if firsts[word] == word:
             start, end = words[0][word], _bare_end(flags, words[0][word], words[1][word])
             if end - start > 1:
                 for length in range(1, min(_LONGEST_ENDING, end - start) + 1):
-                    _mark(keys, seen, codes, end - length, end, _KOREAN_BITS)
-    return seen.sum()
+                    found += _mark(keys, seen, codes, end - length, end, _KOREAN_BITS)
+    return found
 
 
 @compiled
@@ -161,12 +165,12 @@ def _bare_end(flags, start, end):  # type: ignore[no-untyped-def]
 
 @compiled
 def _mark(keys, seen, codes, start, end, bits):  # type: ignore[no-untyped-def]
-    """Set seen[i] if codes[start:end], lower-case and packed with `bits` each behind a 1, is keys[i]."""
+    """Set seen[i] if codes[start:end], lower-case and packed with `bits` each behind a 1, is keys[i]; 1 if it was not."""
     key = np.uint64(1)
     for i in range(start, end):
         code = np.uint64(_lower(codes[i]))
         if code >> np.uint64(bits):
-            return
+            return 0
         key = key << np.uint64(bits) | code
     low, high = 0, len(keys)
     while low < high:
@@ -175,24 +179,40 @@ def _mark(keys, seen, codes, start, end, bits):  # type: ignore[no-untyped-def]
             low = middle + 1
         else:
             high = middle
-    if low < len(keys) and keys[low] == key:
-        seen[low] = True
+    if low == len(keys) or keys[low] != key or seen[low]:
+        return 0
+    seen[low] = True
+    return 1
 
 
 # --- terms -------------------------------------------------------------------------------------
 
 
 @compiled
-def count_terms(codes, flags, start, end, lexicon, counts):  # type: ignore[no-untyped-def]
-    """counts[kind] += terms in codes[start:end], left to right, none overlapping.
+def term_places(flags):  # type: ignore[no-untyped-def]
+    """Where a term may begin, int32: not within a run of ASCII letters and digits where it begins with one."""
+    places = np.empty(len(flags) + 1, np.int32)
+    count, before = 0, np.uint32(0)
+    # Without a branch, as in spans.words_of.
+    for i in range(len(flags)):
+        places[count] = i
+        count += (flags[i] & HEAD != 0) & (flags[i] & before & ASCII_WORD == 0)
+        before = flags[i]
+    return places[:count]
 
-    A term that begins with an ASCII letter or digit does not match within a run of those; spam of that
-    sort ends with the run too, or an s before.
+
+@compiled
+def count_terms(codes, flags, places, first, end, lexicon, counts):  # type: ignore[no-untyped-def]
+    """counts[kind] += terms at places[first], … and before `end`, left to right, none overlapping.
+
+    Spam that begins with an ASCII letter or digit ends with the run of those too, or an s before. Gives the
+    index of the next place.
     """
-    i = start
-    while i + 1 < end:
-        if flags[i] & HEAD == 0 or (i > start and flags[i] & flags[i - 1] & ASCII_WORD != 0):
-            i += 1
+    following = 0
+    while first < len(places) and places[first] < end:
+        i = places[first]
+        first += 1
+        if i < following or i + 1 >= end:
             continue
         third = codes[i + 2] if flags[i] & ASCII_WORD != 0 and i + 2 < end else np.uint32(0)
         term = lexicon.heads[_head(_lower(codes[i]), _lower(codes[i + 1]), _lower(third))]
@@ -201,8 +221,9 @@ def count_terms(codes, flags, start, end, lexicon, counts):  # type: ignore[no-u
             length = _match(codes, flags, i, end, lexicon, term)
             if length:
                 counts[lexicon.kinds[term]] += 1
+                following = i + length
             term = lexicon.following[term]
-        i += max(length, 1)
+    return first
 
 
 @compiled

@@ -63,8 +63,8 @@ def test_a_planted_text_has_its_reason_by_both(reason, stock):
     assert (stock.reason(TEXTS[reason]), stock.reason_by_kernel(TEXTS[reason])) == (reason, reason)
 
 
-PIECES = ["The ", "cat ", "sat. ", '"so" ', "it's ", "\n", "\n\n", " \n", "• ", "-", "... ", "…\n", "{x} ", "[1] ", "# ",
-          "lorem ipsum ", "JavaScript. ", "use cookies. ", "가나다 ", "12 ", "That have? ", PROSE]  # fmt: skip
+PIECES = ["The ", "cat ", "sat. ", '"so" ', "it's ", "\n", "\n\n", " \n", "• ", "-", "... ", "…\n", "{x} ", "[1] ",
+          "# ", "lorem ipsum ", "JavaScript. ", "use cookies. ", "가나다 ", "12 ", "That have? ", PROSE]  # fmt: skip
 
 
 @settings(max_examples=40, deadline=None)

@@ -81,8 +81,8 @@ def test_leaves_everyday_numbers(text):
     ("국민은행 110-123-456789 홍길동", "account"), ("계좌번호 12345678901234", "account"),
     ("여권번호 M12345678", "passport"), ("사업자등록번호 123-45-67890", "business_number"),
     ("주민번호 9001011234567", "resident_number"), ("카드번호 4111111111111111", "card"),
-    ("고객센터 1588-1600", "phone"), ("☎ 0212345678", "phone"), ("Fax 031 123 4567", "phone"), ("1-800-438-4380", "phone"),
-    ("Call 07046744435 now", "phone"),
+    ("고객센터 1588-1600", "phone"), ("☎ 0212345678", "phone"), ("Fax 031 123 4567", "phone"),
+    ("1-800-438-4380", "phone"), ("Call 07046744435 now", "phone"),
     ("면허 11 12 345678 90", "driver_licence"), ("서버 주소 13.30.11.7", "ip_address"), ("여권 m12345678", "passport"),
 ])  # fmt: skip
 def test_some_numbers_need_a_telling_word(text, kind):

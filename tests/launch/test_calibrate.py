@@ -20,6 +20,7 @@ from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.calibrate import Settings
 from launch import calibrate
+from launch.cli import main
 from launch.stages import stages_of
 from tests.conftest import ROOT
 
@@ -42,7 +43,8 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
                 ("characters", "words", "stop_words", "hangul_share", "language_score"), np.full(800, 999.0)
             )
             table = pa.table({"language": ["ko"] * 800, **values, **large, "spam_terms_per_1000_words": np.zeros(800),
-                              "broken_character_share": np.zeros(800), "quality_score": np.ones(800)})  # fmt: skip
+                              "broken_character_share": np.zeros(800), "symbol_share": np.zeros(800),
+                              "quality_score": np.ones(800)})  # fmt: skip
             tables.write_table(tables.task_path(out / "attributes", source, 0), table)
         return {}
 
@@ -57,13 +59,13 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
 def test_the_fragment_is_a_recipe_with_the_new_bounds(scored: Scored, tmp_path: Path) -> None:
     path, recipe = scored
     out = tmp_path / "sub" / "ko.yaml"
-    settings = calibrate.settings_of("ko-text", ["0.02", "symbol_share=0.1"])
+    settings = calibrate.settings_of("ko-text", ["0.02", "ellipsis_line_share=0.1"])
     found = calibrate.calibrate(path, recipe, "ko", settings, out, Console(quiet=True))
     loaded = load_recipe(out)
     for threshold in found:
         assert getattr(loaded.data.rules.ko[threshold.feature], threshold.side) == threshold.value
-    symbols = next(threshold for threshold in found if threshold.feature == "symbol_share")
-    assert symbols.dropped["ko-text"] == pytest.approx(0.1, abs=0.02)
+    ellipses = next(threshold for threshold in found if threshold.feature == "ellipsis_line_share")
+    assert ellipses.dropped["ko-text"] == pytest.approx(0.1, abs=0.02)
     assert loaded.data.rules.ko["characters"] == recipe.data.rules.ko["characters"], "policy stays"
     assert loaded.data.rules.en == recipe.data.rules.en
     assert yaml.safe_load(out.read_text())["extends"] == "../recipe.yaml"
@@ -111,3 +113,22 @@ def test_a_recipe_without_scores_is_told_what_to_run(tmp_path: Path, monkeypatch
     recipe = load_recipe(path, [f"run_dir={tmp_path}"])
     with pytest.raises(UserError, match=r"twofold run .*smoke.yaml --until score"):
         calibrate.calibrate(path, recipe, "ko", Settings(("ko-text",)), tmp_path / "ko.yaml", Console(quiet=True))
+
+
+REFERENCE = "encyclopaedia,statutes+articles,manuals+books+guides+help+news,pages,mathematics,medicine+finance"
+"""As docs/calibration.md says."""
+
+
+@pytest.mark.corpus
+def test_the_shipped_korean_thresholds_are_those_of_the_documented_calibration(
+    corpus_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if corpus_dir.resolve() != (ROOT.parent / "shared" / "corpus").resolve():
+        pytest.skip("the recipe expects the corpus at ../shared/corpus")
+    assert f"--reference {REFERENCE}" in (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    recipe, place = "configs/calibration-ko.yaml", f"run_dir={tmp_path / 'run'}"
+    assert main(["run", recipe, place, "--until", "score"]) == 0
+    command = ["--language", "ko", "--reference", REFERENCE, "--out", str(tmp_path / "ko.yaml")]
+    assert main(["calibrate", recipe, place, *command]) == 0
+    assert load_recipe(tmp_path / "ko.yaml").data.rules == load_recipe("configs/corpus.yaml").data.rules
