@@ -165,7 +165,7 @@ def _bare_end(flags, start, end):  # type: ignore[no-untyped-def]
 
 @compiled
 def _mark(keys, seen, codes, start, end, bits):  # type: ignore[no-untyped-def]
-    """Set seen[i] if codes[start:end], lower-case and packed with `bits` each behind a 1, is keys[i]; 1 if it was not."""
+    """Sets seen[i] where keys[i] is codes[start:end], lower-case, packed with `bits` each after a 1; 1 if newly set."""
     key = np.uint64(1)
     for i in range(start, end):
         code = np.uint64(_lower(codes[i]))

@@ -8,6 +8,7 @@ KS X 1001 syllables; bits from 16 up are free for callers that extend a copy of 
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import unicodedata
 
@@ -67,6 +68,8 @@ _RANGES: tuple[tuple[int, int, int], ...] = (
 )
 _LATIN_RANGES = ((0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F), (0x1E00, 0x1EFF), (0xFF21, 0xFF3A), (0xFF41, 0xFF5A))
 _CLASS_OF_CATEGORY = {"L": LETTER, "M": LETTER, "N": DIGIT, "P": PUNCTUATION}
+_NAMED = (range(0x40000), range(0xE0000, 0xE0200))
+"""All planes that hold characters; in the others is nothing, or private use."""
 _CP1252_TAILS = bytes(code for code in range(0x80, 0xA0) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)).decode("cp1252")
 
 
@@ -84,11 +87,9 @@ def flags_of(text: str) -> Flags:
 def table() -> Flags:
     """Flags of every code point: shape (0x110000,), read-only."""
     flags = np.zeros(sys.maxunicode + 1, dtype=np.uint32)
-    for code in range(sys.maxunicode + 1):
+    for code in itertools.chain(*_NAMED):
         character = chr(code)
         category = unicodedata.category(character)
-        if category == "Cn":
-            continue
         flags[code] = _CLASS_OF_CATEGORY.get(category[0], 0) | (SPACE if character.isspace() else 0)
         if category in ("Lu", "Lt"):
             flags[code] |= UPPER

@@ -21,7 +21,9 @@ from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, artifact_hashes, start, twofold
 
 QUIET = Console(quiet=True)
-UP_TO_SHARDS = ("classifiers", "extract", "lines", "score", "dedup", "decide", "keep", "tokenizer", "shards")
+AFTER_MEASURING = ("decide", "keep", "tokenizer", "shards")
+AFTER_LINES = ("score", "dedup", "decontaminate", *AFTER_MEASURING)
+UP_TO_SHARDS = ("classifiers", "extract", "lines", *AFTER_LINES)
 
 
 @pytest.fixture
@@ -45,14 +47,13 @@ def test_a_second_run_does_nothing(run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "remade"),
     [
-        ("data.rules.en.words.min=60", ("decide", "keep", "tokenizer", "shards")),
-        ("data.personal_information=drop", ("decide", "keep", "tokenizer", "shards")),
-        ("data.near_duplicates.bands=12", ("score", "dedup", "decide", "keep", "tokenizer", "shards")),
-        (
-            "data.classifiers.quality.epochs=20",
-            ("classifiers", "score", "dedup", "decide", "keep", "tokenizer", "shards"),
-        ),
-        ("data.lines.repeated_in_documents=20", ("lines", "score", "dedup", "decide", "keep", "tokenizer", "shards")),
+        ("data.rules.en.words.min=60", AFTER_MEASURING),
+        ("data.personal_information=drop", AFTER_MEASURING),
+        ("data.near_duplicates.bands=12", ("score", "dedup", *AFTER_MEASURING)),
+        ("data.classifiers.quality.epochs=20", ("classifiers", "score", "dedup", *AFTER_MEASURING)),
+        ("data.lines.repeated_in_documents=20", ("lines", *AFTER_LINES)),
+        ("data.decontamination.characters=40", ("decontaminate", *AFTER_MEASURING)),
+        ("data.decontamination.policy=report", AFTER_MEASURING),
         ("tokenizer.vocab_size=2040", ("tokenizer", "shards")),
         ("phases.domain.max_epochs=90", ()),
         ("monitor.project=other", ()),

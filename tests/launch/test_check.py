@@ -35,6 +35,18 @@ def test_the_7p8b_recipe_shows_what_it_would_train() -> None:
         assert fact in out, fact
 
 
+def test_inputs_that_are_not_here_are_listed_and_stop_a_run_before_it_begins(tmp_path: Path) -> None:
+    override = "data.decontamination.benchmarks.exam=nowhere.jsonl"
+    code, out, _ = twofold("check", str(SMOKE), override, "sources.law.path=nowhere")
+    assert code == 0
+    assert "7 of 8 sources are on this machine\n    not here  law (nowhere)\n" in out
+    assert "1 of 2 benchmarks are on this machine\n    not here  exam (nowhere.jsonl)\n" in out
+    code, _, err = twofold("run", str(SMOKE), override, f"run_dir={tmp_path / 'run'}")
+    assert code == 2
+    assert "data.decontamination.benchmarks.exam = 'nowhere.jsonl': does not exist. Mend: name the file" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_checking_needs_no_torch() -> None:
     program = (
         "import sys; from launch.cli import main; code = main(['check', sys.argv[1]]); "
