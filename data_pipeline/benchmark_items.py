@@ -101,7 +101,7 @@ def text_of(item: Mapping[str, Any], window: int) -> str:
 
     Left out are numbers, fields that only describe it (`_ABOUT`), labels (one word, shorter than `window`
     characters), a text that stands in another one of the item, as where a field repeats the others, and
-    web addresses: 1,258 items of KoBEST name the same dictionary's, which is no test content.
+    web addresses: 1,258 items of KoBEST link to one dictionary, and so do documents that quote none of them.
     Lists of strings, such as choices, are one text.
     """
     without_addresses = (_ADDRESS.sub("", text) for text in _texts(item))

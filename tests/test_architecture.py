@@ -72,12 +72,11 @@ def test_the_readmes_tree_is_the_tree() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = text[text.index("## The tree") :].split("```")[1]
     listed: list[str] = []
-    folder = ""
+    folders: list[str] = []
     for line in tree.strip().splitlines():
-        name = line.split()[0]
-        if not line.startswith(" "):
-            folder = name
-        elif name.endswith(".py"):
-            listed.append(folder + name)
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        folders = [*folders[:depth], name]
+        if name.endswith(".py"):
+            listed.append("".join(folders))
     real = [path.relative_to(ROOT).as_posix() for path in MODULES if path.name != "__init__.py"]
     assert sorted(listed) == sorted(real)
