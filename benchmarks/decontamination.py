@@ -42,6 +42,8 @@ _ARTICLES = {"english": "general/en-text/enwiki", "korean": "general/ko-text/kow
 _HOSTS = {"english": "general/en-text/peps", "korean": "general/ko-text/petitions"}
 _PLANTED = {"english": ("gsm8k-test", "arc", "piqa"), "korean": ("kobest-test", "kornlu-test", "komt-bench")}
 _HOST_CHARACTERS = 2_500
+_SEEDS = 20
+"""Over which the recall of samples is averaged."""
 _SOURCES = ("general/*-text/*", "domain/*/*")
 _WORD = re.compile(r"\S+")
 
@@ -59,9 +61,9 @@ class Finder:
     def full(self, texts: Sequence[str]) -> Overlaps:
         return overlap.every(texts, self._indices["full"])
 
-    def sampled(self, texts: Sequence[str]) -> Overlaps:
+    def sampled(self, texts: Sequence[str], seed: int = SEED) -> Overlaps:
         """The texts' ids are their places."""
-        draws = [decontaminate.draws(SEED, f"document/{i}", self.settings.samples) for i in range(len(texts))]
+        draws = [decontaminate.draws(seed, f"document/{i}", self.settings.samples) for i in range(len(texts))]
         return overlap.sampled(texts, np.array(draws, np.uint32).reshape(len(texts), -1), self._indices["sampled"])
 
     def _index(self, whole_items: bool) -> Index:
@@ -179,14 +181,15 @@ def _words_replaced(text: str) -> str:
 
 
 def _recall(finder: Finder, texts: Sequence[str]) -> dict[str, Any]:
-    full, sampled = finder.full(texts), finder.sampled(texts)
+    full = finder.full(texts)
+    sampled = [(finder.sampled(texts, seed).matches > 0).mean() for seed in range(SEED, SEED + _SEEDS)]
     _, bounds = overlap.fold(texts)
     substrings = np.maximum(1, np.diff(bounds) - finder.settings.characters + 1)
     expected = 1 - (1 - full.matches / substrings) ** finder.settings.samples
     return {
         "documents": len(texts),
         "full": float((full.matches > 0).mean()),
-        "sampled": float((sampled.matches > 0).mean()),
+        "sampled": float(np.mean(sampled)),
         "sampled_in_theory": float(expected.mean()),
         "unconfirmed": unconfirmed(finder.items, texts, full, finder.settings.characters),
     }

@@ -10,12 +10,13 @@ Contract: writes, row-aligned with the documents,
 N = `samples` random substrings of each document, looked up in all substrings of all items. Which ones is a
 pure function of (seed, document id, number of the sample), independent of each other; a document shorter
 than S has none. A document of which a share p is quoted is found with probability 1 - (1 - p)^N: one that
-quotes an item within a long text mostly is not. `full` looks up every substring and so finds every document
-that has S characters of an item in a row, and whole items shorter than S. Fifty Hangul syllables say about as much as a hundred Latin letters: for Korean benchmarks
-of short items set `characters` lower. Whether such documents are dropped is for decide to say.
+quotes an item within a long text mostly is not. `full` looks up every substring, and so finds every
+document that has S characters of an item in a row, and whole items shorter than S. Fifty Hangul syllables
+say about as much as a hundred Latin letters: for Korean benchmarks of short items set `characters` lower.
+Whether such documents are dropped is for decide to say.
 
-Nothing depends on how documents are cut into tasks. Cost: 60 MB/s a core or more, reading included; memory a worker: the
-items (measuring/overlap.py) and one row group.
+Nothing depends on how documents are cut into tasks. Cost: 60 MB/s a core or more, reading included; memory
+a worker: the items (measuring/overlap.py) and one row group.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ How: of the items, only the seeds are indexed: q = S // 2 + 1 characters at ever
 k = S - q + 1. Whatever S consecutive characters of an item a document has, one seed lies within them, so
 a rolling hash of q characters meets it, and comparing at most S characters to either side settles it.
 Memory: 4 bytes a folded character of the items and 2.5 for the index; 4 bytes a code point of the batch of
-documents, and 8 of its longest. Cost: 70 MB/s of English and 190 of Korean a core for `every`, 230 for
+documents, and 8 of its longest. Cost: 75 MB/s of English and 180 of Korean a core for `every`, 120 to 260 for
 `sampled`; a place of a document that has the seed of many items costs a comparison for each of them.
 """
 
