@@ -132,14 +132,7 @@ class Measured:
     def _clusters(self, source: str, number: int, rows: int) -> dict[str, pa.Array]:
         here = [("source", "==", source), ("task", "==", number)]
         found = tables.read_table(self.clusters / dedup.CLUSTERS_FILE, where=here).to_pylist()
-        by_row = {
-            member["row"]: {
-                "cluster": member["near_cluster"] or member["exact_cluster"],
-                "cluster_size": member["size"],
-                **member,
-            }
-            for member in found
-        }
+        by_row = {member["row"]: member for member in found}
         members = [by_row.get(row, {}) for row in range(rows)]
         return {name: pa.array([member.get(name) for member in members], kind) for name, kind in _FROM_CLUSTERS.items()}
 

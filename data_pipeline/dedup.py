@@ -1,17 +1,23 @@
-"""Hashes and MinHash keys -> clusters of exact and near duplicates.
+"""Hashes, addresses and MinHash keys -> clusters of exact, same-address and near duplicates.
 
 Contract: writes `clusters.parquet`, one row for each document that has a duplicate: `id`, `source`,
-`task` and `row` (where it is), `exact_cluster`, `near_cluster` (each named by its smallest id; null
-where it has none of that kind) and `size` (documents in the near cluster, else in the exact one).
-Exact duplicates share the words, case apart; near ones share a MinHash band key, directly or over
-others (single linkage, as in datatrove). Which one is kept is for `decide` to say. The result does
-not depend on how documents are cut into tasks. Cost: a sort of 8 bytes a document for each band, a
-band a task; the join of pairs holds 4 bytes a document and the duplicates in memory.
+`task` and `row` (where it is), `exact_cluster`, `url_cluster` and `near_cluster` (each named by its
+smallest id; null where it has none of that kind), `cluster` and `cluster_size`: all that are joined by any
+of the three, over others too (single linkage, as in datatrove). Exact duplicates share the words, case
+apart; same-address ones the canonical address (measuring/urls.py); near ones a MinHash band key. Which one
+is kept is for `decide` to say; the size of the cluster goes into the ledger, where it can weigh the
+document that stands for it.
+
+Nothing depends on how documents are cut into tasks. Cost: for each kind of key, and for each band of them,
+a sort, in parts of at most 32 million documents (1.3 GB), a part a task; then about 200 bytes of memory a
+duplicate and none for other documents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +25,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from configs.files import atomic_path
 from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.tasks import TaskRunner
-from data_pipeline import score, tables
+from data_pipeline import linkage, score, tables
+from data_pipeline.measuring import urls
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 CLUSTERS = pa.schema(
     [
@@ -35,135 +43,175 @@ CLUSTERS = pa.schema(
         ("task", pa.int32()),
         ("row", pa.int64()),
         ("exact_cluster", pa.string()),
+        ("url_cluster", pa.string()),
         ("near_cluster", pa.string()),
-        ("size", pa.int64()),
+        ("cluster", pa.string()),
+        ("cluster_size", pa.int64()),
     ]
 )
 CLUSTERS_FILE = "clusters.parquet"
-_EXACT = "exact_hash"
+PART_DOCUMENTS = 32_000_000
+_EXACT, _URL = "exact_hash", "url"
 
 Pairs = npt.NDArray[np.int64]
 """Shape (n, 2): positions of documents that belong together, in the order of all tasks' rows."""
+Keys = npt.NDArray[np.uint64]
+"""Shape (n, k): n keys of k words."""
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """Only whether near duplicates are looked for; the keys themselves are score's."""
-    return {"near_duplicates": recipe.data.near_duplicates.enabled}
+    """Only what is looked for; the MinHash keys themselves are score's."""
+    return {"near_duplicates": recipe.data.near_duplicates.enabled, "url_duplicates": recipe.data.url_duplicates}
 
 
 def build(
-    recipe: Recipe, extracted: Artifact, scored: Artifact, out: Path, work: Path, runner: TaskRunner
+    recipe: Recipe, documents: Artifact, scored: Artifact, out: Path, work: Path, runner: TaskRunner
 ) -> Mapping[str, Any]:
-    """Find pairs band by band, join them, name the clusters; returns their counts."""
-    columns = (_EXACT, *score.band_columns(recipe.data.near_duplicates))
-    task = _FindPairs(scored.path / "attributes", columns, work / "pairs")
-    runner.run("find duplicates", task, len(columns), work / "dedup")
-    exact, *near = [np.load(task.file(column)) for column in columns]
-    files = tables.task_files(task.attributes)
+    """Find pairs key by key, join them, name the clusters; returns their counts."""
+    files = tables.task_files(scored.path / "attributes")
     lengths = [tables.count_rows(path) for _, _, path in files]
-    exact_roots = _roots([exact], sum(lengths))
-    near_roots = _roots([exact, *near], sum(lengths)) if near else {}
-    rows = _cluster_rows(files, lengths, exact_roots, near_roots)
-    tables.write_rows(out / CLUSTERS_FILE, CLUSTERS, rows)
-    return {
-        "documents": sum(lengths),
-        "exact_clusters": len(set(exact_roots.values())),
-        "exact_duplicates": len(exact_roots) - len(set(exact_roots.values())),
-        "near_clusters": len(set(near_roots.values())),
-        "near_duplicates": len(near_roots) - len(set(near_roots.values())),
+    bands = score.band_columns(recipe.data.near_duplicates)
+    keys = (_EXACT, *([_URL] if recipe.data.url_duplicates else []), *bands)
+    parts = max(1, math.ceil(sum(lengths) / PART_DOCUMENTS))
+    task = _FindPairs(scored.path / "attributes", documents.path / "documents", keys, parts, work / "pairs")
+    runner.run("find duplicates", task, len(keys) * parts, work / "dedup")
+    exact, url, *near = [task.pairs(key) for key in (_EXACT, _URL, *bands)]
+    kinds = {
+        "exact": exact,
+        "url": url,
+        # Equal words have equal keys; joined all the same, so that a cluster holds the exact ones without bands.
+        "near": np.concatenate([exact, *near]) if near else exact[:0],
+        "all": np.concatenate([exact, url, *near]),
     }
+    members = np.unique(kinds["all"])
+    roots = {kind: _roots(pairs, members) for kind, pairs in kinds.items()}
+    tables.write_table(out / CLUSTERS_FILE, _clusters(files, lengths, members, roots))
+    return {"documents": sum(lengths)} | {
+        key: count
+        for kind, found in roots.items()
+        for key, count in _counts("" if kind == "all" else f"{kind}_", found).items()
+    }
+
+
+def _counts(prefix: str, roots: Pairs) -> dict[str, int]:
+    """Clusters, and documents in them beyond the first of each."""
+    clusters = len(np.unique(roots[roots >= 0]))
+    return {f"{prefix}clusters": clusters, f"{prefix}duplicates": int(np.count_nonzero(roots >= 0)) - clusters}
+
+
+# --- pairs -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _FindPairs:
-    """Task `rank` pairs the documents that agree in column `rank`."""
+    """Task `rank` pairs the documents that agree in one key, of those whose key falls into one part."""
 
     attributes: Path
-    columns: tuple[str, ...]
+    documents: Path
+    keys: tuple[str, ...]
+    parts: int
     folder: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
-        column = self.columns[rank]
-        parts = [tables.read_table(path, [column])[column] for _, _, path in tables.task_files(self.attributes)]
-        pairs = equal_pairs(np.concatenate([_as_integers(part) for part in parts]))
-        with atomic_path(self.file(column)) as partial, partial.open("wb") as stream:
+        key, part = self.keys[rank // self.parts], rank % self.parts
+        found, places = [], []
+        start = 0
+        for source, number, path in tables.task_files(self.attributes):
+            if key == _URL:
+                path = tables.task_path(self.documents, source, number)
+            column = tables.read_table(path, [key])[key].combine_chunks()
+            values, rows = _url_keys(column) if key == _URL else (_as_integers(column), np.arange(len(column)))
+            here = values[:, 0] % np.uint64(self.parts) == part
+            found.append(values[here])
+            places.append(rows[here] + start)
+            start += len(column)
+        pairs = np.concatenate(places)[equal_pairs(np.concatenate(found))]
+        with atomic_path(self.file(key, part)) as partial, partial.open("wb") as stream:
             np.save(stream, pairs)
 
-    def file(self, column: str) -> Path:
-        return self.folder / f"{column}.npy"
+    def file(self, key: str, part: int) -> Path:
+        return self.folder / f"{key}-{part:05d}.npy"
+
+    def pairs(self, key: str) -> Pairs:
+        """All parts' pairs; none of a key that is not looked for."""
+        if key not in self.keys:
+            return np.zeros((0, 2), dtype=np.int64)
+        return np.concatenate([np.load(self.file(key, part)) for part in range(self.parts)])
 
 
-def equal_pairs(keys: npt.NDArray[np.uint64]) -> Pairs:
-    """Positions of equal neighbours in sorted order; `keys` has shape (n,) or (n, k)."""
-    keys = keys.reshape(len(keys), -1 if len(keys) else 1)
+def equal_pairs(keys: Keys) -> Pairs:
+    """Positions of equal neighbours in sorted order."""
     order = np.lexsort(keys.T[::-1])
     ordered = keys[order]
     same = (ordered[1:] == ordered[:-1]).all(axis=1)
     return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
 
-def _as_integers(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """Keys of shape (n, 1), or 16-byte hashes of shape (n, 2), as uint64."""
+def _as_integers(column: pa.Array) -> Keys:
+    """8-byte keys, or 16-byte hashes as two words."""
     if column.type == pa.uint64():
-        keys: npt.NDArray[np.uint64] = column.to_numpy().reshape(-1, 1)
+        keys: Keys = column.to_numpy().reshape(-1, 1)
         return keys
     return np.frombuffer(b"".join(column.to_pylist()), dtype=np.uint64).reshape(-1, 2)
 
 
-def _roots(pair_sets: Iterable[Pairs], documents: int) -> dict[int, int]:
-    """Position -> its cluster's first position, for documents in a pair (union-find, path halving)."""
-    parent = np.arange(documents, dtype=np.int64 if documents >= 2**31 else np.int32)
-
-    def root(position: int) -> int:
-        while parent[position] != position:
-            parent[position] = parent[parent[position]]
-            position = int(parent[position])
-        return position
-
-    members: set[int] = set()
-    for pairs in pair_sets:
-        for left, right in pairs.tolist():
-            low, high = sorted((root(left), root(right)))
-            parent[high] = low
-            members.update((left, right))
-    return {member: root(member) for member in sorted(members)}
+def _url_keys(column: pa.Array) -> tuple[Keys, npt.NDArray[np.int64]]:
+    """Hashes of the addresses that there are, and their rows."""
+    hashes = [(row, found) for row, url in enumerate(column.to_pylist()) if (found := urls.url_hash(url))]
+    keys = np.frombuffer(b"".join(found for _, found in hashes), dtype=np.uint64).reshape(-1, 2)
+    return keys, np.array([row for row, _ in hashes], dtype=np.int64)
 
 
-def _cluster_rows(
+# --- clusters ----------------------------------------------------------------------------------
+
+
+def _roots(pairs: Pairs, members: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each of the sorted `members` the index of its cluster's first one; -1 for one that is in no pair."""
+    places = np.searchsorted(members, pairs)
+    roots = linkage.components(places, len(members))
+    alone = np.ones(len(members), dtype=bool)
+    alone[places.ravel()] = False
+    roots[alone] = -1
+    return roots
+
+
+def _clusters(
     files: Sequence[tuple[str, int, Path]],
     lengths: Sequence[int],
-    exact_roots: Mapping[int, int],
-    near_roots: Mapping[int, int],
-) -> list[dict[str, Any]]:
-    """Rows of `clusters.parquet`, in the order of documents."""
-    rows: dict[int, dict[str, Any]] = {}
-    members = np.array(sorted(exact_roots.keys() | near_roots.keys()), dtype=np.int64)
-    starts = np.cumsum([0, *lengths])
-    for (source, number, path), start, end in zip(files, starts, starts[1:], strict=False):
-        here = members[np.searchsorted(members, start) : np.searchsorted(members, end)]
-        ids = tables.read_table(path, ["id"])["id"].take(here - start).to_pylist() if len(here) else []
-        for place, identity in zip(here.tolist(), ids, strict=True):
-            rows[place] = {"id": identity, "source": source, "task": number, "row": place - int(start)}
-    exact, near = _named(exact_roots, rows), _named(near_roots, rows)
-    sizes = {**_sizes(exact_roots), **_sizes(near_roots)}
-    return [
-        {**row, "exact_cluster": exact.get(place), "near_cluster": near.get(place), "size": sizes[place]}
-        for place, row in rows.items()
-    ]
+    members: npt.NDArray[np.int64],
+    roots: Mapping[str, npt.NDArray[np.int64]],
+) -> pa.Table:
+    """`clusters.parquet`, in the order of documents."""
+    located = pa.concat_tables([*_located(files, lengths, members), CLUSTERS.empty_table().select(_LOCATION)])
+    ids = located["id"].combine_chunks()
+    sizes = np.bincount(roots["all"], minlength=len(members)) if len(members) else members
+    columns = [_named(roots[kind], ids) for kind in ("exact", "url", "near", "all")]
+    size = pa.array(sizes[roots["all"]], pa.int64())
+    return pa.table([*located.columns, *columns, size], schema=CLUSTERS)
 
 
-def _named(roots: Mapping[int, int], rows: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
-    """Position -> smallest id of its cluster."""
-    smallest: dict[int, str] = {}
-    for place, root in roots.items():
-        identity = rows[place]["id"]
-        smallest[root] = min(identity, smallest.get(root, identity))
-    return {place: smallest[root] for place, root in roots.items()}
+_LOCATION = ["id", "source", "task", "row"]
 
 
-def _sizes(roots: Mapping[int, int]) -> dict[int, int]:
-    """Position -> documents in its cluster."""
-    counts: dict[int, int] = {}
-    for root in roots.values():
-        counts[root] = counts.get(root, 0) + 1
-    return {place: counts[root] for place, root in roots.items()}
+def _located(
+    files: Sequence[tuple[str, int, Path]], lengths: Sequence[int], members: npt.NDArray[np.int64]
+) -> Iterator[pa.Table]:
+    """`_LOCATION` of the members of each file."""
+    borders = np.cumsum([0, *lengths])
+    schema = pa.schema([CLUSTERS.field(name) for name in _LOCATION])
+    for (source, number, path), (start, end) in zip(files, itertools.pairwise(borders), strict=True):
+        rows = members[np.searchsorted(members, start) : np.searchsorted(members, end)] - start
+        if len(rows):
+            ids = tables.read_table(path, ["id"])["id"].combine_chunks().take(pa.array(rows))
+            columns = [ids, pa.repeat(source, len(rows)), pa.repeat(pa.scalar(number, pa.int32()), len(rows)), rows]
+            yield pa.table(columns, schema=schema)
+
+
+def _named(roots: npt.NDArray[np.int64], ids: pa.Array) -> pa.Array:
+    """The smallest id of each one's cluster; null where it has none."""
+    order = pc.sort_indices(pa.table({"root": roots, "id": ids}), [("root", "ascending"), ("id", "ascending")])
+    ordered = roots[order.to_numpy()]
+    first = np.concatenate(([True], ordered[1:] != ordered[:-1])) if len(ordered) else np.zeros(0, dtype=bool)
+    smallest = np.zeros(len(roots), dtype=np.int64)
+    smallest[ordered[first]] = order.to_numpy()[first]
+    return ids.take(pa.array(smallest[roots], mask=roots < 0))

@@ -28,6 +28,8 @@ _DEAD = 0
 _CHARACTER, _SPLIT, _AHEAD, _MATCH = range(4)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
+_CATEGORIES = "LMNPSZ"
+"""Of the general category; what is left, unassigned and private among it, would be asked in vain."""
 _COUNTS = {"?": (0, 1), "*": (0, None), "+": (1, None)}
 Members = npt.NDArray[np.bool_]
 """Which code points belong to a set: bool [CODE_POINTS]."""
@@ -230,8 +232,10 @@ class _Parser:
             end = self._pattern.find("}", self._at)
             if end < 0 or not self._pattern.startswith("{", self._at):
                 raise self._unknown()
-            name, self._at = self._pattern[self._at : end + 1], end + 1
-            members = _members(rf"\p{name}")
+            name, self._at = self._pattern[self._at + 1 : end], end + 1
+            if not name or name[0] not in _CATEGORIES:
+                raise self._unknown()
+            members = _members(rf"\p{{{name}}}")
             return (members if letter == "p" else ~members), None
         if letter in ("s", "S", "d", "D", "w", "W"):
             members = _members(f"\\{letter.lower()}")
@@ -290,7 +294,7 @@ def _one(code_point: int) -> Members:
 def _members(expression: str) -> Members:
     """What the engine of record takes for `expression`, which is a class by name."""
     # Planes 4 to 13 are unassigned and 15 to 16 private: no letters, marks, numbers or spaces.
-    asked = [point for point in (*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xF0000))]
+    asked = [*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xF0000)]
     code_points = np.array(asked)
     try:
         splitter = pre_tokenizers.Split(Regex(f"{expression}+"), behavior="removed", invert=True)

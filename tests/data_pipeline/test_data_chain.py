@@ -229,6 +229,22 @@ def test_near_duplicates_can_be_left_alone(tmp_path, mixed, run_chain, ledger_of
     assert ledger["ko/k5"]["near_cluster"] is None
 
 
+def test_of_one_address_the_longest_document_is_kept(tmp_path, make_recipe, write_jsonl, run_chain, ledger_of):
+    records = [
+        {"id": "short", "text": ko_text(1, 6), "url": "http://example.kr/a?utm_source=b"},
+        {"id": "long", "text": ko_text(2, 9), "url": "https://www.example.kr/a/"},
+        {"id": "other", "text": ko_text(3), "url": "https://www.example.kr/b"},
+    ]
+    source = {"s": {"path": str(write_jsonl(tmp_path / "in/s.jsonl", records))}}
+    ledger = ledger_of(run_chain(make_recipe(source), tmp_path / "run"))
+    found = {name: (row["reason"], row["duplicate_of"], row["cluster_size"]) for name, row in ledger.items()}
+    assert found == {
+        "s/short": ("url_duplicate", "s/long", 2), "s/long": (None, None, 2), "s/other": (None, None, None),
+    }  # fmt: skip
+    ledger = ledger_of(run_chain(make_recipe(source, url_duplicates=False), tmp_path / "without"))
+    assert {row["decision"] for row in ledger.values()} == {"kept"}
+
+
 def test_a_duplicate_that_fails_a_rule_does_not_displace_one_that_passes(
     tmp_path, make_recipe, write_jsonl, run_chain, ledger_of
 ):

