@@ -4,7 +4,8 @@
 
 Contract: the same documents, 14 bands of 8 rows of word 5-grams. Ours: `minhash.band_keys` and
 `dedup.build`; the peer's: MinhashDedupSignature, MinhashDedupBuckets and MinhashDedupCluster, in this
-process with its default words (spaCy's for English). `recall` is of pairs planted at a Jaccard similarity
+process with its default words (spaCy's for English); signatures of real texts, clusters of made-up
+signatures; `ratio` is of both together, for each document. `recall` is of pairs planted at a Jaccard similarity
 of word 5-grams, found by any band, beside 1 - (1 - s^8)^14 at the similarities that the pairs really have;
 `strangers_paired` are pairs found between documents that were not planted together, with the share of
 them that are no near duplicates at all (exact similarity below 0.5). Needs spacy.
@@ -25,6 +26,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks import common
@@ -35,6 +37,9 @@ from data_pipeline import dedup, score, tables
 from data_pipeline.measuring import minhash
 
 FOLDERS = {"en": ("general/en-text", "domain/medicine/medquad"), "ko": ("general/ko-text/kowiki",)}
+Signatures = npt.NDArray[np.uint64]
+"""Shape (documents, bands, rows)."""
+Keys = npt.NDArray[np.uint64]
 SIMILARITIES = tuple(n / 100 for n in range(50, 100, 5))
 SETTINGS = NearDuplicates()
 _SEED = 11
@@ -46,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = common.parser("minhash", "MinHash signatures and clusters against datatrove's.")
     options.add_argument("--megabytes", type=float, default=8.0, help="of text that is timed, each language")
     options.add_argument("--pairs", type=int, default=400, help="planted at each similarity")
+    options.add_argument("--clustered", type=int, default=100_000, help="made-up signatures that are clustered")
     options.set_defaults(repetitions=3)
     chosen = options.parse_args(arguments)
     common.let_datatrove_hash()
@@ -61,32 +67,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
             chosen.repetitions,
         )
-        # Clustering is fast; it is timed on the signatures of all English documents, signed just now.
-        ours.sign(english)
-        peer.sign(english)
+        signatures = made_up_signatures(chosen.clustered)
+        ours.keep(signatures)
+        peer.keep(signatures)
         seconds |= common.interleaved(
             {"ours_clusters": ours.cluster, "peer_clusters": peer.cluster}, chosen.repetitions
         )
     speed = {name: _megabytes(korean if "korean" in name else english) / taken for name, taken in seconds.items()}
-    whole = {side: seconds[f"{side}_signatures"] + seconds[f"{side}_clusters"] for side in ("ours", "peer")}
     planted = {language: recall(texts(chosen.corpus, language, 10.0), chosen.pairs) for language in FOLDERS}
+    ratios = {
+        "ratio_signatures": speed["ours_signatures"] / speed["peer_signatures"],
+        "ratio_clusters": seconds["peer_clusters"] / seconds["ours_clusters"],
+    }
+
+    def seconds_a_document(side: str) -> float:
+        return seconds[f"{side}_signatures"] / len(english) + seconds[f"{side}_clusters"] / chosen.clustered
+
     common.report(
         "minhash",
         {
             "ours": {
                 "signatures_mb_per_s": speed["ours_signatures"], "korean_signatures_mb_per_s": speed["ours_korean"],
-                "clusters_s": seconds["ours_clusters"], "signatures_and_clusters_s": whole["ours"],
+                "clustered_documents_per_s": chosen.clustered / seconds["ours_clusters"],
                 "recall": planted, "strangers_paired": strangers([*english[:1500], *korean[:1500]]),
             },
             "peers": {
                 "datatrove": {
-                    "signatures_mb_per_s": speed["peer_signatures"], "clusters_s": seconds["peer_clusters"],
-                    "signatures_and_clusters_s": whole["peer"],
+                    "signatures_mb_per_s": speed["peer_signatures"], 
+                    "clustered_documents_per_s": chosen.clustered / seconds["peer_clusters"],
                 }
             },
-            "ratio": whole["peer"] / whole["ours"],
-            "ratio_signatures": speed["ours_signatures"] / speed["peer_signatures"],
-            "ratio_clusters": seconds["peer_clusters"] / seconds["ours_clusters"],
+            "ratio": seconds_a_document("peer") / seconds_a_document("ours"),
+            **ratios,
+            "clustered_documents": chosen.clustered,
             "english_documents": len(english), "english_mb": _megabytes(english), "korean_mb": _megabytes(korean),
             "repetitions": chosen.repetitions,
         },
@@ -102,9 +115,18 @@ class Ours:
         self.recipe = load_recipe("configs/corpus.yaml", ["data.url_duplicates=false"])
 
     def sign(self, found: Sequence[str]) -> None:
-        keys = np.array([minhash.band_keys(text, SETTINGS) for text in found])
+        self._write(np.array([minhash.band_keys(text, SETTINGS) for text in found]))
+
+    def keep(self, signatures: Signatures) -> None:
+        """Write signatures instead of making them."""
+        keys = np.zeros(signatures.shape[:2], dtype=np.uint64)
+        for row in range(SETTINGS.rows):
+            keys = keys * np.uint64(0x9E3779B97F4A7C15) + signatures[:, :, row]
+        self._write(keys)
+
+    def _write(self, keys: Keys) -> None:
         names = score.band_columns(SETTINGS)
-        ids = [f"{number:08d}" for number in range(len(found))]
+        ids = [f"{number:08d}" for number in range(len(keys))]
         # No text twice: exact duplicates are no part of the comparison.
         exact = pa.array([identity.rjust(16).encode() for identity in ids], pa.binary(16))
         columns = {"id": ids, "exact_hash": exact} | {name: keys[:, n] for n, name in enumerate(names)}
@@ -135,6 +157,20 @@ class Peer:
         documents = (Document(text=text, id=str(number)) for number, text in enumerate(found))
         MinhashDedupSignature(str(self.folder / "signatures"), config=self.config).run(documents, 0, 1)
 
+    def keep(self, signatures: Signatures) -> None:
+        """Write signatures as MinhashDedupSignature does."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        fields = [*((f"field{row + 1}", "<u8") for row in range(SETTINGS.rows)), (f"field{SETTINGS.rows + 1}", "<I")]
+        for band in range(SETTINGS.bands):
+            records = np.zeros(len(signatures), dtype=fields)
+            for row in range(SETTINGS.rows):
+                records[f"field{row + 1}"] = signatures[:, band, row]
+            records[fields[-1][0]] = np.arange(len(signatures))
+            records.sort(order=[name for name, _ in fields])
+            path = self.folder / "signatures" / f"bucket_{band:03d}" / "00000.minhash.sig"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(records.tobytes())
+
     def cluster(self) -> None:
         from datatrove.pipeline.dedup import MinhashDedupCluster
         from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets
@@ -151,6 +187,16 @@ class _InProcess:
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         for rank in range(n_tasks):
             task(rank, n_tasks)
+
+
+def made_up_signatures(count: int) -> Signatures:
+    """Random ones; a fifth of the documents share some bands with an earlier document."""
+    dice = np.random.default_rng(_SEED)
+    signatures = dice.integers(0, 2**63, (count, SETTINGS.bands, SETTINGS.rows), dtype=np.uint64)
+    for number in dice.choice(np.arange(1, count), count // 5, replace=False):
+        bands = dice.choice(SETTINGS.bands, 4, replace=False)
+        signatures[number, bands] = signatures[dice.integers(number), bands]
+    return signatures
 
 
 def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:

@@ -141,18 +141,23 @@ class _FindPairs:
 
 def equal_pairs(keys: Keys) -> Pairs:
     """Positions of equal neighbours in sorted order."""
-    order = np.lexsort(keys.T[::-1])
+    # By one word: three times as fast as by all of them, and nearly always enough.
+    order = np.argsort(keys[:, 0])
     ordered = keys[order]
+    if (np.diff(ordered, axis=0) != 0)[ordered[1:, 0] == ordered[:-1, 0]].any():
+        order = np.lexsort(keys.T[::-1])
+        ordered = keys[order]
     same = (ordered[1:] == ordered[:-1]).all(axis=1)
     return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
 
-def _as_integers(column: pa.Array) -> Keys:
+def _as_integers(column: pa.FixedSizeBinaryArray | pa.UInt64Array) -> Keys:
     """8-byte keys, or 16-byte hashes as two words."""
     if column.type == pa.uint64():
         keys: Keys = column.to_numpy().reshape(-1, 1)
         return keys
-    return np.frombuffer(b"".join(column.to_pylist()), dtype=np.uint64).reshape(-1, 2)
+    words = np.frombuffer(column.buffers()[1] or b"", dtype=np.uint64).reshape(-1, 2)
+    return words[column.offset : column.offset + len(column)]
 
 
 def _url_keys(column: pa.Array) -> tuple[Keys, npt.NDArray[np.int64]]:

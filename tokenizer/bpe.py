@@ -91,11 +91,11 @@ def _merged(left, right, merges):  # type: ignore[no-untyped-def]
 @compiled
 def _merge_short(data, begin, end, vocabulary, wanted, out, written):  # type: ignore[no-untyped-def]
     """Encode a word where its ids go, looking at all its pairs for each merge; returns ids written so far."""
-    word, count = out[written : written + end - begin], end - begin
+    count, merges = end - begin, vocabulary.merges
     for at in range(_ZERO, count):
-        word[at] = vocabulary.bytes[data[begin + at]]
+        out[written + at] = vocabulary.bytes[data[begin + at]]
     for at in range(_ONE, count):
-        wanted[at - _ONE] = _merged(word[at - _ONE], word[at], vocabulary.merges)
+        wanted[at - _ONE] = _merged(out[written + at - _ONE], out[written + at], merges)
     while count > _ONE:
         best = _ZERO
         for at in range(_ONE, count - _ONE):
@@ -103,15 +103,16 @@ def _merge_short(data, begin, end, vocabulary, wanted, out, written):  # type: i
                 best = at
         if wanted[best] == _ABSENT:
             break
-        word[best] = wanted[best]
+        here = written + best
+        out[here] = wanted[best]
         count -= _ONE
         for at in range(best + _ONE, count):
-            word[at] = word[at + _ONE]
+            out[written + at] = out[written + at + _ONE]
             wanted[at] = wanted[at + _ONE]
         if best + _ONE < count:
-            wanted[best] = _merged(word[best], word[best + _ONE], vocabulary.merges)
+            wanted[best] = _merged(out[here], out[here + _ONE], merges)
         if best > _ZERO:
-            wanted[best - _ONE] = _merged(word[best - _ONE], word[best], vocabulary.merges)
+            wanted[best - _ONE] = _merged(out[here - _ONE], out[here], merges)
     return written + count
 
 
@@ -184,10 +185,16 @@ def _sink(heap, size):  # type: ignore[no-untyped-def]
 @compiled
 def _eight(data, at):  # type: ignore[no-untyped-def]
     """Eight bytes as one number; the compiler makes one load of it."""
-    value = np.uint64(data[at])
-    for n in range(_ONE, np.uint64(8)):
-        value |= np.uint64(data[at + n]) << (n << np.uint64(3))
-    return value
+    return (
+        np.uint64(data[at])
+        | np.uint64(data[at + np.uint64(1)]) << np.uint64(8)
+        | np.uint64(data[at + np.uint64(2)]) << np.uint64(16)
+        | np.uint64(data[at + np.uint64(3)]) << np.uint64(24)
+        | np.uint64(data[at + np.uint64(4)]) << np.uint64(32)
+        | np.uint64(data[at + np.uint64(5)]) << np.uint64(40)
+        | np.uint64(data[at + np.uint64(6)]) << np.uint64(48)
+        | np.uint64(data[at + np.uint64(7)]) << np.uint64(56)
+    )
 
 
 @compiled
@@ -216,7 +223,7 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
         `out_ends` gets the end of each document in ids.
         """
         assert sources
-        wanted = np.empty(64, np.uint32)
+        words, ids, wanted = vocabulary.cached_words, vocabulary.cached_ids, np.empty(64, np.uint32)
         at = written = _ZERO
         for document in range(len(ends)):
             end = np.uint64(ends[document])
@@ -235,21 +242,20 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
                 c = _first(_eight(data, at + np.uint64(16)), size - 16)
                 d = _first(_eight(data, at + np.uint64(24)), size - 24) | length << np.uint64(56)
                 slot = _scatter(a ^ b * _MIX_1 ^ (c * _MIX_2 >> np.uint64(7)) ^ d * _MIX_3, _SLOTS)
-                word, ids = vocabulary.cached_words[slot], vocabulary.cached_ids[slot]
-                if word[0] == a and word[1] == b and word[2] == c and word[3] == d:
-                    count = np.uint64(ids[_CACHED_IDS])
+                if words[slot, 0] == a and words[slot, 1] == b and words[slot, 2] == c and words[slot, 3] == d:
+                    count = np.uint64(ids[slot, _CACHED_IDS])
                     for n in range(_ZERO, count):
-                        out[written + n] = ids[n]
+                        out[written + n] = ids[slot, n]
                     written += count
                 else:
                     begin = written
                     written = _merge_short(data, at, stop, vocabulary, wanted, out, written)
                     count = written - begin
                     if count <= _CACHED_IDS:
-                        word[0], word[1], word[2], word[3] = a, b, c, d
+                        words[slot, 0], words[slot, 1], words[slot, 2], words[slot, 3] = a, b, c, d
                         for n in range(_ZERO, count):
-                            ids[n] = out[begin + n]
-                        ids[_CACHED_IDS] = count
+                            ids[slot, n] = out[begin + n]
+                        ids[slot, _CACHED_IDS] = count
                 at = stop
             out[written] = last
             written += _ONE

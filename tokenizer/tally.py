@@ -8,12 +8,11 @@ A word longer than `WORD_BYTES` is counted in pieces of at most that, cut betwee
 that far, and one line of noise must not become a table of its own. Text should be UTF-8: other bytes
 are cut somewhere, without loss, and nothing outside the arrays is read.
 
-Memory: 34 bytes for each word that fits, and the words' bytes. Cost: 40 MB/s of Korean or English a core.
+Memory: 50 bytes for each word that fits, and the words' bytes. Cost: 40 MB/s of Korean or English a core.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -21,20 +20,22 @@ import numpy.typing as npt
 
 from tokenizer import automaton as automata
 from tokenizer import compiled as machine_code
+from tokenizer import cutter as cutters
 from tokenizer.compiled import compiled
+from tokenizer.cutter import word_end
 
 WORD_BYTES = 256
 _LONGEST = np.uint64(WORD_BYTES)
-_FLAG, _NOT_ASCII = np.uint32(1), np.uint32(0x80)
 # Indices are unsigned: numba looks behind every signed one for a count from the end, which takes twice the time.
-_ZERO, _ONE, _TWO, _THREE, _FOUR, _EIGHT = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8))
+_ZERO, _ONE, _EIGHT, _SIXTEEN = (np.uint64(number) for number in (0, 1, 8, 16))
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT_32, _SHIFT_33 = np.uint64(32), np.uint64(33)
 _LOWER_HALF, _UPPER_HALF = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFF00000000)
 _DOCUMENT, _AT, _END = range(3)
 _WORDS, _BYTES = range(2)
-_BEGIN, _LENGTH, _COUNT, _HASH = range(4)
+_SPAN, _BLOCK, _COUNT, _HASH = range(4)
+_LENGTH_BITS, _LENGTH_MASK = np.uint64(9), np.uint64(511)
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -42,25 +43,13 @@ Hashes = npt.NDArray[np.uint64]
 
 
 class Words(NamedTuple):
-    """n words with counts: word i is data[bounds[i]:bounds[i + 1]]. In a file: sorted by hash, then bytes."""
+    """n words with counts, sorted by hash, then bytes: word i is data[bounds[i]:bounds[i + 1]]."""
 
     data: Bytes
     bounds: Integers
     """Shape (n + 1,)."""
     counts: Integers
     hashes: Hashes
-
-
-class Cutter(NamedTuple):
-    """An automaton with rows of one length: from a state's row, steps[row + class of the character]."""
-
-    classes: Bytes
-    """Shape (0x110000,)."""
-    steps: npt.NDArray[np.uint32]
-    """Twice the next state's row, and 1 more where a word may end before this character; row 0 ends the search."""
-    first_row: np.uint32
-    end_column: np.uint32
-    """Stands for the end of the text."""
 
 
 class Tally(NamedTuple):
@@ -70,7 +59,7 @@ class Tally(NamedTuple):
     """Upper half of the hash, and number of the word + 1; 0 is free. A power of two."""
     data: Bytes
     entries: Hashes
-    """Shape (capacity, 4): where each word begins, its length, count and hash."""
+    """Shape (capacity, 4): where each word begins, and its length (9 bits); its last block; count; hash."""
     used: Integers
 
 
@@ -92,16 +81,6 @@ def new_resume() -> Integers:
     return np.zeros(3, np.int64)
 
 
-@functools.lru_cache(maxsize=4)
-def cutter_of(pattern: str) -> Cutter:
-    """The automaton of a regular expression, as `count_texts` drives it."""
-    automaton = automata.automaton(pattern)
-    columns = automaton.steps.shape[1]
-    steps = (automaton.steps >> 1) * (2 * columns) + (automaton.steps & 1)
-    first_row = np.uint32(automata.START * columns)
-    return Cutter(automaton.classes, steps.astype(np.uint32).reshape(-1), first_row, np.uint32(columns - 1))
-
-
 def sorted_words(tally: Tally) -> Words:
     """The words of the table in their order (hash, then bytes)."""
     entries = tally.entries[: int(tally.used[_WORDS])]
@@ -109,10 +88,11 @@ def sorted_words(tally: Tally) -> Words:
     hashes = entries[:, _HASH][order]
     for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
         _order_equal(tally, order, hashes, int(place))
+    spans = entries[:, _SPAN][order]
     bounds = np.zeros(len(order) + 1, np.int64)
-    np.cumsum(entries[:, _LENGTH][order], out=bounds[1:])
+    np.cumsum(spans & _LENGTH_MASK, out=bounds[1:])
     data = np.empty(int(bounds[-1]), np.uint8)
-    gather(tally.data, entries[:, _BEGIN][order].astype(np.int64), bounds, data)
+    gather(tally.data, (spans >> _LENGTH_BITS).astype(np.int64), bounds, data)
     return Words(data, bounds, entries[:, _COUNT][order].astype(np.int64), hashes)
 
 
@@ -123,102 +103,63 @@ def _order_equal(tally: Tally, order: npt.NDArray[np.intp], hashes: Hashes, plac
 
 
 def _word(tally: Tally, number: int) -> bytes:
-    begin, length = (int(value) for value in tally.entries[number, [_BEGIN, _LENGTH]])
-    return tally.data[begin : begin + length].tobytes()
+    span = int(tally.entries[number, _SPAN])
+    begin = span >> int(_LENGTH_BITS)
+    return tally.data[begin : begin + (span & int(_LENGTH_MASK))].tobytes()
 
 
 # --- compiled ----------------------------------------------------------------------------------
 
 
 @compiled
-def _word_end(data, begin, end, cutter):  # type: ignore[no-untyped-def]
-    """Where the word that begins at `begin` ends, with `end` the end of the text (all uint64)."""
-    state, at, found = cutter.first_row, begin, begin
-    while True:
-        if at < end:
-            code, size = np.uint32(data[at]), _ONE
-            if code >= _NOT_ASCII:
-                code, size = _code_point(data, at, end)
-            column = np.uint32(cutter.classes[code])
-        else:
-            column, size = cutter.end_column, _ONE
-        step = cutter.steps[state + column]
-        if step & _FLAG:
-            found = at
-        state = step >> _FLAG
-        if state == 0:
-            return found
-        at += size
-
-
-@compiled
-def _code_point(data, at, end):  # type: ignore[no-untyped-def]
-    """(code point, its bytes) of a character at `at` that is not ASCII."""
-    first = np.uint32(data[at])
-    if first < np.uint32(0xE0):
-        if at + _ONE < end:
-            return ((first & np.uint32(0x1F)) << np.uint32(6)) | _low(data, at + _ONE), _TWO
-    elif first < np.uint32(0xF0):
-        if at + _TWO < end:
-            upper = ((first & np.uint32(0xF)) << np.uint32(12)) | (_low(data, at + _ONE) << np.uint32(6))
-            return upper | _low(data, at + _TWO), _THREE
-    elif at + _THREE < end:
-        upper = ((first & np.uint32(7)) << np.uint32(18)) | (_low(data, at + _ONE) << np.uint32(12))
-        code = upper | (_low(data, at + _TWO) << np.uint32(6)) | _low(data, at + _THREE)
-        return min(code, np.uint32(0x10FFFF)), _FOUR
-    return np.uint32(0xFFFD), _ONE
-
-
-@compiled
-def _low(data, at):  # type: ignore[no-untyped-def]
-    return np.uint32(data[at]) & np.uint32(0x3F)
-
-
-@compiled
 def _hash(data, begin, end):  # type: ignore[no-untyped-def]
+    """(hash, last block of up to 8 bytes) of a word. With its length they determine a word of up to 16 bytes:
+    every step can be undone."""
     value, block, filled = end - begin, _ZERO, _ZERO
     at = begin
     while at < end:
-        block = (block << _EIGHT) | np.uint64(data[at])
-        filled += _ONE
-        at += _ONE
         if filled == _EIGHT:
             value = (value ^ block) * _MULTIPLIER
             value ^= value >> _SHIFT_32
             block, filled = _ZERO, _ZERO
+        block = (block << _EIGHT) | np.uint64(data[at])
+        filled += _ONE
+        at += _ONE
     value = (value ^ block) * _MIX_1
     value = (value ^ (value >> _SHIFT_33)) * _MIX_2
-    return value ^ (value >> _SHIFT_33)
+    return value ^ (value >> _SHIFT_33), block
 
 
 @compiled
-def _add(tally, data, begin, end, value, count):  # type: ignore[no-untyped-def]
+def _add(tally, data, begin, end, count):  # type: ignore[no-untyped-def]
     """Count a word; False where it is new and does not fit."""
+    value, block = _hash(data, begin, end)
     mask = np.uint64(len(tally.slots) - 1)
     tag = value & _UPPER_HALF
     place = value & mask
     while True:
         slot = tally.slots[place]
         if slot == _ZERO:
-            return _add_new(tally, place, data, begin, end, value, count)
+            return _add_new(tally, place, data, begin, end, value, block, count)
         if slot & _UPPER_HALF == tag:
             number = (slot & _LOWER_HALF) - _ONE
-            if tally.entries[number, _HASH] == value and _is_same(tally, number, data, begin, end):
-                tally.entries[number, _COUNT] += np.uint64(count)
-                return True
+            if tally.entries[number, _HASH] == value and tally.entries[number, _BLOCK] == block:
+                if _is_same(tally, number, data, begin, end):
+                    tally.entries[number, _COUNT] += np.uint64(count)
+                    return True
         place = (place + _ONE) & mask
 
 
 @compiled
 def _is_same(tally, number, data, begin, end):  # type: ignore[no-untyped-def]
-    """Whether a word is the one of that number, whose hash it has."""
-    length = end - begin
-    if tally.entries[number, _LENGTH] != length:
+    """Whether a word is the one of that number, whose hash and last block it has."""
+    span, length = tally.entries[number, _SPAN], end - begin
+    if span & _LENGTH_MASK != length:
         return False
-    if length <= _EIGHT:
-        return True  # the hash of so short a word is a permutation of its bytes
+    if length <= _SIXTEEN:
+        return True
+    other = span >> _LENGTH_BITS
     at = begin
-    other = tally.entries[number, _BEGIN]
     while at < end and tally.data[other] == data[at]:
         at += _ONE
         other += _ONE
@@ -226,15 +167,17 @@ def _is_same(tally, number, data, begin, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add_new(tally, place, data, begin, end, value, count):  # type: ignore[no-untyped-def]
+def _add_new(tally, place, data, begin, end, value, block, count):  # type: ignore[no-untyped-def]
     number, size = np.uint64(tally.used[_WORDS]), np.uint64(tally.used[_BYTES])
     length = end - begin
     if number == np.uint64(len(tally.entries)) or size + length > np.uint64(len(tally.data)):
         return False
     for at in range(length):
         tally.data[size + np.uint64(at)] = data[begin + np.uint64(at)]
-    entry = tally.entries[number]
-    entry[_BEGIN], entry[_LENGTH], entry[_COUNT], entry[_HASH] = size, length, count, value
+    tally.entries[number, _SPAN] = (size << _LENGTH_BITS) | length
+    tally.entries[number, _BLOCK] = block
+    tally.entries[number, _COUNT] = count
+    tally.entries[number, _HASH] = value
     tally.slots[place] = (value & _UPPER_HALF) | (number + _ONE)
     tally.used[_WORDS], tally.used[_BYTES] = number + _ONE, size + length
     return True
@@ -264,29 +207,22 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
                 at, end = np.uint64(resume[_AT]), np.uint64(resume[_END])
             while wanted[document] and at < last:
                 if at == end:
-                    end = max(at + _ONE, _word_end(data, at, last, cutter))
+                    end = max(at + _ONE, word_end(data, at, last, cutter))
                 piece = _piece_end(data, at, end)
-                if not _add(tally, data, at, piece, _hash(data, at, piece), 1):
+                if not _add(tally, data, at, piece, 1):
                     resume[_DOCUMENT], resume[_AT], resume[_END] = document, at, end
                     return False
                 at = piece
         resume[_DOCUMENT], resume[_AT], resume[_END] = len(wanted), 0, 0
         return True
 
-    def add_words(tally, data, bounds, hashes, counts, first):  # type: ignore[no-untyped-def]
+    def add_words(tally, data, bounds, counts, first):  # type: ignore[no-untyped-def]
         """Add words first.. of the given ones; returns the first that did not fit, or how many there are."""
         assert sources
         for number in range(first, len(counts)):
-            begin, end = np.uint64(bounds[number]), np.uint64(bounds[number + 1])
-            if not _add(tally, data, begin, end, hashes[number], counts[number]):
+            if not _add(tally, data, np.uint64(bounds[number]), np.uint64(bounds[number + 1]), counts[number]):
                 return number
         return len(counts)
-
-    def hash_words(data, bounds, hashes):  # type: ignore[no-untyped-def]
-        """Fill `hashes`, one a word."""
-        assert sources
-        for number in range(len(hashes)):
-            hashes[number] = _hash(data, np.uint64(bounds[number]), np.uint64(bounds[number + 1]))
 
     def gather(data, begins, bounds, out):  # type: ignore[no-untyped-def]
         """Copy words that begin at `begins` of `data` to out[bounds[i]:bounds[i + 1]]."""
@@ -323,10 +259,10 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
             at += digits + 2
         return at
 
-    functions = (count_texts, add_words, hash_words, gather, write_lines)
+    functions = (count_texts, add_words, gather, write_lines)
     return tuple(machine_code.entry_point(function) for function in functions)
 
 
-count_texts, add_words, hash_words, gather, write_lines = _make(
-    machine_code.digest(__file__, automata.__file__, machine_code.__file__)
+count_texts, add_words, gather, write_lines = _make(
+    machine_code.digest(__file__, cutters.__file__, automata.__file__, machine_code.__file__)
 )
