@@ -90,6 +90,10 @@ def _vocabulary(recipe: Recipe) -> Iterator[Problem]:
             f"leaves no room for merges beside {fixed} specials, reserved ids and bytes",
             f"use more than {fixed}, or lower tokenizer.reserved_ids",
         )
+    for source in tokenizer.weights:
+        if source not in recipe.destinations:
+            known = ", ".join(recipe.destinations)
+            yield Problem("tokenizer.weights", source, "is neither a source nor a route", f"use one of {known}")
 
 
 def _batches(recipe: Recipe) -> Iterator[Problem]:

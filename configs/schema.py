@@ -24,12 +24,31 @@ class Tokenizer(Section):
 
     vocab_size: Count = 102_400
     """Ids in all: specials and reserved slots, 256 bytes, merges."""
-    pattern: Literal["exaone3", "exaone3-code"] = "exaone3-code"
-    """Pre-tokenisation: single digits + GPT-2's regex, or the one that keeps code cheap."""
+    allow_smaller: bool = False
+    """Where the documents support fewer merges, make the ids that are left reserved slots, instead of refusing."""
+    pattern: Literal["exaone3", "exaone3-code", "plain"] = "exaone3-code"
+    """Pre-tokenisation: single digits + GPT-2's regex; the one that keeps code cheap; Llama 3's."""
+    morphemes: Literal["none", "mecab"] = "none"
+    """`mecab`: no merge crosses a border of Korean morphemes in training, as in EXAONE 3.0. Encoding needs no MeCab."""
+    superwords: Annotated[Share, Field(lt=1)] = 0.0
+    """Share of the merges that are learnt last, across words (SuperBPE); with the pattern exaone3-code only."""
     reserved_ids: CountOrZero = 360
     """Unused special slots after pad, bos, eos and unk, for later phases of training."""
     sample_bytes_per_source: Bytes = 2_000_000_000
     """Train on at most this much of each source's kept text."""
+    weights: dict[Name, Positive] = Field(default_factory=dict)
+    """Share of each source or route in the mixture that merges are learnt from; without any, as much as is sampled."""
+    max_words: Count = 10_000_000
+    """Distinct words that merges are learnt from, the most frequent; each takes some 900 bytes of memory."""
+
+    @model_validator(mode="after")
+    def _superwords_fit(self) -> Tokenizer:
+        if self.superwords and self.pattern != "exaone3-code":
+            raise invalid(
+                f"has superwords {self.superwords} with the pattern {self.pattern}",
+                "use the pattern exaone3-code, or superwords 0",
+            )
+        return self
 
 
 # --- model -------------------------------------------------------------------------------------

@@ -91,14 +91,20 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument(
         "--out", required=True, type=Path, metavar="OUT.yaml", help="fragment; its plot lies beside it"
     )
+    _command(commands, "train-tokenizer", _train_tokenizer, "make a recipe's tokenizer, show its compression")
+    _command(commands, "pack", _pack, "make a recipe's token shards, show what is in them")
+    _command(commands, "tokenize", _tokenize, "show how a recipe's tokenizer cuts a text", text="the text; - reads it")
     clean = _command(commands, "clean", _clean, "list artifacts that this recipe no longer uses")
     clean.add_argument("--yes", action="store_true", help="remove them")
     return parser
 
 
-def _command(commands, name, function, summary) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+def _command(commands, name, function, summary, **words) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+    """A command on a recipe; `words` are further arguments, which stand before overrides, and their help."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
     command.add_argument("recipe", metavar="RECIPE", help="a YAML recipe, e.g. configs/smoke.yaml")
+    for word, explained in words.items():
+        command.add_argument(word, metavar=word.upper(), help=explained)
     command.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. phases.domain.tokens=2T")
     command.set_defaults(command=function)
     return command
@@ -153,6 +159,28 @@ def _calibrate(options: argparse.Namespace) -> int:
     settings = settings_of(options.reference, options.drop_share)
     calibrate(Path(options.recipe), recipe, options.language, settings, options.out, _CONSOLE)
     _CONSOLE.print(f"  {options.out}\n  {options.out.with_suffix('.html')}")
+    return 0
+
+
+def _train_tokenizer(options: argparse.Namespace) -> int:
+    from launch.tokenize_command import train_tokenizer
+
+    train_tokenizer(load_recipe(options.recipe, options.overrides), _CONSOLE)
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from launch.tokenize_command import pack
+
+    pack(load_recipe(options.recipe, options.overrides), _CONSOLE)
+    return 0
+
+
+def _tokenize(options: argparse.Namespace) -> int:
+    from launch.tokenize_command import tokenize
+
+    text = sys.stdin.read() if options.text == "-" else options.text
+    tokenize(options.recipe, load_recipe(options.recipe, options.overrides), text, _CONSOLE)
     return 0
 
 

@@ -18,7 +18,7 @@ from configs.errors import user_error
 from configs.manifest import Artifact, ensure, find, partial_dir, verify
 from configs.schema import Recipe
 from configs.units import format_bytes
-from launch.executors import LocalRunner
+from launch.executors import task_runner
 from launch.preflight import check_package_roots, check_training_fits, only_run
 from launch.stages import Context, Stage, stages_of
 
@@ -81,7 +81,7 @@ def verify_run(recipe: Recipe, console: Console) -> dict[str, Artifact]:
 def _make(recipe: Recipe, stages: tuple[Stage, ...], run_dir: Path, console: Console) -> Finished:
     artifacts: dict[str, Artifact] = {}
     seconds: dict[str, float] = {}
-    with LocalRunner(recipe.data.executor.workers, console) as runner:
+    with task_runner(recipe.data.executor, console) as runner:
         for stage in stages:
             spec = stage.specify(recipe, artifacts)
             artifact = find(run_dir, spec)

@@ -4,7 +4,7 @@ Contract: `automaton(pattern)` cuts every text exactly as the pattern does in `t
 first alternative that matches, quantifiers greedy. A pattern may hold characters, classes, `\\p{..}`, groups,
 alternatives, `?`, `*`, `+`, `{m,n}` and look-ahead at one character; anything else is a `UserError`, and so is a
 pattern that leaves text uncut. What `\\p{L}` or `\\s` holds is asked of the engine of record, so its Unicode
-version counts and no other's. Cost: 0.2 s for each distinct `\\p{..}`, once a process and pattern.
+version counts and no other's. Cost: 0.4 s, once a process and pattern.
 
 An expression without captures is a list of threads in order of preference, and the automaton's states are such
 lists (Cox, "Regular Expression Matching: the Virtual Machine Approach", 2009). A word's end is noted one
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from string import hexdigits
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, normalizers
 
 from configs.errors import UserError, user_error
 
@@ -28,8 +29,6 @@ _DEAD = 0
 _CHARACTER, _SPLIT, _AHEAD, _MATCH = range(4)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
-_CATEGORIES = "LMNPSZ"
-"""Of the general category; what is left, unassigned and private among it, would be asked in vain."""
 _COUNTS = {"?": (0, 1), "*": (0, None), "+": (1, None)}
 Members = npt.NDArray[np.bool_]
 """Which code points belong to a set: bool [CODE_POINTS]."""
@@ -60,7 +59,7 @@ def automaton(pattern: str) -> Automaton:
     held = [[bool(kind >> number & 1) for number in range(len(parser.sets))] for kind in [*kinds, 0]]
     states: dict[tuple[int, ...], int] = {(): _DEAD, (0,): START}
     rows = [[_DEAD] * len(held)]
-    pending = [(0,)]
+    pending: list[tuple[int, ...]] = [(0,)]
     for threads in pending:
         row = []
         for of_class in held:
@@ -157,7 +156,8 @@ class _Parser:
         return program
 
     def _repeated(self, body: Program) -> Program:
-        least, most = 1, 1
+        least: int = 1
+        most: int | None = 1
         sign = self._next()
         if sign in _COUNTS:
             self._at += 1
@@ -233,8 +233,6 @@ class _Parser:
             if end < 0 or not self._pattern.startswith("{", self._at):
                 raise self._unknown()
             name, self._at = self._pattern[self._at + 1 : end], end + 1
-            if not name or name[0] not in _CATEGORIES:
-                raise self._unknown()
             members = _members(rf"\p{{{name}}}")
             return (members if letter == "p" else ~members), None
         if letter in ("s", "S", "d", "D", "w", "W"):
@@ -247,13 +245,9 @@ class _Parser:
         """The character of an escape whose letter has been read."""
         if letter in _HEX_DIGITS:
             digits = self._pattern[self._at : self._at + _HEX_DIGITS[letter]]
-            try:
-                code_point = int(digits, 16)
-            except ValueError:
-                raise self._unknown() from None
             self._at += len(digits)
-            if code_point < CODE_POINTS:
-                return code_point
+            if len(digits) == _HEX_DIGITS[letter] and set(digits) <= set(hexdigits) and int(digits, 16) < CODE_POINTS:
+                return int(digits, 16)
         elif letter in _ESCAPES:
             return ord(_ESCAPES[letter])
         elif letter and not letter.isalnum():
@@ -293,16 +287,15 @@ def _one(code_point: int) -> Members:
 @functools.lru_cache(maxsize=32)
 def _members(expression: str) -> Members:
     """What the engine of record takes for `expression`, which is a class by name."""
-    # Planes 4 to 13 are unassigned and 15 to 16 private: no letters, marks, numbers or spaces.
-    asked = [*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xF0000)]
-    code_points = np.array(asked)
     try:
-        splitter = pre_tokenizers.Split(Regex(f"{expression}+"), behavior="removed", invert=True)
+        others = normalizers.Replace(Regex(f"[^{expression}]+"), "")
     except Exception as error:  # the binding raises bare Exception
         raise _refused(expression, f"names no class of characters ({error})") from None
+    # Surrogates are no characters, and no string of the engine's holds one.
+    characters = np.r_[0:0xD800, 0xE000:CODE_POINTS].astype("<u4").tobytes().decode("utf-32-le")
+    kept = others.normalize_str(characters)
     members = np.zeros(CODE_POINTS, np.bool_)
-    for _, (first, end) in splitter.pre_tokenize_str("".join(map(chr, asked))):
-        members[code_points[first:end]] = True
+    members[np.frombuffer(kept.encode("utf-32-le"), "<u4")] = True
     return members
 
 

@@ -56,11 +56,15 @@ class Vocabulary(NamedTuple):
     """[slots, 8]: its ids, and how many as the last."""
 
 
-def vocabulary_of(byte_ids: Ids, lefts: Ids, rights: Ids, merged: Ids) -> Vocabulary:
-    """From the ids of bytes, and of each merge's parts and result; no id above LARGEST_ID."""
-    merges = np.full(max(16, 1 << (2 * len(merged) - 1).bit_length()), _EMPTY)
-    fill(lefts, rights, merged, merges)
-    return Vocabulary(byte_ids, merges, np.zeros((_SLOTS, 4), np.uint64), np.zeros((_SLOTS, 8), np.uint32))
+def vocabulary_of(byte_ids: Ids, merges: Ids, slots: int = _SLOTS) -> Vocabulary:
+    """From the id of each byte, and the ids of each merge's two parts and result, [merges, 3].
+
+    `slots`, a power of two, is the size of the cache.
+    """
+    assert merges.max(initial=0) <= LARGEST_ID, "three ids share 63 bits"
+    table = np.full(max(16, 1 << (2 * len(merges)).bit_length()), _EMPTY)
+    fill(merges, table)
+    return Vocabulary(byte_ids, table, np.zeros((slots, 4), np.uint64), np.zeros((slots, 8), np.uint32))
 
 
 # --- compiled ----------------------------------------------------------------------------------
@@ -100,7 +104,7 @@ def _merge_short(data, begin, end, vocabulary, wanted, out, written):  # type: i
         best = _ZERO
         for at in range(_ONE, count - _ONE):
             if wanted[at] < wanted[best]:
-                best = at
+                best = np.uint64(at)
         if wanted[best] == _ABSENT:
             break
         here = written + best
@@ -126,11 +130,11 @@ def _merge_long(data, begin, end, vocabulary, out, written):  # type: ignore[no-
     ids, wanted = np.empty(length, np.uint32), np.empty(length, np.uint32)
     before, after = np.empty(length, np.int32), np.empty(length, np.int32)
     heap, size = np.empty(2 * length, np.uint64), 0
-    for at in range(length):
-        ids[at] = vocabulary.bytes[data[begin + np.uint64(at)]]
-        before[at], after[at] = at - 1, at + 1
-    for at in range(length):
-        size = _want(at, at + 1, ids, wanted, heap, size, vocabulary.merges)
+    for place in range(length):
+        ids[place] = vocabulary.bytes[data[begin + np.uint64(place)]]
+        before[place], after[place] = place - 1, place + 1
+    for place in range(length):
+        size = _want(place, place + 1, ids, wanted, heap, size, vocabulary.merges)
     while size:
         entry = heap[0]
         size -= 1
@@ -145,11 +149,11 @@ def _merge_long(data, begin, end, vocabulary, out, written):  # type: ignore[no-
         size = _want(at, after[at], ids, wanted, heap, size, vocabulary.merges)
         if before[at] >= 0:
             size = _want(before[at], at, ids, wanted, heap, size, vocabulary.merges)
-    at = 0
-    while at < length:
-        out[written] = ids[at]
+    place = 0
+    while place < length:
+        out[written] = ids[place]
         written += _ONE
-        at = after[at]
+        place = after[place]
     return written
 
 
@@ -206,15 +210,15 @@ def _first(value, count):  # type: ignore[no-untyped-def]
 
 
 def _make(sources: str):  # type: ignore[no-untyped-def]
-    def fill(lefts, rights, merged, merges):  # type: ignore[no-untyped-def]
+    def fill(merges, table):  # type: ignore[no-untyped-def]
         """Put merges into their empty table."""
         assert sources
-        for number in range(len(merged)):
-            pair = (np.uint64(lefts[number]) << _ID_BITS) | np.uint64(rights[number])
-            place = _scatter(pair, len(merges))
-            while merges[place] != _EMPTY:
-                place = (place + _ONE) & np.uint64(len(merges) - 1)
-            merges[place] = (pair << _ID_BITS) | np.uint64(merged[number])
+        for number in range(len(merges)):
+            pair = (np.uint64(merges[number, 0]) << _ID_BITS) | np.uint64(merges[number, 1])
+            place = _scatter(pair, len(table))
+            while table[place] != _EMPTY:
+                place = (place + _ONE) & np.uint64(len(table) - 1)
+            table[place] = (pair << _ID_BITS) | np.uint64(merges[number, 2])
 
     def encode(data, ends, cutter, vocabulary, last, out, out_ends):  # type: ignore[no-untyped-def]
         """Encode the documents of `data`, which end at `ends`, each followed by the id `last`; returns ids written.
@@ -241,7 +245,7 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
                 a, b = _first(_eight(data, at), size), _first(_eight(data, at + np.uint64(8)), size - 8)
                 c = _first(_eight(data, at + np.uint64(16)), size - 16)
                 d = _first(_eight(data, at + np.uint64(24)), size - 24) | length << np.uint64(56)
-                slot = _scatter(a ^ b * _MIX_1 ^ (c * _MIX_2 >> np.uint64(7)) ^ d * _MIX_3, _SLOTS)
+                slot = _scatter(a ^ b * _MIX_1 ^ (c * _MIX_2 >> np.uint64(7)) ^ d * _MIX_3, len(words))
                 if words[slot, 0] == a and words[slot, 1] == b and words[slot, 2] == c and words[slot, 3] == d:
                     count = np.uint64(ids[slot, _CACHED_IDS])
                     for n in range(_ZERO, count):
@@ -265,6 +269,4 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
     return machine_code.entry_point(fill), machine_code.entry_point(encode)
 
 
-fill, encode = _make(
-    machine_code.digest(__file__, cutters.__file__, automata.__file__, machine_code.__file__)
-)
+fill, encode = _make(machine_code.digest(__file__, cutters.__file__, automata.__file__, machine_code.__file__))

@@ -51,7 +51,7 @@ from tokenizer.tally import (
     new_tally,
     sorted_words,
 )
-from tokenizer.word_files import ENDING, Batch, read_batch, selected, write_batches, write_words
+from tokenizer.word_files import BATCH_WORDS, ENDING, Batch, read_batch, selected, write_batches, write_words
 
 RUN_WORDS = 1_500_000
 """Distinct words that a task holds before it spills them."""
@@ -151,7 +151,9 @@ def _most_frequent(parts: Sequence[Path], rarest: int, ties: int) -> Iterator[pa
         equal = np.flatnonzero(batch.counts == rarest)[:ties]
         ties -= len(equal)
         chosen[equal] = True
-        yield selected(batch, np.flatnonzero(chosen))
+        numbers = np.flatnonzero(chosen)
+        for first in range(0, len(numbers), BATCH_WORDS):
+            yield selected(batch, numbers[first : first + BATCH_WORDS])
 
 
 def sample_place(document_id: str) -> int:
@@ -222,7 +224,7 @@ class _Count:
     def _spill(self, tally: Tally, rank: int, part: int) -> None:
         words = sorted_words(tally)
         weighted = words._replace(counts=words.counts * self.shares[rank][1])
-        write_words(self.out / f"{rank:05d}-{part:03d}{ENDING}", weighted, self.bits)
+        write_words(run_path(self.out, rank, part), weighted, self.bits)
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,11 @@ def _partition_bits(sampled_bytes: int) -> int:
 
 def _size_path(folder: Path, rank: int) -> Path:
     return folder / f"{rank:05d}.npy"
+
+
+def run_path(folder: Path, rank: int, part: int) -> Path:
+    """A run that `merge_runs` finds in its work/runs."""
+    return folder / f"{rank:05d}-{part:03d}{ENDING}"
 
 
 def _part_path(folder: Path, part: int) -> Path:

@@ -33,6 +33,26 @@ PATTERNS: dict[str, str] = {
         rf"|[{_SPACE}]*[{_NEWLINE}]+"
         rf"|[{_SPACE}]+(?=\p{{N}})|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
     ),
+    # Llama 3's, with our white space and contractions in one case: digits by threes, letters take one
+    # symbol before them, marks are symbols.
+    "plain": (
+        rf"{_CONTRACTIONS}"
+        rf"|[^{_NEWLINE}\p{{L}}\p{{N}}]?\p{{L}}+"
+        r"|\p{N}{1,3}"
+        rf"| ?[^{_SPACE}\p{{L}}\p{{N}}]+[{_NEWLINE}]*"
+        rf"|[{_SPACE}]*[{_NEWLINE}]+"
+        rf"|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
+    ),
+    # exaone3-code with words of letters that one blank, a comma and a blank, or an apostrophe joins taken
+    # as one: what superwords are learnt from and encoded in. Every border is one of exaone3-code's too.
+    "superwords": (
+        rf"{_CONTRACTIONS}"
+        rf"|[^{_NEWLINE}\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+(?:(?:,? |')[\p{{L}}\p{{M}}]+)*"
+        r"|\p{N}"
+        rf"| ?[^{_SPACE}\p{{L}}\p{{N}}]+[{_NEWLINE}]*"
+        rf"|[{_SPACE}]*[{_NEWLINE}]+"
+        rf"|[{_SPACE}]+(?=\p{{N}})|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
+    ),
 }
 
 

@@ -9,7 +9,9 @@
 
 Contract: `open_tokens` maps a shard without reading it; `read_index` refuses a folder whose shards are
 not all there at the size the index says, or hold an id outside the vocabulary, or were made with another
-tokenizer than asked for; two `stat`s a shard. Counts are 64-bit. numpy only; pyarrow when documents are
+tokenizer than asked for; two `stat`s a shard. `where` leads from a token to its document, and `Index.locate`
+from a place in a source's stream of tokens, which is how training addresses it, to the token: a few pages
+and one row group of the side index are read. Counts are 64-bit. numpy only; pyarrow when documents are
 written or read.
 """
 
@@ -70,6 +72,27 @@ class Index:
         """Tokens by source."""
         return {source: entry.tokens for source, entry in self.splits[split].items()}
 
+    def locate(self, split: str, source: str, position: int) -> tuple[Path, int]:
+        """(shard, token in it) of a position in the source's shards, taken one after the other."""
+        assert position >= 0, position
+        for shard in self.splits[split][source].shards:
+            if position < shard.tokens:
+                return self.folder / shard.path, position
+            position -= shard.tokens
+        raise AssertionError(f"{source} ends {position + 1} tokens earlier")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a token comes from."""
+
+    source: str
+    """The document's own, also where a route took it elsewhere."""
+    document: str
+    """Its id."""
+    offset: int
+    """Tokens of the document before this one."""
+
 
 class ShardWriter:
     """Writes one shard, its document ends and its side index; each appears whole, at the end of the block.
@@ -104,19 +127,22 @@ class ShardWriter:
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         self._open.__exit__(kind, value, trace)
 
-    def add(self, documents: Sequence[Sequence[int]], rows: Mapping[str, Sequence[Any]]) -> None:
-        """Append documents: their token ids (eos included), and columns id, source, language, bytes."""
+    def add(
+        self, tokens: npt.NDArray[np.uint32], ends: npt.NDArray[np.integer[Any]], rows: Mapping[str, Sequence[Any]]
+    ) -> None:
+        """Append documents: their ids, eos included, one after the other; the end of each; the side index's columns."""
         import pyarrow as pa
 
-        lengths = np.fromiter(map(len, documents), END_DTYPE, count=len(documents))
-        tokens = np.fromiter(chain.from_iterable(documents), TOKEN_DTYPE, count=int(lengths.sum()))
-        tokens.tofile(self._token_file)
-        (np.cumsum(lengths, dtype=END_DTYPE) + END_DTYPE.type(self._tokens)).tofile(self._end_file)
-        self._rows.write_table(pa.table({name: rows[name] for name in self._schema.names}, schema=self._schema))
+        assert len(tokens) == (int(ends[-1]) if len(ends) else 0), "the last document ends with the last token"
+        table = pa.table({name: pa.array(rows[name], self._schema.field(name).type) for name in self._schema.names})
+        tokens.astype(TOKEN_DTYPE, copy=False).tofile(self._token_file)
+        (ends.astype(END_DTYPE) + END_DTYPE.type(self._tokens)).tofile(self._end_file)
+        self._rows.write_table(table.cast(self._schema))
         self._tokens += len(tokens)
-        self._documents += len(documents)
-        self._bytes += sum(rows["bytes"])
-        self._largest_id = max(self._largest_id, int(tokens.max(initial=0)) if len(tokens) else -1)
+        self._documents += len(ends)
+        self._bytes += sum(table["bytes"].to_pylist())
+        if len(tokens):
+            self._largest_id = max(self._largest_id, int(tokens.max()))
 
     def shard(self) -> Shard:
         """What was written so far, for the index."""
@@ -186,6 +212,30 @@ def read_documents(path: Path) -> dict[str, list[Any]]:
     except (OSError, pa.ArrowException) as error:
         raise _damaged(rows, f"cannot be read ({error})") from None
     return columns
+
+
+def where(path: Path, position: int) -> Place:
+    """The document that holds token `position` of a shard; its eos belongs to it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ends = open_document_ends(path)
+    tokens = int(ends[-1]) if len(ends) else 0
+    if not 0 <= position < tokens:
+        raise user_error("position", position, f"lies outside the {tokens} tokens of {path}", "count tokens from 0")
+    number = int(np.searchsorted(ends, np.uint64(position), side="right"))
+    offset = position - (int(ends[number - 1]) if number else 0)
+    rows = path.with_name(f"{path.name}.documents.parquet")
+    try:
+        with pq.ParquetFile(rows) as file:
+            for group in range(file.num_row_groups):
+                if number < (held := file.metadata.row_group(group).num_rows):
+                    row = file.read_row_group(group, columns=["source", "id"]).slice(number, 1).to_pylist()[0]
+                    return Place(row["source"], row["id"], offset)
+                number -= held
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(rows, f"cannot be read ({error})") from None
+    raise _damaged(rows, f"has {number + 1} documents fewer than its shard")
 
 
 def _source_shards(raw: Mapping[str, Any]) -> SourceShards:

@@ -143,10 +143,10 @@ def _add(tally, data, begin, end, count):  # type: ignore[no-untyped-def]
             return _add_new(tally, place, data, begin, end, value, block, count)
         if slot & _UPPER_HALF == tag:
             number = (slot & _LOWER_HALF) - _ONE
-            if tally.entries[number, _HASH] == value and tally.entries[number, _BLOCK] == block:
-                if _is_same(tally, number, data, begin, end):
-                    tally.entries[number, _COUNT] += np.uint64(count)
-                    return True
+            entry = tally.entries[number]
+            if entry[_HASH] == value and entry[_BLOCK] == block and _is_same(tally, number, data, begin, end):
+                entry[_COUNT] += np.uint64(count)
+                return True
         place = (place + _ONE) & mask
 
 

@@ -9,6 +9,7 @@ cut off is no file, and `UserError`. Reading maps the file: no memory but what i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from tokenizer.patterns import CODE_POINT_OF_BYTE
 from tokenizer.tally import Bytes, Integers, Words, gather, write_lines
 
 ENDING = ".arrow"
+BATCH_WORDS = 2**17
+"""Words in a batch of a file that is one partition."""
 _SCHEMA = pa.schema([("word", pa.large_binary()), ("count", pa.int64())])
 _LINES = 1 << 16
 """Words that are made lines of at once."""
@@ -39,8 +42,8 @@ def write_words(path: Path, words: Words, bits: int = 0) -> None:
     """Write `words` in 2**bits partitions."""
     starts = np.arange(1, 2**bits, dtype=np.uint64) << np.uint64(64 - bits if bits else 0)
     borders = [0, *np.searchsorted(words.hashes, starts).tolist(), len(words.counts)]
-    whole = _record_batch(Batch(words.data, words.bounds, words.counts))
-    write_batches(path, (whole.slice(first, end - first) for first, end in zip(borders, borders[1:], strict=False)))
+    whole = record_batch(Batch(words.data, words.bounds, words.counts))
+    write_batches(path, (whole.slice(first, end - first) for first, end in pairwise(borders)))
 
 
 def write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
@@ -56,7 +59,7 @@ def selected(batch: Batch, chosen: npt.NDArray[np.intp]) -> pa.RecordBatch:
     np.cumsum(np.diff(batch.bounds)[chosen], out=bounds[1:])
     data = np.empty(int(bounds[-1]), np.uint8)
     gather(batch.data, batch.bounds[:-1][chosen], bounds, data)
-    return _record_batch(Batch(data, bounds, batch.counts[chosen]))
+    return record_batch(Batch(data, bounds, batch.counts[chosen]))
 
 
 def batches_of(path: Path) -> int:
@@ -100,7 +103,7 @@ def batch_of(words: Iterable[tuple[bytes, int]]) -> Batch:
     return Batch(np.frombuffer(b"".join(column), np.uint8), bounds, np.array(counts, np.int64))
 
 
-def _record_batch(batch: Batch) -> pa.RecordBatch:
+def record_batch(batch: Batch) -> pa.RecordBatch:
     buffers = [None, pa.py_buffer(np.ascontiguousarray(batch.bounds)), pa.py_buffer(batch.data)]
     words = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(batch.counts), buffers)
     return pa.record_batch([words, pa.array(batch.counts, pa.int64())], schema=_SCHEMA)

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from configs.errors import UserError, user_error
-from launch.executors import LocalRunner, _is_running
+from launch.executors.local import LocalRunner, _is_running
 from tests.conftest import ROOT
 
 QUIET = Console(quiet=True)
@@ -33,6 +33,21 @@ class Append:
             raise user_error("source", str(rank), "is broken", "mend it")
         with (self.folder / f"{rank}.txt").open("a") as stream:
             stream.write(f"{rank}/{world_size}\n")
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Says that it began, waits, says that it ended."""
+
+    folder: Path
+    seconds: float
+
+    def __call__(self, rank: int, world_size: int) -> None:
+        with (self.folder / f"{rank}.txt").open("a") as stream:
+            stream.write("began\n")
+            stream.flush()
+            time.sleep(self.seconds)
+            stream.write("ended\n")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -76,7 +91,7 @@ def test_a_killed_worker_is_told_and_not_waited_for(tmp_path: Path) -> None:
 def test_workers_do_not_outlive_a_killed_run(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from rich.console import Console\n"
-        "from launch.executors import LocalRunner; from tests.launch.test_executors import note_and_wait\n"
+        "from launch.executors.local import LocalRunner; from tests.launch.test_executors import note_and_wait\n"
         "if __name__ == '__main__': LocalRunner(2, Console(quiet=True)).run('w', note_and_wait, 2, Path(sys.argv[1]))\n"
     )
     (tmp_path / "main.py").write_text(script)

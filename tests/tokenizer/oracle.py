@@ -10,7 +10,7 @@ LONGEST = 64
 """No longer piece is made."""
 
 
-def learn(words: Mapping[str, int], merges: int) -> list[str]:
+def learn(words: Mapping[str, int], merges: int, longest: int = LONGEST) -> list[str]:
     """Greedy BPE: count all pairs, merge the most frequent, again, until `merges` pieces or no pair is left.
 
     Ties go to the shorter piece, then to code point order, as in sentencepiece.
@@ -21,7 +21,7 @@ def learn(words: Mapping[str, int], merges: int) -> list[str]:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in split.items():
             for pair in pairwise(parts):
-                if len(pair[0] + pair[1]) <= LONGEST:
+                if len(pair[0] + pair[1]) <= longest:
                     pairs[pair] += words[word]
         if not pairs:
             break

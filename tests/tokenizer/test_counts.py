@@ -1,4 +1,4 @@
-"""Counts are exact, bounded by the sample, and independent of how documents are cut over files."""
+"""Counts are exact, bounded by the sample and the budget, weighted as asked, and independent of files."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import regex
-from hypothesis import example, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.errors import UserError
 from configs.manifest import Artifact
+from configs.schema import Tokenizer
 from tests.conftest import InProcessRunner
 from tests.tokenizer.conftest import ENGLISH, KOREAN, decided, write_documents, write_rows
+from tests.tokenizer.tables import counter_of, table_of
 from tokenizer import counts
-from tokenizer.counts import Counted, count_words, merge_runs, pieces_of, read_words, sample_place
+from tokenizer.counts import Counted, count_words, multipliers, prune, sample_place
 from tokenizer.patterns import PATTERNS, map_bytes
+from tokenizer.tally import new_tally, sorted_words
+from tokenizer.word_files import batch_of, batches_of, read_batch, read_words, write_words
 
 EVERYTHING = 10**15
 
 
-def counted(documents: Path, work: Path, limit: int = EVERYTHING, pattern: str = "exaone3") -> Counted:
-    return count_words(documents, pattern, limit, work, InProcessRunner())
+def counted(
+    documents: Path, work: Path, limit: int = EVERYTHING, pattern: str = "exaone3", **wishes: object
+) -> Counted:
+    wish = Tokenizer(sample_bytes_per_source=limit, **wishes)
+    return count_words(documents, wish, pattern, work, InProcessRunner())
 
 
 def bytes_of(texts: list[str]) -> int:
@@ -32,11 +39,11 @@ def bytes_of(texts: list[str]) -> int:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_words_are_counted_as_a_counter_over_all_text_does(documents: Artifact, tmp_path: Path, pattern: str) -> None:
-    expected: Counter[str] = Counter()
-    for text in (KOREAN + ENGLISH) * 3:
-        expected.update(map_bytes(word) for word in regex.findall(PATTERNS[pattern], text))
+    expected = counter_of((KOREAN + ENGLISH) * 3, pattern)
     result = counted(documents.path, tmp_path, pattern=pattern)
-    assert list(read_words(result.path)) == sorted(expected.items())
+    assert dict(read_words(result.path)) == expected
+    assert (result.distinct_words, result.words) == (len(expected), expected.total())
+    assert (result.pruned_words, result.pruned_count) == (0, 0)
     assert result.sampled_bytes == {"ko-text": bytes_of(KOREAN * 3), "en-text": bytes_of(ENGLISH * 3)}
 
 
@@ -44,13 +51,23 @@ def test_words_are_counted_as_a_counter_over_all_text_does(documents: Artifact, 
 def test_the_table_does_not_depend_on_files_or_spills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
+    monkeypatch.setattr(counts, "_PARTITION_BYTES", 300)
     whole = counted(decided(tmp_path / "1", files=1).path, tmp_path / "work-1", limit)
     monkeypatch.setattr(counts, "RUN_WORDS", 7)
-    monkeypatch.setattr(counts, "MERGED_RUNS", 2)
+    monkeypatch.setattr(counts, "RUN_BYTES", 300)
     cut = counted(decided(tmp_path / "5", files=5).path, tmp_path / "work-5", limit)
     assert len(list((tmp_path / "work-5" / "runs").iterdir())) > 10 or limit < EVERYTHING
+    assert len(list((tmp_path / "work-5" / "merged").iterdir())) > 1
     assert cut.path.read_bytes() == whole.path.read_bytes()
     assert cut.sampled_bytes == whole.sampled_bytes
+
+
+def test_partitions_change_nothing_but_the_batches(
+    documents: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = list(read_words(counted(documents.path, tmp_path / "1").path))
+    monkeypatch.setattr(counts, "_PARTITION_BYTES", 1)
+    assert list(read_words(counted(documents.path, tmp_path / "1024").path)) == one
 
 
 def test_a_task_run_again_writes_the_same(documents: Artifact, tmp_path: Path) -> None:
@@ -58,6 +75,9 @@ def test_a_task_run_again_writes_the_same(documents: Artifact, tmp_path: Path) -
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert counted(documents.path, tmp_path) == first
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+# --- the sample and the mixture ----------------------------------------------------------------
 
 
 def test_the_sample_is_bounded_and_spread_over_the_source(tmp_path: Path) -> None:
@@ -90,32 +110,102 @@ def test_places_follow_the_hash_and_stay_in_bounds(monkeypatch: pytest.MonkeyPat
     assert (places[0], places[-1]) == (0, counts._PLACES - 1)
 
 
-def test_long_words_are_counted_in_pieces(tmp_path: Path) -> None:
-    write_documents(tmp_path, "train", "noise", ["ha " * 3, "가" * 100 + "\n" + "가" * 100, "z" * 6_000_001], "ko")
-    words = dict(read_words(counted(tmp_path, tmp_path / "work").path))
-    expected = {"ha": 1, " ha": 2, " ": 1, "\n": 1, "가" * 85: 2, "가" * 15: 2, "z" * 256: 23437, "z" * 129: 1}
-    assert words == {map_bytes(word): count for word, count in expected.items()}
+def test_weights_scale_counts_exactly_and_leave_out_what_has_none(tmp_path: Path) -> None:
+    for source, words in (("web", 300), ("law", 100), ("code", 5)):
+        write_documents(tmp_path, "train", source, [f" {source}" * words + " both"], "en")
+    result = counted(tmp_path, tmp_path / "work", weights={"web": 0.25, "law": 0.75})
+    sizes = {"web": 1205, "law": 405}
+    factors = multipliers({"web": 0.25, "law": 0.75}, sizes)
+    assert result.sampled_bytes == sizes
+    assert dict(read_words(result.path)) == {
+        map_bytes(" web"): 300 * factors["web"],
+        map_bytes(" law"): 100 * factors["law"],
+        map_bytes(" both"): factors["web"] + factors["law"],
+    }
+    masses = {source: sizes[source] * factors[source] for source in sizes}
+    assert masses["law"] / sum(masses.values()) == pytest.approx(0.75, rel=1e-5)
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=400))
-@example("한👩‍👩‍👧‍👦" * 40)
-def test_pieces_of_a_word_lose_nothing(word: str) -> None:
-    pieces = list(pieces_of(word))
-    assert "".join(pieces) == word
-    assert all(0 < len(piece.encode()) <= counts.WORD_BYTES for piece in pieces)
+@given(st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.floats(1e-3, 1e3), st.integers(1, 10**6)), min_size=1))
+def test_shares_are_met(sources: dict[str, tuple[float, int]]) -> None:
+    weights = {name: weight for name, (weight, _) in sources.items()}
+    sizes = {name: size for name, (_, size) in sources.items()}
+    factors = multipliers(weights, sizes)
+    assert max(factors.values()) == 2**20
+    first = max(factors, key=factors.__getitem__)
+    for name, factor in factors.items():
+        wanted = weights[name] / sizes[name] / (weights[first] / sizes[first]) * 2**20
+        assert factor == pytest.approx(max(1.0, wanted), abs=0.501)
 
 
-def test_many_runs_are_merged_in_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counts, "MERGED_RUNS", 3)
-    runs = []
-    for number in range(30):
-        runs.append(tmp_path / f"{number}.tsv")
-        runs[-1].write_text(f"both\t{2**40}\nown{number:02d}\t{number}\n")
-    table = dict(read_words(merge_runs(runs, tmp_path / "out" / "words.tsv")))
-    assert table == {"both": 30 * 2**40, **{f"own{number:02d}": number for number in range(30)}}
+def test_a_weight_for_a_source_without_text_is_refused(documents: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tokenizer.weights.law = 0.5: weighs a source without kept training text"):
+        counted(documents.path, tmp_path, weights={"ko-text": 0.5, "law": 0.5})
+
+
+# --- the budget --------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.dictionaries(st.text("abcdefgh", min_size=1), st.integers(1, 5), min_size=1), budget=st.integers(1, 30))
+def test_the_rarest_words_go_first_and_the_rest_is_accounted_for(
+    tmp_path_factory: pytest.TempPathFactory, words: dict[str, int], budget: int
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    tally = counts.added(new_tally(1, 1), batch_of((word.encode(), count) for word, count in words.items()))
+    write_words(folder / "part.arrow", sorted_words(tally))
+    order = {word: place for place, (word, _) in enumerate(read_words(folder / "part.arrow"))}
+    result = prune([folder / "part.arrow"], budget, {}, folder / "words.arrow")
+    ranked = sorted(words, key=lambda word: (-words[word], order[word]))
+    assert dict(read_words(result.path)) == {word: words[word] for word in ranked[:budget]}
+    assert (result.distinct_words, result.words) == (len(words), sum(words.values()))
+    assert result.pruned_words == len(ranked[budget:])
+    assert result.pruned_count == sum(words[word] for word in ranked[budget:])
+
+
+def test_the_budget_is_over_all_partitions(
+    documents: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = counted(documents.path, tmp_path / "1", max_words=50)
+    monkeypatch.setattr(counts, "_PARTITION_BYTES", 1)
+    many = counted(documents.path, tmp_path / "1024", max_words=50)
+    assert list(read_words(many.path)) == list(read_words(one.path))
+    assert len(list(read_words(one.path))) == 50
+    assert one.pruned_words == one.distinct_words - 50
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def test_partitions_cut_the_hashes_and_lose_nothing(tmp_path: Path) -> None:
+    words = Counter({f"word{number}": number + 1 for number in range(500)})
+    tally = counts.added(new_tally(3, 20), batch_of((word.encode(), count) for word, count in words.items()))
+    write_words(tmp_path / "words.arrow", sorted_words(tally), bits=3)
+    assert batches_of(tmp_path / "words.arrow") == 8
+    assert all(len(read_batch(tmp_path / "words.arrow", part).counts) > 30 for part in range(8))
+    assert dict(read_words(tmp_path / "words.arrow")) == words
+
+
+def test_every_count_is_written_in_full(tmp_path: Path) -> None:
+    words = {map_bytes("a"): 1, map_bytes("가\t\n"): 9, map_bytes("\x00"): 10, "b": 10**18 + 7, "c": 2**63 - 1}
+    assert dict(read_words(table_of(tmp_path / "words.arrow", words))) == words
+
+
+@pytest.mark.parametrize("left", [0, 7, 0.5, 0.99])
+def test_a_count_file_that_was_cut_off_is_refused(documents: Artifact, tmp_path: Path, left: float) -> None:
+    counted(documents.path, tmp_path)
+    run = min((tmp_path / "runs").iterdir())
+    whole = run.read_bytes()
+    run.write_bytes(whole[: int(left * len(whole)) if left < 1 else int(left)])
+    with pytest.raises(UserError, match=r"00000-000.arrow: holds no counts of words .* Mend: remove"):
+        counts.merge_runs(tmp_path, 0, InProcessRunner())
 
 
 def test_tasks_travel_to_other_processes(documents: Artifact, tmp_path: Path) -> None:
     files = tuple(path for _, path in counts.training_files(documents.path))
-    for task in (counts._Measure(files, tmp_path), counts._Count(files, (9, 9), "exaone3", tmp_path)):
+    for task in (
+        counts._Measure(files, tmp_path),
+        counts._Count(files, ((9, 1), (9, 1)), "exaone3", 0, tmp_path),
+        counts._Merge(files, tmp_path),
+    ):
         assert pickle.loads(pickle.dumps(task)) == task

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import UserError
+from configs.files import sha256_of
 from configs.manifest import Artifact, StageSpec, ensure
 from tests.conftest import InProcessRunner
-from tests.tokenizer.conftest import ENGLISH, KOREAN, VOCAB_SIZE, small_recipe, write_documents
+from tests.tokenizer.conftest import ENGLISH, KOREAN, VOCAB_SIZE, decided, small_recipe, write_documents
 from tokenizer import pack, shards
 from tokenizer.convert import EOS_ID
 from tokenizer.encode import Encoder
@@ -97,9 +100,9 @@ def test_batches_are_bounded_by_rows_and_bytes(tmp_path: Path, monkeypatch: pyte
     texts = ["a" * size for size in (60, 60, 10, 300, 0, 1, 1, 1, 1, 1)]
     write_documents(tmp_path, "train", "law", texts, "en")
     batches = list(pack._batches(tmp_path / "documents" / "train" / "law" / "00000.parquet"))
-    assert [text for batch in batches for text in batch["text"]] == texts
-    assert all(batch["bytes"] == [len(text) for text in batch["text"]] for batch in batches)
-    assert all(len(batch["text"]) <= 4 and sum(batch["bytes"][:-1]) < 200 for batch in batches)
+    found = [batch["text"].to_pylist() for batch in batches]
+    assert [text for batch in found for text in batch] == texts
+    assert all(len(batch) <= 4 and sum(map(len, batch[:-1])) < 200 for batch in found)
     assert len(batches) > 3
 
 
@@ -210,7 +213,9 @@ def test_a_shard_without_documents_is_empty(tmp_path: Path) -> None:
 def test_a_failed_shard_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with shards.ShardWriter(tmp_path, "a.ds") as writer:
-            writer.add([[5, 2]], {"id": ["a"], "source": ["s"], "language": ["ko"], "bytes": [3]})
+            writer.add(
+                np.array([5, 2]), np.array([2]), {"id": ["a"], "source": ["s"], "language": ["ko"], "bytes": [3]}
+            )
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -219,8 +224,6 @@ def test_a_failed_shard_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_shard_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyarrow.parquet as pq
-
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError
 
@@ -228,6 +231,103 @@ def test_a_shard_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch
     with pytest.raises(RuntimeError):
         shards.ShardWriter(tmp_path, "a.ds").__enter__()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_token_leads_to_its_document(packed: Artifact) -> None:
+    index = shards.read_index(packed.path)
+    for split, sources in index.splits.items():
+        for source, entry in sources.items():
+            place = 0
+            for shard in entry.shards:
+                names = shards.read_documents(packed.path / shard.path)["id"]
+                start = 0
+                for name, end in zip(names, shards.open_document_ends(packed.path / shard.path).tolist(), strict=True):
+                    for position in {start, (start + end) // 2, end - 1}:
+                        expected = shards.Place(source, name, position - start)
+                        assert shards.where(packed.path / shard.path, position) == expected
+                        assert shards.where(*index.locate(split, source, place + position)) == expected
+                    start = end
+                place += shard.tokens
+
+
+def test_a_place_is_found_over_shards_and_row_groups(
+    tokenizer: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "_ROWS", 2)
+    made = packed_from(decided(tmp_path, files=3), tokenizer, tmp_path)
+    index = shards.read_index(made.path)
+    total = index.tokens("train")["en-text"]
+    assert len(index.splits["train"]["en-text"].shards) == 3
+    found = [shards.where(*index.locate("train", "en-text", position)) for position in range(total)]
+    assert list(dict.fromkeys(place.document for place in found)) == [f"en-text/{n}" for n in range(12)]
+    with pytest.raises(AssertionError, match="en-text ends 1 tokens earlier"):
+        index.locate("train", "en-text", total)
+
+
+def test_a_place_outside_the_shard_is_refused(packed: Artifact) -> None:
+    path = packed.path / "train" / "ko-text" / "00000.ds"
+    for position in (-1, len(shards.open_tokens(path))):
+        with pytest.raises(UserError, match=rf"position = {position}: lies outside the \d+ tokens of"):
+            shards.where(path, position)
+
+
+@pytest.mark.parametrize("content", [None, b"no parquet at all", "short"])
+def test_a_place_in_a_damaged_side_index_is_refused(packed: Artifact, content: bytes | str | None) -> None:
+    path = packed.path / "train" / "ko-text" / "00000.ds"
+    side = path.with_name("00000.ds.documents.parquet")
+    rows = pq.read_table(side)
+    side.unlink()
+    if content == "short":
+        pq.write_table(rows.slice(0, 1), side)
+    elif content is not None:
+        side.write_bytes(content)
+    with pytest.raises(UserError, match=r"(cannot be read|documents fewer than its shard).*make the shards again"):
+        shards.where(path, int(shards.open_document_ends(path)[-1]) - 1)
+
+
+def test_every_shard_is_in_the_manifest_with_its_hash_and_in_the_index_with_its_counts(packed: Artifact) -> None:
+    hashes = {entry.path: entry.sha256 for entry in packed.manifest.files}
+    index = shards.read_index(packed.path)
+    listed = [shard for sources in index.splits.values() for entry in sources.values() for shard in entry.shards]
+    assert sorted(shard.path for shard in listed) == sorted(path for path in hashes if path.endswith(".ds"))
+    for shard in listed:
+        path = packed.path / shard.path
+        assert hashes[shard.path] == sha256_of(path)
+        assert shard.tokens == len(shards.open_tokens(path))
+        assert shard.bytes == sum(shards.read_documents(path)["bytes"])
+        assert shard.documents == len(shards.open_document_ends(path))
+
+
+@pytest.mark.parametrize("texts", [pa.array(["fine", None]), b"\xff\xfe", "\ud800".encode("utf-8", "surrogatepass")])
+def test_what_is_no_text_is_refused(tmp_path: Path, texts: pa.Array | bytes) -> None:
+    if isinstance(texts, bytes):
+        texts = pa.array([b"fine", texts]).view(pa.string())
+    columns = {name: ["x", "y"] for name in ("id", "source", "language")}
+    pq.write_table(pa.table({**columns, "text": texts}), tmp_path / "bad.parquet")
+    with pytest.raises(UserError, match=r"bad.parquet: is not text \(rows 0 to 1: .*make the kept documents again"):
+        list(pack._batches(tmp_path / "bad.parquet"))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_bytes_of_texts_are_taken_where_they_lie(kind: pa.DataType) -> None:
+    texts = pa.array(["skipped", "가a", "", "끝", "skipped"], kind).slice(1, 3)
+    data, ends = pack._utf8(texts)
+    assert (data.tobytes(), ends.tolist()) == ("가a끝".encode(), [4, 4, 7])
+    assert pack._utf8(pa.array(["", ""], kind))[1].tolist() == [0, 0]
+
+
+def test_shards_that_differ_from_the_record_are_not_committed(
+    documents: Artifact, tokenizer: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(self: Encoder, text: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        ids, id_ends = encode(self, text, ends)
+        return np.where(ids == ids[0], ids[1], ids), id_ends
+
+    encode = Encoder.encode_utf8
+    monkeypatch.setattr(Encoder, "encode_utf8", wrong)
+    with pytest.raises(AssertionError, match=r"00000.ds: token 0 and on are not what tokenizer.json says"):
+        packed_from(documents, tokenizer, tmp_path)
+    assert not list((tmp_path / "artifacts").glob("shards-*[0-9a-f]"))
 
 
 def test_nothing_kept_is_refused(tokenizer: Artifact, tmp_path: Path) -> None:
@@ -251,8 +351,8 @@ def test_a_source_without_documents_is_left_out(tokenizer: Artifact, tmp_path: P
 def test_ends_are_64_bit_and_cumulative_over_batches(tmp_path: Path) -> None:
     rows: dict[str, list[Any]] = {"id": ["a", "b"], "source": ["s", "s"], "language": ["ko", "en"], "bytes": [3, 4]}
     with shards.ShardWriter(tmp_path, "a.ds") as writer:
-        writer.add([[5, 2], [6, 9, 2]], rows)
-        writer.add([[8, 2]], {name: column[:1] for name, column in rows.items()})
+        writer.add(np.array([5, 2, 6, 9, 2]), np.array([2, 5]), rows)
+        writer.add(np.array([8, 2]), np.array([2]), {name: column[:1] for name, column in rows.items()})
     ends = shards.open_document_ends(tmp_path / "a.ds")
     assert ends.dtype == np.uint64
     assert ends.tolist() == [2, 5, 7]

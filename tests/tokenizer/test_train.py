@@ -19,20 +19,18 @@ from configs.errors import UserError
 from configs.manifest import Artifact, StageSpec, ensure
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, VOCAB_SIZE, decided, trained, write_documents
+from tests.tokenizer.tables import counter_of, table_of
 from tokenizer.convert import EOS_ID, SPECIALS, merges_of, special_tokens
 from tokenizer.encode import Encoder
+from tokenizer.learn import supported_pieces, train_model
 from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
-from tokenizer.train import supported_pieces, train_model
 
 FIRST_BYTE = len(SPECIALS) + RESERVED
 MERGES = VOCAB_SIZE - FIRST_BYTE - 256
 
 
-def words_of(pattern: str) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for text in (KOREAN + ENGLISH) * 3:
-        counts.update(map_bytes(word) for word in regex.findall(PATTERNS[pattern], text))
-    return counts
+def words_of(pattern: str) -> Counter[str]:
+    return counter_of((KOREAN + ENGLISH) * 3, pattern)
 
 
 def learnt(tokenizer: Artifact) -> list[str]:
@@ -41,12 +39,7 @@ def learnt(tokenizer: Artifact) -> list[str]:
     return sorted(vocabulary, key=vocabulary.__getitem__)[FIRST_BYTE + 256 :]
 
 
-def table_of(path: Path, words: dict[str, int]) -> Path:
-    path.write_text("".join(f"{word}\t{count}\n" for word, count in sorted(words.items())), encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", ["exaone3", "exaone3-code", "plain"])
 def test_merges_equal_the_oracle(documents: Artifact, tmp_path: Path, pattern: str) -> None:
     made = trained(tmp_path, documents, f"tokenizer.pattern={pattern}")
     assert learnt(made) == oracle.learn(words_of(pattern), MERGES)
@@ -63,7 +56,7 @@ def test_merges_and_their_limit_equal_the_oracle_on_any_words(
     tmp_path_factory: pytest.TempPathFactory, words: dict[str, int], short_by: int
 ) -> None:
     """Few letters: many ties and runs. Asked for more than the words support, exactly those are given."""
-    table = table_of(tmp_path_factory.getbasetemp() / "table.tsv", words)
+    table = table_of(tmp_path_factory.getbasetemp() / "table.arrow", words)
     all_merges = oracle.learn(words, 10_000)
     asked = max(0, len(all_merges) - short_by)
     assert supported_pieces(train_model(table, asked), table) == all_merges[:asked]
@@ -71,7 +64,7 @@ def test_merges_and_their_limit_equal_the_oracle_on_any_words(
 
 def test_words_longer_than_a_piece_are_no_endless_supply(tmp_path: Path) -> None:
     words = {"x" * 200: 3, "y" * 65: 2}
-    table = table_of(tmp_path / "table.tsv", words)
+    table = table_of(tmp_path / "table.arrow", words)
     assert supported_pieces(train_model(table, 500), table) == oracle.learn(words, 500)
 
 
@@ -124,6 +117,8 @@ def test_counts_tell_size_sample_and_compression(tokenizer: Artifact) -> None:
         "bytes_per_token": sum(len(text.encode()) for text in KOREAN[:2]) / tokens,
     }
     assert list(counts["held_out"]) == ["en", "ko"]
+    assert (counts["superwords"], counts["unused_ids"]) == (0, 0)
+    assert (counts["pruned_words"], counts["pruned_share"]) == (0, 0.0)
 
 
 def test_a_vocabulary_that_the_documents_do_not_support_is_refused(documents: Artifact, tmp_path: Path) -> None:
@@ -133,9 +128,45 @@ def test_a_vocabulary_that_the_documents_do_not_support_is_refused(documents: Ar
         trained(tmp_path, documents, "tokenizer.vocab_size=4000")
     assert str(refusal.value) == (
         f"tokenizer.vocab_size = 4000: asks for 3,736 merges, and the sampled documents support {supported:,}. "
-        f"Mend: use tokenizer.vocab_size={largest} at most, or add documents."
+        f"Mend: use tokenizer.vocab_size={largest} at most, add documents, or set tokenizer.allow_smaller=true."
     )
     assert trained(tmp_path, documents, f"tokenizer.vocab_size={largest}").counts["merges"] == supported
+
+
+def test_a_smaller_one_keeps_the_size_with_reserved_slots(documents: Artifact, tmp_path: Path) -> None:
+    words = words_of("exaone3-code")
+    made = trained(tmp_path, documents, "tokenizer.vocab_size=4000", "tokenizer.allow_smaller=true")
+    pieces = oracle.learn(words, 100_000)
+    unused = 4000 - FIRST_BYTE - 256 - len(pieces)
+    assert (made.counts["merges"], made.counts["unused_ids"]) == (len(pieces), unused)
+    assert Encoder(made.path).vocab_size == 4000
+    vocabulary = json.loads((made.path / "tokenizer.json").read_text())["model"]["vocab"]
+    assert sorted(vocabulary, key=vocabulary.__getitem__) == [
+        *special_tokens(RESERVED + unused), *CODE_POINT_OF_BYTE, *pieces
+    ]  # fmt: skip
+
+
+def test_one_word_again_and_again_is_learnt_and_no_more(tmp_path: Path) -> None:
+    def build(out: Path, work: Path) -> dict[str, int]:
+        write_documents(out, "train", "ko-text", ["바람 바람 바람"] * 9, "ko")
+        return {}
+
+    kept = ensure(tmp_path, StageSpec("decide", 1, {}, {}), build)
+    made = trained(tmp_path, kept, "tokenizer.allow_smaller=true")
+    assert made.counts["merges"] == 6 == len(oracle.learn({map_bytes("바람"): 9, map_bytes(" 바람"): 18}, 100))
+    assert len(Encoder(made.path).encode(["바람 바람"])[0]) == 2
+
+
+def test_weights_budget_and_sample_are_reported(documents: Artifact, tmp_path: Path) -> None:
+    made = trained(
+        tmp_path, documents, "tokenizer.weights={ko-text: 0.9, en-text: 0.1}", "tokenizer.max_words=60",
+        "tokenizer.allow_smaller=true",
+    )  # fmt: skip
+    words = words_of("exaone3-code")
+    assert made.counts["pruned_words"] == len(words) - 60
+    assert 0 < made.counts["pruned_share"] < 1
+    assert made.counts["words"] > 2**20
+    assert set(made.counts["sampled_bytes"]) == {"ko-text", "en-text"}
 
 
 @pytest.mark.parametrize("texts", [None, [], [""], ["1 2 3"]])
@@ -152,11 +183,11 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path, texts: list[str] | Non
 @pytest.mark.corpus
 def test_merges_equal_the_oracle_on_real_text(corpus_dir: Path, tmp_path: Path) -> None:
     """The first pages of kowiki and enwiki, 200 merges."""
-    words: Counter[str] = Counter()
+    texts = []
     for folder in ("general/ko-text/kowiki", "general/en-text/enwiki"):
         first = min((corpus_dir / folder).glob("*.zst"))
         with first.open("rb") as stream:
-            text = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(stream), "utf-8").read(12_000)
-        words.update(map_bytes(word) for word in regex.findall(PATTERNS["exaone3-code"], text))
-    table = table_of(tmp_path / "table.tsv", words)
+            texts.append(io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(stream), "utf-8").read(12_000))
+    words = counter_of(texts, "exaone3-code")
+    table = table_of(tmp_path / "table.arrow", words)
     assert supported_pieces(train_model(table, 200), table) == oracle.learn(words, 200)

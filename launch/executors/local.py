@@ -1,13 +1,9 @@
-"""datatrove's executors behind `configs.tasks.TaskRunner`; the only module that imports them.
+"""Tasks as processes of this machine.
 
-Contract: `LocalRunner.run` returns when every task has run to its end once, in this try or in a
-former one that was killed (datatrove's completion marks under `log_dir`); the caller keeps `log_dir`
-inside a folder named by the stage's identity, so a mark can never speak for another configuration.
-The terminal shows one progress bar a stage; each task's own log is `log_dir/logs/task_*.log`.
-
-One pool of worker processes serves all stages of a run, so packages are imported once. A worker that
-the system kills (out of memory, say) is a `UserError`; datatrove's own pool would wait for it for
-ever. Workers end by themselves within a second when the run they work for is gone.
+Contract: that of `launch.executors`. One pool of worker processes serves all stages of a run, so packages
+are imported once. A worker that the system kills (out of memory, say) is a `UserError`; datatrove's own
+pool would wait for it for ever. Workers end by themselves within a second when the run they work for is
+gone. Each task's log is `log_dir/logs/task_*.log`.
 """
 
 from __future__ import annotations
@@ -16,21 +12,17 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from datatrove.executor import LocalPipelineExecutor
-from datatrove.pipeline.base import PipelineStep
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from configs.errors import user_error
 from configs.tasks import Task
+from launch.executors.steps import RunTask, bar, missing_ranks, quieten
 
 _WATCH_SECONDS = 1.0
 
@@ -44,6 +36,7 @@ class LocalRunner:
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> LocalRunner:
+        quieten()
         return self
 
     def __exit__(
@@ -55,18 +48,20 @@ class LocalRunner:
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         """See `TaskRunner.run`."""
         executor = LocalPipelineExecutor(
-            pipeline=[_RunTask(task)], tasks=max(1, n_tasks), logging_dir=str(log_dir), skip_completed=True
+            pipeline=[RunTask(task, log_dir)], tasks=max(1, n_tasks), logging_dir=str(log_dir), skip_completed=True
         )
-        missing = [rank for rank in range(n_tasks) if not executor.is_rank_completed(rank)]
+        missing = missing_ranks(executor, n_tasks)
         if not missing:
             return
-        with _bar(self._console, label, n_tasks) as advance:
-            advance(n_tasks - len(missing))
+        done = n_tasks - len(missing)
+        with bar(self._console, label, n_tasks) as show:
+            show(done)
             futures = [self._started_pool().submit(_run_rank, executor, rank) for rank in missing]
             try:
                 for future in as_completed(futures):
                     future.result()
-                    advance(1)
+                    done += 1
+                    show(done)
             except BrokenProcessPool:
                 raise user_error(
                     label, None, "lost a worker process, killed by the system (out of memory?)",
@@ -85,22 +80,6 @@ class LocalRunner:
                 initargs=(os.getpid(),),
             )
         return self._pool
-
-
-class _RunTask(PipelineStep):  # type: ignore[misc]
-    """A task as a step of datatrove's."""
-
-    type = "TASK"
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.name = type(task).__name__
-        self.task = task
-
-    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        with self.track_time():
-            self.task(rank, world_size)
-        yield from ()
 
 
 def _run_rank(executor: LocalPipelineExecutor, rank: int) -> None:
@@ -132,17 +111,3 @@ def _is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rsplit(")", 1)[1].split()[0] not in ("Z", "X")
-
-
-@contextmanager
-def _bar(console: Console, label: str, n_tasks: int) -> Iterator[Any]:
-    """A progress bar; yields the function that advances it."""
-    columns = (
-        TextColumn("  {task.description:<34}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        bar_id = bar.add_task(label, total=n_tasks)
-        yield lambda count: bar.advance(bar_id, count)

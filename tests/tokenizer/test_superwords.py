@@ -1,0 +1,129 @@
+"""Superwords are learnt and encoded alike: greedy merges over stretches of words, after those within words."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import regex
+import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.errors import UserError
+from configs.manifest import Artifact
+from tests.tokenizer import oracle
+from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, small_recipe, trained
+from tests.tokenizer.tables import counter_of
+from tests.tokenizer.test_tally import DENSE_TEXT
+from tokenizer.convert import SPECIALS
+from tokenizer.encode import Encoder
+from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
+
+FIRST_BYTE = len(SPECIALS) + RESERVED
+VOCAB_SIZE = 700
+MERGES = VOCAB_SIZE - FIRST_BYTE - 256
+ACROSS = round(0.3 * MERGES)
+OVERRIDES = (f"tokenizer.vocab_size={VOCAB_SIZE}", "tokenizer.superwords=0.3")
+UNSEEN = [
+    *KOREAN,
+    *ENGLISH,
+    "the people of the village, and the cat's books; don't the 12 boats",
+    "낯선 낱말, 배를 살폈다",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(documents: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return trained(tmp_path_factory.mktemp("superwords"), documents, *OVERRIDES)
+
+
+def learnt(tokenizer: Artifact) -> list[str]:
+    vocabulary = json.loads((tokenizer.path / "tokenizer.json").read_text())["model"]["vocab"]
+    return sorted(vocabulary, key=vocabulary.__getitem__)[FIRST_BYTE + 256 :]
+
+
+def encode(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Byte-pair encoding, the slow and obvious way."""
+    parts = list(word)
+    while True:
+        known = [pair for pair in pairwise(parts) if pair in ranks]
+        if not known:
+            return parts
+        parts = oracle.merge(parts, min(known, key=ranks.__getitem__))
+
+
+def ranks_of(tokenizer: Artifact) -> dict[tuple[str, str], int]:
+    merges = json.loads((tokenizer.path / "tokenizer.json").read_text())["model"]["merges"]
+    return {(left, right): rank for rank, (left, right) in enumerate(merges)}
+
+
+def continued(
+    stretches: Counter[str], pieces: Sequence[str], ranks: dict[tuple[str, str], int], merges: int
+) -> list[str]:
+    """The oracle's merges over stretches, each first encoded in `pieces`, one symbol a piece."""
+    alphabet = [*CODE_POINT_OF_BYTE, *pieces]
+    symbol = {piece: chr(0x10000 + number) for number, piece in enumerate(alphabet)}
+    words: Counter[str] = Counter()
+    for stretch, count in stretches.items():
+        words["".join(symbol[part] for part in encode(stretch, ranks))] += count
+    return ["".join(alphabet[ord(sign) - 0x10000] for sign in found) for found in oracle.learn(words, merges, 16)]
+
+
+def test_both_stages_equal_the_oracle(tokenizer: Artifact) -> None:
+    texts = (KOREAN + ENGLISH) * 3
+    first = oracle.learn(counter_of(texts, "exaone3-code"), MERGES - ACROSS)
+    first_ranks = {pair: rank for pair, rank in ranks_of(tokenizer).items() if rank < len(first)}
+    expected = continued(counter_of(texts, "superwords"), first, first_ranks, MERGES - len(first))
+    assert learnt(tokenizer) == [*first, *expected]
+    assert tokenizer.counts["superwords"] == len(expected) == MERGES - len(first)
+    assert any("Ġ" in piece[1:] for piece in expected)
+
+
+def test_ids_are_those_of_all_merges_in_order_of_rank(tokenizer: Artifact) -> None:
+    ranks, order = ranks_of(tokenizer), {piece: FIRST_BYTE + 256 + n for n, piece in enumerate(learnt(tokenizer))}
+    order |= {letter: FIRST_BYTE + n for n, letter in enumerate(CODE_POINT_OF_BYTE)}
+    encoder = Encoder(tokenizer.path)
+    for text in UNSEEN:
+        stretches = [map_bytes(stretch) for stretch in regex.findall(PATTERNS["superwords"], text)]
+        assert encoder.encode([text])[0] == [order[part] for stretch in stretches for part in encode(stretch, ranks)]
+        assert encoder.decode(encoder.encode([text])[0]) == text
+
+
+def test_the_sentencepiece_model_has_both_stages(tokenizer: Artifact) -> None:
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path / "tokenizer.model"))
+    pieces = [model.id_to_piece(number) for number in range(1, model.get_piece_size())]
+    assert pieces == [*learnt(tokenizer), *(piece for piece in pieces if len(piece) == 1)]
+    assert set(pieces[len(learnt(tokenizer)) :]) == set(CODE_POINT_OF_BYTE)
+    ranks = ranks_of(tokenizer)
+    for text in UNSEEN:
+        for stretch in regex.findall(PATTERNS["superwords"], text):
+            assert model.encode(map_bytes(stretch), out_type=str) == encode(map_bytes(stretch), ranks)
+
+
+@given(DENSE_TEXT | st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=40))
+def test_every_border_of_a_stretch_is_one_of_words(text: str) -> None:
+    def ends(pattern: str) -> set[int]:
+        return {match.end() for match in regex.finditer(PATTERNS[pattern], text)}
+
+    assert ends("superwords") <= ends("exaone3-code")
+
+
+def test_superwords_beyond_what_stretches_support_are_refused_or_left_unused(
+    documents: Artifact, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="the sampled documents support"):
+        trained(tmp_path, documents, "tokenizer.vocab_size=9000", "tokenizer.superwords=0.9")
+    made = trained(
+        tmp_path, documents, "tokenizer.vocab_size=9000", "tokenizer.superwords=0.9", "tokenizer.allow_smaller=true"
+    )
+    assert made.counts["unused_ids"] == 9000 - FIRST_BYTE - 256 - len(ranks_of(made))
+
+
+def test_superwords_go_with_their_pattern_only() -> None:
+    with pytest.raises(UserError, match=r"has superwords 0\.1 with the pattern plain"):
+        small_recipe("tokenizer.superwords=0.1", "tokenizer.pattern=plain")
