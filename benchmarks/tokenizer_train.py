@@ -7,7 +7,7 @@ of its own with both cores, which reads the documents from Parquet, and is watch
 the first document to the last merge (imports and compiling not counted), memory is the peak of the process and
 its workers together (proportional set size, every 50 ms). Medians over the repetitions, contestants in turn.
 
-- comparison: ours (counting and merging by tasks in two processes, then sentencepiece), BpeTrainer, rustbpe.
+- comparison: ours (counting by tasks in two processes, then merges in one), BpeTrainer, rustbpe.
 - counting: one core, from Parquet to files of counts; and Python's Counter over the regex on the same text.
 - growth: synthetic tables of distinct Korean words, seconds and memory of training on each.
 rustbpe is not a dependency: pip install rustbpe.
@@ -39,7 +39,7 @@ from configs.schema import Tokenizer
 from configs.tasks import Task
 from tokenizer.counts import count_words, training_files
 from tokenizer.cutter import cutter_of
-from tokenizer.learn import supported_pieces, train_model
+from tokenizer.learn import learn_words
 from tokenizer.patterns import PATTERNS
 from tokenizer.word_files import BATCH_WORDS, Batch, record_batch, write_batches
 
@@ -93,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compare(folder: Path, merges: int, repetitions: int) -> dict[str, dict[str, float]]:
     """Medians of each contestant, run in turn."""
-    run("counting", folder, merges)  # compiles and fills the cache of files
+    run("counting", folder, merges)  # compiles, and fills the cache of files
+    measure_growth(folder, 1_000, 100)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS if name != "growth"}
     for _ in range(repetitions):
         for name, results in runs.items():
@@ -141,7 +142,7 @@ def train_ours(folder: Path, merges: int) -> dict[str, float]:
         started = time.perf_counter()
         counted = count_words(folder, Tokenizer(), PATTERN, Path(work), runner)
         counting = time.perf_counter() - started
-        pieces = supported_pieces(train_model(counted.path, merges), counted.path)
+        pieces = learn_words(counted.path, merges)
         seconds = time.perf_counter() - started
         return {
             "seconds": seconds, "counting_seconds": counting, "pieces": len(pieces), "words": counted.distinct_words
@@ -203,7 +204,7 @@ def count_in_python(folder: Path, merges: int) -> dict[str, float]:
 def train_on_synthetic(folder: Path, merges: int) -> dict[str, float]:
     """Training on the table that `measure_growth` wrote."""
     started = time.perf_counter()
-    pieces = supported_pieces(train_model(folder / "synthetic.arrow", merges), folder / "synthetic.arrow")
+    pieces = learn_words(folder / "synthetic.arrow", merges)
     return {"seconds": time.perf_counter() - started, "pieces": len(pieces)}
 
 

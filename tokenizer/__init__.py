@@ -3,12 +3,19 @@
 In the order of the data's way:
 
     patterns.py    how text is cut into words, and bytes written as printable code points
-    counts.py      words of the kept training documents, counted by tasks and merged
-    train.py       stage `tokenizer`: merges by sentencepiece from word counts (owner of that import)
+    compiled.py    the owner of numba
+    automaton.py   a pattern -> a finite automaton; cutter.py drives it over bytes
+    tally.py       words and counts over the bytes of texts, compiled; word_files.py writes and reads them
+    counts.py      words of the kept training documents, counted by tasks and merged: sample, mixture, budget
+    morphemes.py   borders of Korean morphemes, in training only (owner of mecab)
+    merges.py      exact greedy byte-pair merges over counted words, compiled
+    learn.py       files of words -> pieces, and superwords after them
+    sentencepiece_model.py  pieces -> a sentencepiece model (owner of that import)
+    train.py       stage `tokenizer`: all of this in order
     convert.py     merges -> tokenizer.json, the artefact of record; bytes of each id
     encode.py      text -> ids and back, through tokenizer.json
     shards.py      the format of token shards: the one module that pretrain imports
     pack.py        stage `shards`: kept documents -> token shards with document index
 
-Nothing of sentencepiece or of the counts is needed once tokenizer.json is written.
+Nothing of sentencepiece, MeCab or the counts is needed once tokenizer.json is written.
 """

@@ -29,6 +29,8 @@ from tokenizer.tally import Bytes, Integers
 PIECE_BYTES = 64
 """Longest piece; longer ones are never worth their id."""
 _PIECES, _PAIRS, _LISTED, _HEAPED = range(4)
+MOST_PLACES = 2**31 - 1
+"""Places are 32-bit."""
 _FIRST_PAIRS = 1 << 16
 _NO_PAIR = -1
 _DONE, _FULL = 0, 1
@@ -77,7 +79,7 @@ def learn_merges(
     """
     order = np.argsort(np.argsort([ord(letter) for letter in CODE_POINT_OF_BYTE])).astype(np.uint8)
     sizes = np.diff(bounds)
-    assert len(pieces) < 2**31, "places are 32-bit"
+    assert len(pieces) <= MOST_PLACES
     corpus = Corpus(
         pieces.astype(np.int32), np.full(len(pieces), _NO_PAIR, np.int32),
         bounds[:-1].astype(np.int64), sizes.astype(np.int32), np.ascontiguousarray(counts),
@@ -102,15 +104,16 @@ def _run(corpus: Corpus, table: Pieces, pairs: Pairs, used: Integers, slots: Num
     while merge_pairs(corpus, table, pairs, used, slots, wanted) == _FULL:
         held, number = pairs, int(used[_PAIRS])
         pairs = _with_room(len(held.counts) * 3 // 2 + 2 * wanted, held.words)
-        for old, new in zip(held[:-1], pairs[:-1], strict=True):
-            new[:number] = old[:number]
+        for name in pairs._fields[:-1]:
+            getattr(pairs, name)[:number] = getattr(held, name)[:number]
     return int(used[_PIECES])
 
 
 def _with_room(number: int, words: Numbers) -> Pairs:
     """Room for that many pairs."""
-    kinds = (np.int32, np.int32, np.int64, np.int64, np.int32, np.int32, np.int64)
-    return Pairs(*(np.empty(number, kind) for kind in kinds), words)
+    narrow = [np.empty(number, np.int32) for _ in range(4)]
+    wide = [np.empty(number, np.int64) for _ in range(3)]
+    return Pairs(narrow[0], narrow[1], wide[0], wide[1], narrow[2], narrow[3], wide[2], words)
 
 
 def _bytes_of(table: Pieces, number: int, known: int, order: Bytes) -> list[bytes]:

@@ -3,16 +3,18 @@
 Contract: each distinct Korean word of a file is analysed once, on its own, and counted as its morphemes; white
 space before a word stays with its first one. Other words stay whole, and so does one whose morphemes are
 not its text. Encoding never needs this. python-mecab-ko is optional (`pip install twofold-pretrain[mecab]`);
-a missing one, or one without its dictionary, is a `UserError`. The result depends on the words and on MeCab
-and its dictionary, whose versions are pinned.
+a missing one, or one without its dictionary, is a `UserError`. The result depends on the words, and on MeCab and its
+dictionary, whose `versions` the manifest notes.
 
 Cost: 30 microseconds a word, in tasks of at most 2**17 words. Source: EXAONE 3.0 (An et al. 2024, section 2.2).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,15 @@ def analyser() -> Analyse:
             "pip install --force-reinstall python-mecab-ko-dic",
         ) from None
     return morphs
+
+
+def versions() -> dict[str, str]:
+    """What the morphemes depend on beside the words."""
+    found = {}
+    for name in ("python-mecab-ko", "python-mecab-ko-dic"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def morphemes_of(word: str, analyse: Analyse) -> list[str]:

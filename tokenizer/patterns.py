@@ -74,6 +74,11 @@ def map_bytes(text: str) -> str:
     return text.encode("utf-8").decode("latin-1").translate(_MAP)
 
 
+def map_piece(piece: bytes) -> str:
+    """Bytes, UTF-8 or not, each as its code point."""
+    return piece.decode("latin-1").translate(_MAP)
+
+
 def unmap_bytes(mapped: str) -> bytes:
     """The bytes that mapped code points stand for."""
     return mapped.translate(_UNMAP).encode("latin-1")

@@ -232,37 +232,10 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
             for at in range(bounds[number], bounds[number + 1]):
                 out[at] = data[first + at]
 
-    def write_lines(data, bounds, counts, letters, out):  # type: ignore[no-untyped-def]
-        """Lines `word<TAB>count` with letters[byte] for each byte (one or two bytes of UTF-8); returns their size.
-
-        `out` has room for 2 bytes a byte and 21 a word."""
-        assert sources
-        at = 0
-        for number in range(len(counts)):
-            for i in range(bounds[number], bounds[number + 1]):
-                letter = letters[data[i]]
-                if letter > 0xFF:
-                    out[at] = letter >> 8
-                    at += 1
-                out[at] = letter & 0xFF
-                at += 1
-            out[at] = 0x09
-            count, digits = counts[number], 1
-            while count >= 10:
-                count //= 10
-                digits += 1
-            count = counts[number]
-            for place in range(at + digits, at, -1):
-                out[place] = 0x30 + count % 10
-                count //= 10
-            out[at + digits + 1] = 0x0A
-            at += digits + 2
-        return at
-
-    functions = (count_texts, add_words, gather, write_lines)
+    functions = (count_texts, add_words, gather)
     return tuple(machine_code.entry_point(function) for function in functions)
 
 
-count_texts, add_words, gather, write_lines = _make(
+count_texts, add_words, gather = _make(
     machine_code.digest(__file__, cutters.__file__, automata.__file__, machine_code.__file__)
 )

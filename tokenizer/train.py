@@ -1,12 +1,12 @@
 """Stage `tokenizer`: kept documents -> byte-level BPE.
 
-Contract: `build` writes tokenizer.json (the artefact of record), the sentencepiece model that it was
-made from, and token_bytes.npy. Deterministic: the same kept documents give the same bytes, whatever the
+Contract: `build` writes tokenizer.json (the artefact of record), a sentencepiece model of the same
+merges, and token_bytes.npy. Deterministic: the same kept documents give the same bytes, whatever the
 machine or the number of workers. A vocabulary that the documents do not support is a `UserError` that
 says how large a one they do; with `tokenizer.allow_smaller` the ids that are left become reserved slots,
 so that the vocabulary, and the model's shape with it, stays as the recipe says.
 
-Cost at 102,400 with 0.96 million distinct words (79 MB of text), 2 cores: 14 s, peak 1.1 GB.
+Cost: benchmarks/results/tokenizer_train-*.json; 130 MB of text at 102,400 take some 15 s on 2 cores, and 1 GB.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from configs.tasks import TaskRunner
 from tokenizer.convert import write_tokenizer
 from tokenizer.counts import Counted, count_words, training_files
 from tokenizer.encode import Encoder
-from tokenizer.learn import superwords, supported_pieces, train_model, with_pieces
-from tokenizer.morphemes import analyser, split_words
+from tokenizer.learn import learn_superwords, learn_words
+from tokenizer.morphemes import analyser, split_words, versions
+from tokenizer.sentencepiece_model import model_of
 
 CODE_VERSION: int = 3
 
@@ -60,20 +61,18 @@ def build(recipe: Recipe, kept: Artifact, out: Path, work: Path, runner: TaskRun
         table = split_words(table, work / "morphemes", runner)
     merges = wish.vocab_size - NAMED_SPECIALS - wish.reserved_ids - BYTE_TOKENS
     across_words = round(wish.superwords * merges)
-    model = train_model(table, merges - across_words)
-    pieces = supported_pieces(model, table)
+    pieces = learn_words(table, merges - across_words)
     if not pieces:
         raise _nothing_to_learn()
     found: list[str] = []
     if across_words:
         stretches = count_words(kept.path, wish, _SUPERWORDS, work / _SUPERWORDS, runner)
-        found = superwords(stretches.path, pieces, merges - len(pieces), work)
-        model = with_pieces(model, pieces, found)
+        found = learn_superwords(stretches.path, pieces, merges - len(pieces))
     missing = merges - len(pieces) - len(found)
     if missing and not wish.allow_smaller:
         raise _too_large(wish, merges, merges - missing)
     with atomic_path(out / "tokenizer.model") as path:
-        path.write_bytes(model)
+        path.write_bytes(model_of([*pieces, *found]))
     pattern = _SUPERWORDS if across_words else wish.pattern
     write_tokenizer(out, [*pieces, *found], wish.reserved_ids + missing, pattern)
     return {
@@ -81,6 +80,7 @@ def build(recipe: Recipe, kept: Artifact, out: Path, work: Path, runner: TaskRun
         "merges": len(pieces) + len(found),
         "superwords": len(found),
         "unused_ids": missing,
+        "morphemes": versions() if wish.morphemes == "mecab" else {},
         **_counted(counted),
         "held_out": held_out_compression(kept.path, Encoder(out)),
     }

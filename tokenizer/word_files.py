@@ -19,15 +19,13 @@ import pyarrow as pa
 
 from configs.errors import user_error
 from configs.files import atomic_path
-from tokenizer.patterns import CODE_POINT_OF_BYTE
-from tokenizer.tally import Bytes, Integers, Words, gather, write_lines
+from tokenizer.patterns import map_piece
+from tokenizer.tally import Bytes, Integers, Words, gather
 
 ENDING = ".arrow"
 BATCH_WORDS = 2**17
 """Words in a batch of a file that is one partition."""
 _SCHEMA = pa.schema([("word", pa.large_binary()), ("count", pa.int64())])
-_LINES = 1 << 16
-"""Words that are made lines of at once."""
 
 
 class Batch(NamedTuple):
@@ -76,23 +74,13 @@ def read_batch(path: Path, number: int) -> Batch:
     return Batch(np.frombuffer(data or b"", np.uint8), np.asarray(bounds, np.int64), counts.to_numpy())
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """`word<TAB>count` of each word, its bytes as code points (patterns.py), without line end."""
-    letters = np.array([int.from_bytes(letter.encode(), "big") for letter in CODE_POINT_OF_BYTE], np.uint16)
+def read_words(path: Path) -> Iterator[tuple[str, int]]:
+    """(word, its bytes as code points (patterns.py); count) of each word."""
     for number in range(batches_of(path)):
         batch = read_batch(path, number)
-        for first in range(0, len(batch.counts), _LINES):
-            bounds, counts = batch.bounds[first : first + _LINES + 1], batch.counts[first : first + _LINES]
-            out = np.empty(2 * int(bounds[-1] - bounds[0]) + 21 * len(counts), np.uint8)
-            size = write_lines(batch.data, bounds, counts, letters, out)
-            yield from out[:size].tobytes().decode("utf-8")[:-1].split("\n")
-
-
-def read_words(path: Path) -> Iterator[tuple[str, int]]:
-    """(mapped word, count) of each word."""
-    for line in read_lines(path):
-        word, count = line.split("\t")
-        yield word, int(count)
+        data, bounds = batch.data.tobytes(), batch.bounds.tolist()
+        for (first, end), count in zip(pairwise(bounds), batch.counts.tolist(), strict=True):
+            yield map_piece(data[first:end]), count
 
 
 def batch_of(words: Iterable[tuple[bytes, int]]) -> Batch:

@@ -7,6 +7,7 @@ must the run folder. Ray is an optional dependency: `pip install 'twofold-pretra
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,7 @@ class RayRunner:
             ray.init(
                 address=self._settings.ray_address,
                 log_to_driver=False,
-                logging_level="error",
+                logging_level=logging.ERROR,
                 runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}},
             )
         except (ConnectionError, ValueError) as error:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 LONGEST = 64
 """No longer piece is made."""
 
 
-def learn(words: Mapping[str, int], merges: int, longest: int = LONGEST) -> list[str]:
+def learn(words: Mapping[str, int], merges: int, encode: Callable[[str], Sequence[str]] = list) -> list[str]:
     """Greedy BPE: count all pairs, merge the most frequent, again, until `merges` pieces or no pair is left.
 
-    Ties go to the shorter piece, then to code point order, as in sentencepiece.
+    Ties go to the shorter piece, then to code point order, as in sentencepiece. `encode` gives the parts of a word
+    to begin with: its bytes.
     """
-    split = {word: list(word) for word in words}
+    split = {word: list(encode(word)) for word in words}
     pieces: list[str] = []
     while len(pieces) < merges:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in split.items():
             for pair in pairwise(parts):
-                if len(pair[0] + pair[1]) <= longest:
+                if len(pair[0] + pair[1]) <= LONGEST:
                     pairs[pair] += words[word]
         if not pairs:
             break

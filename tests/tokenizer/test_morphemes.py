@@ -88,6 +88,7 @@ def test_no_merge_of_training_crosses_a_border_and_encoding_needs_none(documents
     vocabulary = json.loads((made.path / "tokenizer.json").read_text())["model"]["vocab"]
     learnt = sorted(vocabulary, key=vocabulary.__getitem__)[len(SPECIALS) + RESERVED + 256 :]
     assert learnt == oracle.learn(expected, VOCAB_SIZE - len(SPECIALS) - RESERVED - 256)
+    assert made.counts["morphemes"] == morphemes.versions()
     encoder = Encoder(made.path)
     assert encoder.decode(encoder.encode(["사람들은 배를"])[0]) == "사람들은 배를"
 
@@ -117,6 +118,7 @@ def test_a_clashing_dictionary_is_refused(monkeypatch: pytest.MonkeyPatch, error
 
 def test_mecab_itself_where_it_is_installed() -> None:
     pytest.importorskip("mecab")
+    assert set(morphemes.versions()) == {"python-mecab-ko", "python-mecab-ko-dic"}
     analyse = analyser()
     assert morphemes_of(" 사람들은", analyse) == [" 사람", "들", "은"]
     for text in KOREAN:

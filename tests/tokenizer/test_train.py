@@ -20,9 +20,10 @@ from configs.manifest import Artifact, StageSpec, ensure
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, VOCAB_SIZE, decided, trained, write_documents
 from tests.tokenizer.tables import counter_of, table_of
+from tokenizer import learn, merges
 from tokenizer.convert import EOS_ID, SPECIALS, merges_of, special_tokens
 from tokenizer.encode import Encoder
-from tokenizer.learn import supported_pieces, train_model
+from tokenizer.learn import learn_words
 from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
 
 FIRST_BYTE = len(SPECIALS) + RESERVED
@@ -31,6 +32,14 @@ MERGES = VOCAB_SIZE - FIRST_BYTE - 256
 
 def words_of(pattern: str) -> Counter[str]:
     return counter_of((KOREAN + ENGLISH) * 3, pattern)
+
+
+def real_texts(corpus_dir: Path, characters: int) -> list[str]:
+    texts = []
+    for folder in ("general/ko-text/kowiki", "general/en-text/enwiki"):
+        with min((corpus_dir / folder).glob("*.zst")).open("rb") as stream:
+            texts.append(io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(stream), "utf-8").read(characters))
+    return texts
 
 
 def learnt(tokenizer: Artifact) -> list[str]:
@@ -59,13 +68,63 @@ def test_merges_and_their_limit_equal_the_oracle_on_any_words(
     table = table_of(tmp_path_factory.getbasetemp() / "table.arrow", words)
     all_merges = oracle.learn(words, 10_000)
     asked = max(0, len(all_merges) - short_by)
-    assert supported_pieces(train_model(table, asked), table) == all_merges[:asked]
+    assert learn_words(table, asked) == all_merges[:asked]
+
+
+@settings(max_examples=30, deadline=None)
+@given(words=st.dictionaries(st.text("abc ", min_size=1, max_size=90), st.integers(1, 3), min_size=1, max_size=4))
+def test_long_words_and_pieces_equal_the_oracle(
+    tmp_path_factory: pytest.TempPathFactory, words: dict[str, int]
+) -> None:
+    mapped = {map_bytes(word): count for word, count in words.items()}
+    table = table_of(tmp_path_factory.getbasetemp() / "table.arrow", mapped)
+    assert learn_words(table, 10_000) == oracle.learn(mapped, 10_000)
+
+
+def test_room_is_found_for_many_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merges, "_FIRST_PAIRS", 1)
+    words = words_of("exaone3-code")
+    assert learn_words(table_of(tmp_path / "table.arrow", words), 200) == oracle.learn(words, 200)
+
+
+def test_words_beyond_what_places_can_count_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learn, "MOST_PLACES", 5)
+    with pytest.raises(UserError, match=r"tokenizer\.max_words: leaves words of more than 5 bytes together"):
+        learn_words(table_of(tmp_path / "table.arrow", {"abc": 1, "def": 2}), 10)
+
+
+def by_sentencepiece(words: dict[str, int], merges: int) -> list[str]:
+    """The same merges by another engine, with every rule of its own switched off."""
+    model = io.BytesIO()
+    rows = [*words.items(), *((letter, 1 + sum(words.values()) // 1000) for letter in CODE_POINT_OF_BYTE)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(f"{word}\t{count}" for word, count in rows), input_format="tsv", model_writer=model,
+        model_type="bpe", num_threads=2, minloglevel=2, vocab_size=257 + merges, unk_id=0, bos_id=-1, eos_id=-1,
+        pad_id=-1, normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=False,
+        split_by_whitespace=False, split_by_unicode_script=False, split_by_number=False, split_digits=False,
+        allow_whitespace_only_pieces=True, character_coverage=1.0, byte_fallback=False,
+        max_sentence_length=1 << 20, max_sentencepiece_length=64,
+    )  # fmt: skip
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = [processor.id_to_piece(number) for number in range(1, processor.get_piece_size())]
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def test_merges_equal_sentencepieces(tmp_path: Path) -> None:
+    words = words_of("exaone3-code")
+    assert learn_words(table_of(tmp_path / "table.arrow", words), 300) == by_sentencepiece(words, 300)
+
+
+@pytest.mark.corpus
+def test_merges_equal_sentencepieces_on_real_text(corpus_dir: Path, tmp_path: Path) -> None:
+    words = counter_of(real_texts(corpus_dir, 1_500_000), "exaone3-code")
+    assert learn_words(table_of(tmp_path / "table.arrow", words), 20_000) == by_sentencepiece(words, 20_000)
 
 
 def test_words_longer_than_a_piece_are_no_endless_supply(tmp_path: Path) -> None:
     words = {"x" * 200: 3, "y" * 65: 2}
     table = table_of(tmp_path / "table.arrow", words)
-    assert supported_pieces(train_model(table, 500), table) == oracle.learn(words, 500)
+    assert learn_words(table, 500) == oracle.learn(words, 500)
 
 
 def test_ids_equal_sentencepiece(tokenizer: Artifact) -> None:
@@ -183,11 +242,6 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path, texts: list[str] | Non
 @pytest.mark.corpus
 def test_merges_equal_the_oracle_on_real_text(corpus_dir: Path, tmp_path: Path) -> None:
     """The first pages of kowiki and enwiki, 200 merges."""
-    texts = []
-    for folder in ("general/ko-text/kowiki", "general/en-text/enwiki"):
-        first = min((corpus_dir / folder).glob("*.zst"))
-        with first.open("rb") as stream:
-            texts.append(io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(stream), "utf-8").read(12_000))
-    words = counter_of(texts, "exaone3-code")
+    words = counter_of(real_texts(corpus_dir, 12_000), "exaone3-code")
     table = table_of(tmp_path / "table.arrow", words)
-    assert supported_pieces(train_model(table, 200), table) == oracle.learn(words, 200)
+    assert learn_words(table, 200) == oracle.learn(words, 200)
