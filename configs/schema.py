@@ -39,7 +39,7 @@ class Tokenizer(Section):
     weights: dict[Name, Positive] = Field(default_factory=dict)
     """Share of each source or route in the mixture that merges are learnt from; without any, as much as is sampled."""
     max_words: Count = 10_000_000
-    """Distinct words that merges are learnt from, the most frequent; each takes some 300 bytes of memory."""
+    """Distinct words that merges are learnt from, the most frequent; each takes some 400 bytes of memory."""
 
     @model_validator(mode="after")
     def _superwords_fit(self) -> Tokenizer:

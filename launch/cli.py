@@ -70,6 +70,18 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _command(commands, "run", _run, "make every stage of a recipe (finished ones are reused)")
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    decide = _command(
+        commands, "decide", _decide, "judge again with other thresholds; show what changes; no text is read"
+    )
+    decide.add_argument("--keep", action="store_true", help="write the documents that are then kept, too")
+    why = commands.add_parser("why", help="explain one document", description="explain one document")
+    why.add_argument("recipe", metavar="RECIPE")
+    why.add_argument("document", metavar="DOC_ID", help="as in the ledger; source/file#index for a rejected record")
+    why.add_argument("overrides", metavar="key=value", nargs="*")
+    why.set_defaults(command=_why)
+    page = _command(commands, "data-report", _data_report, "draw the data on one page with movable thresholds")
+    page.add_argument("--out", type=Path, metavar="OUT.html", help="default: data_report.html in the run folder")
+    page.add_argument("--sample", type=int, default=5_000, metavar="N", help="documents in the page, at most")
     _command(commands, "check", _check, "validate a recipe and show what it would train; no GPU, no data needed")
     _command(commands, "verify", _verify, "compare every byte of a recipe's artifacts with their manifests")
     train = _command(commands, "train-classifier", _train_classifier, "train a recipe's classifiers, show their cards")
@@ -124,6 +136,28 @@ def _run(options: argparse.Namespace) -> int:
         _ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
         return 1
     _show_where(Path(recipe.run_dir), finished.artifacts, finished.built)
+    return 0
+
+
+def _decide(options: argparse.Namespace) -> int:
+    from launch.decide_command import decide
+
+    decide(load_recipe(options.recipe, options.overrides), _CONSOLE, options.keep)
+    return 0
+
+
+def _why(options: argparse.Namespace) -> int:
+    from launch.why import explain
+
+    explain(load_recipe(options.recipe, options.overrides), options.document, _CONSOLE)
+    return 0
+
+
+def _data_report(options: argparse.Namespace) -> int:
+    from launch.data_report import write
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    _CONSOLE.print(f"  {write(recipe, options.out, options.sample)}")
     return 0
 
 

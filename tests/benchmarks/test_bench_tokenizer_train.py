@@ -22,7 +22,7 @@ def documents(tmp_path: Path) -> Path:
         lines = [json.dumps({"text": text}) for text in texts]
         (tmp_path / "corpus" / folder / "0000.jsonl").write_text("\n".join(lines))
     size = len(TEXT.encode())
-    assert tokenizer_train.write_documents(tmp_path / "corpus", tmp_path, 30 * size) == 30 * size
+    assert tokenizer_train.write_documents(tmp_path / "corpus", tmp_path, 30 * size + 2) == 30 * size
     return tmp_path
 
 

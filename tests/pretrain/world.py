@@ -91,7 +91,8 @@ def _write_source(folder: Path, split: str, name: str, size: int, seed: list[int
         lengths = [3 * len(ids) for ids in part]
         with shards.ShardWriter(folder, f"{split}/{name}/{task:05d}.ds") as writer:
             ends = np.cumsum([len(ids) for ids in part])
-            writer.add(np.concatenate(part), ends, {**rows, "bytes": lengths})
+            tokens = np.array([number for ids in part for number in ids], np.uint32)
+            writer.add(tokens, ends, {**rows, "bytes": lengths})
         written.append(writer.shard())
     totals = {key: sum(getattr(shard, key) for shard in written) for key in ("documents", "tokens", "bytes")}
     return shards.SourceShards(domain=SOURCES.get(name, ("general", 0))[0], **totals, shards=tuple(written))
