@@ -73,6 +73,8 @@ class Executor(Section):
     slurm: Slurm | None = None
     ray_address: str = "auto"
     """Of a running Ray cluster."""
+    ray_memory_gb: Positive = 2.0
+    """What Ray sets aside for a task, beside one processor."""
     poll_s: Positive = 5.0
     """How often a running Slurm job is asked for its progress."""
 

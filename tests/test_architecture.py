@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def test_a_module_states_its_contract_and_stays_readable(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(source)), "begin with a docstring that states the contract"
     assert source.count("\n") <= 420, "split it: a reader should hold a module in mind"
+
+
+def test_every_package_is_installed() -> None:
+    """The list in pyproject.toml is written by hand."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    real = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in MODULES}
+    assert set(listed) == real
 
 
 def test_every_invariant_names_a_test_that_exists() -> None:

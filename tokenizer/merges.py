@@ -32,7 +32,7 @@ _PIECES, _PAIRS, _LISTED, _HEAPED = range(4)
 MOST_PLACES = 2**31 - 1
 """Places are 32-bit."""
 _FIRST_PAIRS = 1 << 16
-_NO_PAIR = -1
+_NO_PAIR, _NEW_PAIR = -1, -2
 _DONE, _FULL = 0, 1
 
 Numbers = npt.NDArray[np.int32]
@@ -243,7 +243,7 @@ def _list_words(table, pairs, used, first, born, words):  # type: ignore[no-unty
 def _rewrite(corpus, pairs, word, pair, piece):  # type: ignore[no-untyped-def]
     """Merge a pair in a word, leftmost first; counts what is no more, marks what is new. Returns whether it was there.
 
-    The place of a new pair gets -2; the piece itself tells the rest."""
+    The place of a new pair gets _NEW_PAIR; the piece itself tells the rest."""
     start, size, count = corpus.starts[word], corpus.sizes[word], corpus.counts[word]
     at = start
     end = start + size
@@ -261,11 +261,11 @@ def _rewrite(corpus, pairs, word, pair, piece):  # type: ignore[no-untyped-def]
             if to > start and corpus.pairs[to - 1] >= 0:
                 pairs.counts[corpus.pairs[to - 1]] -= count
             if to > start:
-                corpus.pairs[to - 1] = -2
+                corpus.pairs[to - 1] = _NEW_PAIR
             last = corpus.pairs[at + 1]
             if last >= 0:
                 pairs.counts[last] -= count
-            corpus.pieces[to], corpus.pairs[to] = piece, _NO_PAIR if last == _NO_PAIR else -2
+            corpus.pieces[to], corpus.pairs[to] = piece, _NO_PAIR if last == _NO_PAIR else _NEW_PAIR
             at += 2
         to += 1
     corpus.sizes[word] = to - start
@@ -340,7 +340,7 @@ def _merge(corpus, table, pairs, used, slots, pair, piece):  # type: ignore[no-u
             continue
         start = corpus.starts[word]
         for at in range(start, start + corpus.sizes[word] - 1):
-            if corpus.pairs[at] != -2:
+            if corpus.pairs[at] != _NEW_PAIR:
                 continue
             left, right = corpus.pieces[at], corpus.pieces[at + 1]
             slot = 2 * right + 1 if left == piece else 2 * left

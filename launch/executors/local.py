@@ -50,7 +50,7 @@ class LocalRunner:
         executor = LocalPipelineExecutor(
             pipeline=[RunTask(task, log_dir)], tasks=max(1, n_tasks), logging_dir=str(log_dir), skip_completed=True
         )
-        missing = missing_ranks(executor, n_tasks)
+        missing = missing_ranks(log_dir, n_tasks)
         if not missing:
             return
         done = n_tasks - len(missing)

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, NamedTuple
 
 from datatrove.executor import SlurmPipelineExecutor
 from rich.console import Console
@@ -40,7 +43,6 @@ from launch.executors.steps import (
     missing_ranks,
     quieten,
     refuse_missing,
-    tasks_per_job,
 )
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -49,6 +51,15 @@ _LONGEST_SILENCE_S = 600
 """How long the controller may fail to answer, as it does while it restarts."""
 _LATE_MARKS_S = 30
 """How long after its job's end a task's mark may take to be seen here, over a network file system."""
+
+
+class Queued(NamedTuple):
+    """A line of squeue."""
+
+    job: str
+    """`12` or, of an array, `12_3`."""
+    state: str
+    reason: str
 
 
 class SlurmRunner:
@@ -79,21 +90,19 @@ class SlurmRunner:
         """See `TaskRunner.run`."""
         log_dir = log_dir.absolute()
         name = job_name(log_dir)
-        executor = self._executor(task, max(1, n_tasks), log_dir, name)
-        missing = missing_ranks(executor, n_tasks)
-        if not missing:
+        if not missing_ranks(log_dir, n_tasks):
             return
-        executor.tasks_per_job = tasks_per_job(len(missing), self._settings.workers)
+        executor = self._executor(task, n_tasks, log_dir, name)
         self._cancel(_queue(name))
         forget_failures(log_dir)
         try:
             self._submit(executor, label, log_dir)
             with bar(self._console, label, n_tasks) as show:
-                self._watch(executor, name, n_tasks, log_dir, show)
+                self._watch(name, n_tasks, log_dir, show)
         finally:
             self._cancel(_queue(name))
         refuse_missing(
-            executor, label, n_tasks, log_dir,
+            label, n_tasks, log_dir,
             f"look into {log_dir}/slurm_logs (none: {log_dir} is not seen by the nodes), "
             "raise data.executor.slurm.time or memory_per_cpu_gb, then run again: only these are made",
         )  # fmt: skip
@@ -111,9 +120,10 @@ class SlurmRunner:
             job_name=name,
             # datatrove asks for a quality of service named `normal`, which few clusters have.
             qos=None,
-            env_command=f'export PATH="{Path(sys.executable).parent}:$PATH" PYTHONPATH="{_ROOT}:$PYTHONPATH"',
+            env_command=f'export PYTHONPATH="{_ROOT}:$PYTHONPATH"',
             sbatch_args=dict(slurm.sbatch),
             max_array_size=_longest_array(),
+            tasks_per_job=_tasks_per_job(len(missing_ranks(log_dir, n_tasks)), self._settings.workers),
             logging_dir=str(log_dir),
             # The batch script's own step runs the task; srun would start the same once more removed.
             with_srun=False,
@@ -132,11 +142,11 @@ class SlurmRunner:
                 "correct the partition, the limits or data.executor.slurm.sbatch",
             ) from None  # fmt: skip
 
-    def _watch(self, executor: SlurmPipelineExecutor, name: str, n_tasks: int, log_dir: Path, show) -> None:  # type: ignore[no-untyped-def]
+    def _watch(self, name: str, n_tasks: int, log_dir: Path, show) -> None:  # type: ignore[no-untyped-def]
         """Until nothing is queued any more and marks have had time to arrive, or a task has failed."""
         ended = None
         while True:
-            done = n_tasks - len(missing_ranks(executor, n_tasks))
+            done = n_tasks - len(missing_ranks(log_dir, n_tasks))
             queue = _queue(name)
             show(done, _note(queue))
             if done == n_tasks or first_failure(log_dir):
@@ -146,24 +156,30 @@ class SlurmRunner:
                 return
             time.sleep(self._settings.poll_s)
 
-    def _cancel(self, queue: Sequence[tuple[str, str]]) -> None:
+    def _cancel(self, queue: Sequence[Queued]) -> None:
         """Cancel these jobs and wait until they are gone, so that nothing writes any more."""
-        if not queue:
-            return
-        jobs = sorted({job.split("_")[0] for job, _ in queue})
-        subprocess.run(["scancel", *jobs], check=False, capture_output=True)
+        jobs = sorted({task.job.split("_")[0] for task in queue})
         deadline = time.monotonic() + _LONGEST_SILENCE_S
-        while any(_jobs_left(job) for job in jobs):
+        while any(_is_queued(job) for job in jobs):
+            subprocess.run(["scancel", *jobs], check=False, capture_output=True)
             if time.monotonic() > deadline:
                 raise user_error("slurm", ", ".join(jobs), "cannot be cancelled", "cancel these jobs, then run again")
             time.sleep(min(1.0, self._settings.poll_s))
 
 
 class _Executor(SlurmPipelineExecutor):  # type: ignore[misc]
-    """Without the extra job that merges statistics: it would wait for ever for an array that failed."""
+    """This interpreter, and without the extra job that merges statistics."""
 
     def launch_merge_stats(self) -> None:
-        """Nothing: each task's statistics stand in `stats/`."""
+        """Nothing: it would wait for ever for an array that failed. Each task's statistics stand in `stats/`."""
+
+    def get_launch_file_contents(self, sbatch_args: dict[str, Any], run_script: str) -> str:
+        """datatrove's script looks its command up by PATH, where another environment may come first."""
+        command, _, pickled = run_script.partition(" ")
+        assert command == "launch_pickled_pipeline"
+        ours = f"{shlex.quote(sys.executable)} -m datatrove.tools.launch_pickled_pipeline {shlex.quote(pickled)}"
+        contents: str = super().get_launch_file_contents(sbatch_args, ours)
+        return contents
 
 
 def job_name(log_dir: Path) -> str:
@@ -171,17 +187,22 @@ def job_name(log_dir: Path) -> str:
     return f"twofold-{hashlib.sha256(str(log_dir).encode()).hexdigest()[:16]}"
 
 
-def _queue(name: str) -> list[tuple[str, str]]:
-    """(job or array task, state) of this user's jobs of that name."""
-    said = _asked(
-        "squeue", "--noheader", "--array", "--user", getpass.getuser(), "--name", name, "--format", "%i %T %r"
-    )
-    return [(line.split()[0], " ".join(line.split()[1:])) for line in said.splitlines() if line.strip()]
+def _queue(name: str) -> list[Queued]:
+    """This user's jobs of that name, array tasks one by one."""
+    mine = ("--user", getpass.getuser(), "--name", name)
+    said = _asked("squeue", "--noheader", "--array", *mine, "--format", "%i|%T|%r")
+    return [Queued(*line.strip().split("|", 2)) for line in said.splitlines() if line.strip()]
 
 
-def _jobs_left(job: str) -> bool:
+def _is_queued(job: str) -> bool:
+    """Whether the controller knows it still; its silence is not a no."""
     found = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False)
-    return bool(found.stdout.strip())  # an unknown job is an error to squeue, and gone
+    return bool(found.stdout.strip()) or (found.returncode != 0 and "Invalid job id" not in found.stderr)
+
+
+def _tasks_per_job(missing: int, workers: int) -> int:
+    """Short tasks share the cost of a job's start; two jobs a worker even out how long they take."""
+    return max(1, math.ceil(missing / (2 * workers)))
 
 
 def _longest_array() -> int:
@@ -202,10 +223,9 @@ def _asked(*command: str) -> str:
         time.sleep(5)
 
 
-def _note(queue: Sequence[tuple[str, str]]) -> str:
+def _note(queue: Sequence[Queued]) -> str:
     """`2 running, 14 pending (Resources)`."""
-    states = Counter(state.split()[0].lower() for _, state in queue)
-    reasons = {reason for _, state in queue for reason in state.split()[1:] if state.startswith("PENDING")}
+    states = Counter(task.state.lower() for task in queue)
+    reasons = {task.reason for task in queue if task.state == "PENDING"} - {"None", "(None)", "JobArrayTaskLimit"}
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    waiting = sorted(reasons - {"None", "(None)", "JobArrayTaskLimit"})
-    return counts + (f" ({', '.join(waiting)})" if waiting else "")
+    return counts + (f" ({', '.join(sorted(reasons))})" if reasons else "")

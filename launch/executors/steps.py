@@ -7,14 +7,13 @@ that task removes it first.
 
 from __future__ import annotations
 
-import math
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datatrove.executor.base import PipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -36,10 +35,13 @@ class RunTask(PipelineStep):  # type: ignore[misc]
         self.name = type(task).__name__
         self.task = task
         self.failures = log_dir.absolute() / _FAILURES
+        self.folder = Path.cwd()
+        """Recipes name their inputs from there."""
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         failure = self.failures / f"{rank:05d}.pickle"
         failure.unlink(missing_ok=True)
+        os.chdir(self.folder)
         with self.track_time():
             try:
                 self.task(rank, world_size)
@@ -67,19 +69,16 @@ def forget_failures(log_dir: Path) -> None:
         path.unlink()
 
 
-def missing_ranks(executor: PipelineExecutor, n_tasks: int) -> list[int]:
-    """Tasks without a completion mark."""
-    return [rank for rank in range(n_tasks) if not executor.is_rank_completed(rank)]
+def missing_ranks(log_dir: Path, n_tasks: int) -> list[int]:
+    """Tasks without datatrove's completion mark."""
+    folder = log_dir / "completions"
+    marked = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [rank for rank in range(n_tasks) if f"{rank:05d}" not in marked]
 
 
-def tasks_per_job(missing: int, workers: int) -> int:
-    """Short tasks share the cost of a job's start; two jobs a worker even out how long they take."""
-    return max(1, math.ceil(missing / (2 * workers)))
-
-
-def refuse_missing(executor: PipelineExecutor, label: str, n_tasks: int, log_dir: Path, mend: str) -> None:
+def refuse_missing(label: str, n_tasks: int, log_dir: Path, mend: str) -> None:
     """Raise what failed; tasks that ended without a word were killed."""
-    missing = missing_ranks(executor, n_tasks)
+    missing = missing_ranks(log_dir, n_tasks)
     if missing:
         raise first_failure(log_dir) or user_error(
             label, None, f"lost {len(missing)} of {n_tasks} tasks, the first of them {missing[0]}", mend

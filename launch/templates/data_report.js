@@ -221,7 +221,7 @@ function drawRules(kept) {
     };
     // Numbers only: no text of a document reaches this mark-up.
     svg.innerHTML = parts.join("") + ["min", "max"].filter((side) => bound[side] !== undefined).map((side) => line(bound[side])).join("")
-      + `<text x="0" y="73" font-size="11" fill="#5b6673">${scale.low.toPrecision(3)}</text><text x="720" y="73" font-size="11" text-anchor="end" fill="#5b6673">${(scale.low + BINS * scale.width).toPrecision(3)}</text>`;
+      + `<text x="0" y="73" font-size="11" fill="#5b6673">${short(Number(scale.low.toPrecision(3)))}</text><text x="720" y="73" font-size="11" text-anchor="end" fill="#5b6673">${short(Number((scale.low + BINS * scale.width).toPrecision(3)))}</text>`;
     for (const side of ["min", "max"]) if (document.activeElement !== inputs[side]) inputs[side].value = bound[side] ?? "";
     fails.textContent = `breaks ${number.format(failing)} of ${number.format(rows.length)}`;
     made.classList.toggle("moved", changes().some(([language, name]) => language === shown && name === feature));

@@ -75,7 +75,7 @@ _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
 def _config(folder: Path, sock: Path) -> str:
     host = socket.gethostname()
-    controller, *nodes = _free_ports(3)
+    controller, *nodes = free_ports(3)
     for name in ("state", "spool-n1", "spool-n2"):
         (folder / name).mkdir()
     lines = [
@@ -95,7 +95,7 @@ def _config(folder: Path, sock: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

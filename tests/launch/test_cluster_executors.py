@@ -17,11 +17,11 @@ from rich.console import Console
 from configs.data_schema import Executor
 from configs.errors import UserError
 from launch.executors import task_runner
-from launch.executors.slurm import job_name
+from launch.executors.slurm import Queued, SlurmRunner, _note, job_name
 from tests.conftest import ROOT
 from tests.launch import slurm_cluster
 from tests.launch.conftest import SMOKE, artifact_hashes, twofold
-from tests.launch.test_executors import Append, Slow
+from tests.launch.test_executors import AloneIn, Append, Slow, die
 
 QUIET = Console(quiet=True)
 TASKS = 7
@@ -36,14 +36,19 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[Executor]:
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
+    """A cluster of its own, started in another folder than the checkout."""
     pytest.importorskip("ray", reason="Ray is optional: pip install 'twofold-pretrain[ray]'")
-    command = [str(Path(sys.executable).with_name("ray"))]
-    head = ["start", "--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
-    started = subprocess.run([*command, *head], capture_output=True, text=True, check=False)
-    assert started.returncode == 0, started.stderr
-    yield settings(kind="ray")
-    subprocess.run([*command, "stop", "--force"], capture_output=True, check=False)
+    port = slurm_cluster.free_ports(1)[0]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}",
+               "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]  # fmt: skip
+    folder = tmp_path_factory.mktemp("ray")
+    with (folder / "log").open("wb") as log:
+        head = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        _eventually(lambda: b"Ray runtime started" in (folder / "log").read_bytes())
+        yield settings(kind="ray", ray_address=f"127.0.0.1:{port}", ray_memory_gb=0.5)
+        head.terminate()
+        head.wait(30)
 
 
 @pytest.fixture(params=[pytest.param("slurm", marks=pytest.mark.slurm), pytest.param("ray", marks=pytest.mark.ray)])
@@ -61,6 +66,7 @@ def overrides(chosen: Executor) -> list[str]:
     return [
         f"data.executor.kind={chosen.kind}", "data.executor.workers=2", "data.executor.poll_s=0.2",
         "data.executor.slurm={partition: data, memory_per_cpu_gb: 1}",
+        f"data.executor.ray_address={chosen.ray_address}", "data.executor.ray_memory_gb=0.5",
     ]  # fmt: skip
 
 
@@ -84,6 +90,33 @@ def test_the_data_stages_give_the_same_bytes_as_on_one_machine(
     code, _, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", *overrides(cluster), "--until", "shards")
     assert code == 0, err
     assert artifact_hashes(run_dir) == artifact_hashes(packed_run)
+
+
+def test_a_killed_worker_is_told_and_not_waited_for(
+    cluster: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.executors.slurm._LATE_MARKS_S", 1)
+    with (
+        task_runner(cluster, QUIET) as runner,
+        pytest.raises(UserError, match=r"doomed: lost \d of 2 tasks.*Mend: look"),
+    ):
+        runner.run("doomed", die, 2, tmp_path / "log")
+
+
+@pytest.mark.ray
+def test_ray_runs_no_more_tasks_at_once_than_asked_for(ray: Executor, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with task_runner(ray.model_copy(update={"workers": 1}), QUIET) as runner:
+        runner.run("append", AloneIn(out), 4, tmp_path / "log")
+    assert len(list(out.iterdir())) == 4
+
+
+@pytest.mark.ray
+def test_a_task_that_no_node_can_hold_is_refused(ray: Executor) -> None:
+    large = ray.model_copy(update={"ray_memory_gb": 1e6})
+    with pytest.raises(UserError, match="more than any node"), task_runner(large, QUIET):
+        pass
 
 
 @pytest.mark.slurm
@@ -175,6 +208,28 @@ def test_no_ray_cluster_is_told() -> None:
     absent = settings(kind="ray", ray_address="127.0.0.1:1")
     with pytest.raises(UserError, match=r"is no running Ray cluster"), task_runner(absent, QUIET):
         pass
+
+
+def test_a_silent_controller_is_not_taken_for_an_empty_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, words in (
+        ("squeue", "Unable to contact slurm controller"),
+        ("scancel", "no"),
+        ("sbatch", ""),
+        ("scontrol", ""),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("launch.executors.slurm._LONGEST_SILENCE_S", 0.3)
+    with task_runner(settings(kind="slurm"), QUIET) as runner:
+        assert isinstance(runner, SlurmRunner)
+        with pytest.raises(UserError, match="cannot be cancelled"):
+            runner._cancel([Queued("7_1", "RUNNING", "None")])
+
+
+def test_why_jobs_wait_is_shown() -> None:
+    queue = [Queued("7_1", "RUNNING", "None"), Queued("7_2", "PENDING", "Nodes required are DOWN")]
+    assert _note(queue) == "1 pending, 1 running (Nodes required are DOWN)"
 
 
 def _queued(log_dir: Path) -> int:

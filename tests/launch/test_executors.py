@@ -50,6 +50,20 @@ class Slow:
             stream.write("ended\n")
 
 
+@dataclass(frozen=True)
+class AloneIn:
+    """Fails if another task is at work in the same folder."""
+
+    folder: Path
+
+    def __call__(self, rank: int, world_size: int) -> None:
+        busy = self.folder.with_name("busy")
+        busy.mkdir()
+        time.sleep(0.3)
+        busy.rmdir()
+        (self.folder / str(rank)).touch()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_task_runs_once(tmp_path: Path, workers: int) -> None:
     (tmp_path / "out").mkdir()

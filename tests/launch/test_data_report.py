@@ -1,0 +1,164 @@
+"""The data report in a real browser: nothing planted runs, and moved thresholds judge as `twofold decide` does."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from rich.console import Console
+
+from configs.errors import UserError
+from configs.recipe import load_recipe
+from configs.schema import Recipe
+from data_pipeline import tables
+from launch import data_report, ledger_sample
+from launch.run import existing, run_recipe
+from tests.conftest import ROOT
+from tests.launch.conftest import SMOKE
+
+QUIET = Console(quiet=True)
+PLANTED = (
+    "</script><script>document.documentElement.dataset.planted = 1</script>"
+    "<img src=x onerror='document.documentElement.dataset.planted = 1'><!--\u2028"
+)
+PROSE = (
+    "The harbour was built of stone in the spring of that year, and people have walked to it ever since. "
+    "It has two lamps of iron, which the keeper lights when the evening comes. {} That is what visitors see. "
+)
+
+
+def browse(page: Path, folder: Path, fragment: str = "") -> str:
+    """The page's elements after its script has run."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium here")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+               "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}",
+               "--virtual-time-budget=5000", "--dump-dom")  # fmt: skip
+    command = [chromium, *options, f"file://{page.resolve()}{fragment}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.fixture
+def decided(packed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    monkeypatch.chdir(ROOT)
+    shutil.copytree(packed_run, tmp_path / "run", symlinks=True)
+    return load_recipe(SMOKE, [f"run_dir={tmp_path / 'run'}"])
+
+
+def test_a_moved_threshold_judges_as_the_ledger_does(decided: Recipe, tmp_path: Path) -> None:
+    page = data_report.write(decided, tmp_path / "page.html", 5_000)
+    shipped = browse(page, tmp_path)
+    assert _kept(shipped) == existing(decided)["decide"].counts["kept"]
+    moved = browse(page, tmp_path, "#ko.words.min=130&en.characters.min=1500&en.words.min=")
+    words = ["data.rules.ko.words.min=130", "data.rules.en.characters.min=1500", "data.rules.en.words={min: 0}"]
+    recipe = load_recipe(SMOKE, [f"run_dir={decided.run_dir}", *words])
+    counts = run_recipe(recipe, QUIET, until="decide").artifacts["decide"].counts
+    assert _kept(moved) == counts["kept"] < _kept(shipped)
+    for number, source in enumerate(counts["sources"].values()):
+        assert f'data-kept="source.{number}">{source["kept"]:,}<' in moved
+    fragment = moved.split('aria-label="recipe fragment"')[0]
+    assert "newly dropped" in fragment
+
+
+def test_the_fragment_of_moved_thresholds_is_yaml(decided: Recipe, tmp_path: Path) -> None:
+    page = data_report.write(decided, tmp_path / "page.html", 5_000).read_text(encoding="utf-8")
+    # A text area's value is not part of the document, so it is copied to where it is.
+    page = page.replace("</body>", "<script>x</script></body>")
+    script = (ROOT / "launch/templates/data_report.js").read_text(encoding="utf-8")
+    assert 'document.getElementById("fragment").value = fragment();' in script
+    copied = script.replace('document.getElementById("fragment").value = fragment();', "document.title = fragment();")
+    old, new = (data_report.base64.b64encode(data_report.hashlib.sha256(text.encode()).digest()).decode()
+                for text in (script, copied))  # fmt: skip
+    (tmp_path / "copied.html").write_text(page.replace(script, copied).replace(old, new), encoding="utf-8")
+    dom = browse(tmp_path / "copied.html", tmp_path, "#ko.words.min=70&en.hash_per_word.max=0.05")
+    found = re.search(r"<title>(.*?)</title>", dom, re.S)
+    assert found
+    assert yaml.safe_load(found[1])["data"]["rules"] == {
+        "ko": {"words": {"min": 70, "max": 100000}}, "en": {"hash_per_word": {"max": 0.05}},
+    }  # fmt: skip
+
+
+def test_what_a_document_says_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    texts = [PLANTED + PROSE.format(f"On day {n} there was a storm.") * (n + 2) for n in range(8)]
+    records = [
+        {"id": f"{n}{PLANTED}", "text": text, "url": f"http://example.org/{PLANTED}", "licence": PLANTED}
+        for n, text in enumerate([*texts, texts[3]])
+    ]
+    (tmp_path / "planted.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    recipe_file = tmp_path / "recipe.yaml"
+    recipe_file.write_text(
+        f"name: planted\nseed: 1\nrun_dir: {tmp_path}/run\n"
+        f"sources: {{planted: {{path: {tmp_path}/planted.jsonl, format: jsonl, licence: CC0-1.0}}}}\n"
+        "data: {validation_share: 0.5, rules: {ko: {}, en: {words: {min: 5}, hash_per_word: {max: 0.1}}, code: {}}}\n"
+        "tokenizer: {vocab_size: 1024}\n"
+        "model: {d_model: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, d_ff: 32}\n"
+        "phases: [{name: general, tokens: 4096, sequence_length: 32, batch: 1024, learning_rate: {peak: 1e-3}, "
+        "mixture: {planted: 1}}]\nengine: {micro_batch_sequences: 1}\ncheckpoints: {every: 4096}\n"
+        "validation: {every: 4096}\nlaunch: {device: cpu}\n"
+    )
+    recipe = load_recipe(recipe_file)
+    run_recipe(recipe, QUIET, until="decide")
+    page = data_report.write(recipe, tmp_path / "page.html", 5_000)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<script") == text.count("</script>") == 2
+    assert "script-src 'sha256-" in text
+    assert not re.search(r"<(img|link|iframe|object|embed|a)|url\(|@import", text), "nothing is loaded"
+    dom = browse(page, tmp_path)
+    assert "data-planted" not in dom
+    assert _kept(dom) > 0, "our own script did run"
+    assert "near dropped" in dom
+    assert "&lt;img src=x" in dom, "it is shown as text"
+
+
+def test_a_sample_holds_clusters_whole_and_is_a_function_of_the_ledger(decided: Recipe) -> None:
+    made = existing(decided)
+    ledger, read = made["decide"].path / "ledger", made["decide"].counts["read"]
+    everything = ledger_sample.sample(ledger, read, read)
+    assert everything.num_rows == read
+    part = ledger_sample.sample(ledger, read, read // 3)
+    assert part.equals(ledger_sample.sample(ledger, read, read // 3))
+    assert 0 < part.num_rows < read
+    sizes = {row["cluster"]: row["size"] for row in _cluster_sizes(everything)}
+    assert all(sizes[row["cluster"]] == row["size"] for row in _cluster_sizes(part))
+
+
+def test_documents_on_both_sides_of_a_threshold_are_found() -> None:
+    values = np.arange(10.0)
+    table = pa.table({"language": ["ko"] * 9 + ["en"], "words": values})
+    assert ledger_sample.nearest(table, "ko", "words", 4.0, 2) == [3, 4, 5, 6]
+    assert ledger_sample.nearest(table, "ko", "words", 99.0, 2) == [7, 8]
+    assert ledger_sample.nearest(table, "fr", "words", 4.0, 2) == []
+
+
+def test_what_cannot_be_drawn_is_refused(decided: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--sample = 0"):
+        data_report.write(decided, tmp_path / "page.html", 0)
+    empty = load_recipe(SMOKE, [f"run_dir={tmp_path / 'none'}"])
+    with pytest.raises(UserError, match="has no ledger yet"):
+        data_report.write(empty, None, 10)
+    assert not (tmp_path / "page.html").exists()
+
+
+def _kept(dom: str) -> int:
+    found = re.search(r'<b id="kept">([\d,]+)</b>', dom)
+    assert found, "the page's script did not run"
+    return int(found[1].replace(",", ""))
+
+
+def _cluster_sizes(table: pa.Table) -> list[dict[str, object]]:
+    rows = table.filter(pa.compute.is_valid(table["cluster"])).group_by("cluster").aggregate([("id", "count")])
+    return [{"cluster": row["cluster"], "size": row["id_count"]} for row in rows.to_pylist()]
+
+
+def test_every_column_that_is_read_is_in_the_ledger(decided: Recipe) -> None:
+    path = next(iter(tables.task_files(existing(decided)["decide"].path / "ledger")))[2]
+    assert set(ledger_sample._COLUMNS) <= set(tables.read_table(path).column_names)
