@@ -122,6 +122,7 @@ def test_disk_full(small_disk: Path) -> None:
         "lines",
         "score",
         "dedup",
+        "decontaminate",
         "decide",
         "keep",
         "tokenizer",

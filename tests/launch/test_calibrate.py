@@ -131,4 +131,4 @@ def test_the_shipped_korean_thresholds_are_those_of_the_documented_calibration(
     assert main(["run", recipe, place, "--until", "score"]) == 0
     command = ["--language", "ko", "--reference", REFERENCE, "--out", str(tmp_path / "ko.yaml")]
     assert main(["calibrate", recipe, place, *command]) == 0
-    assert load_recipe(tmp_path / "ko.yaml").data.rules == load_recipe("configs/corpus.yaml").data.rules
+    assert load_recipe(tmp_path / "ko.yaml").data.rules == load_recipe(recipe).data.rules

@@ -115,7 +115,7 @@ def test_any_merges_give_the_record_s_ids_in_short_words_and_in_long_ones(
     tmp_path_factory: pytest.TempPathFactory, learnt: dict[str, int], merges: int, words: list[str]
 ) -> None:
     """Few letters: long runs, ties and overlapping pairs. A cache of two places: every word meets another's."""
-    folder = tmp_path_factory.getbasetemp() / "any"
+    folder = tmp_path_factory.getbasetemp() / "any-merges"
     write_tokenizer(folder, oracle.learn(learnt, merges), 0, "exaone3")
     encoder, told = Encoder(folder), read_tokenizer(folder)
     encoder._vocabulary = bpe.vocabulary_of(told.byte_ids, told.merges, slots=2)
