@@ -134,7 +134,7 @@ class Ours:
 
     def cluster(self) -> None:
         scored: Any = SimpleNamespace(path=self.folder)
-        dedup.build(self.recipe, scored, scored, self.folder / "out", self.folder / "work", _InProcess())
+        dedup.build(self.recipe, scored, self.folder / "out", self.folder / "work", _InProcess())
 
 
 class Peer:

@@ -43,7 +43,7 @@ from configs.tasks import TaskRunner
 from data_pipeline import dedup, funnel, tables, verdicts
 from data_pipeline.measuring import pii
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 EXACT_DUPLICATE = "exact_duplicate"
 URL_DUPLICATE = "url_duplicate"
@@ -252,10 +252,10 @@ def settle(candidates: pa.Table) -> pa.Table:
     starts = np.flatnonzero(first)
     best = starts[np.cumsum(first) - 1] if len(clusters) else starts
     kept = ranked.take(pa.array(best))
-    shared = {name: pc.fill_null(pc.equal(ranked[name], kept[name]), False) for name in _CLUSTER_KINDS}
-    reason = pc.if_else(
-        shared["exact_cluster"], EXACT_DUPLICATE, pc.if_else(shared["url_cluster"], URL_DUPLICATE, NEAR_DUPLICATE)
-    )
+    # What it shares with the kept one; where others lie between them, what joins it to its cluster.
+    shared = [pc.fill_null(pc.equal(ranked[name], kept[name]), False) for name in _CLUSTER_KINDS]
+    joined = [pc.is_valid(ranked[name]) for name in _CLUSTER_KINDS]
+    reason = pc.case_when(pc.make_struct(*shared, *joined), *2 * (EXACT_DUPLICATE, URL_DUPLICATE, NEAR_DUPLICATE))
     columns = {
         "source": ranked["source"], "reason": reason, "duplicate_of": kept["id"],
         "task": ranked["task"], "row": ranked["row"], "wins": pa.array(first),

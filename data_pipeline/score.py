@@ -3,8 +3,9 @@
 Contract: writes `attributes/<source>/<task:05d>.parquet`, row-aligned with extract's documents:
 `id`, `bytes` (UTF-8), `language` (ko | en | other, or `code` for sources of that kind), every feature
 of configs/features.py (the classifiers' scores among them), `domain_label` and `domain_score` (null and 0
-without a domain classifier), `pii_<type>` counts, `exact_hash` (16 bytes, of the lower-cased words), and
-`minhash_<band>` keys where near duplicates are looked for. Nothing depends on a bound, so thresholds
+without a domain classifier), `pii_<type>` counts, `exact_hash` (16 bytes, of the lower-cased words),
+`url_hash` (16 bytes, of the canonical address; null where there is none), and `minhash_<band>` keys where
+near duplicates are looked for. Nothing depends on a bound, so thresholds
 change without reading text again. The models know prose only: text of kind `code` has language_score and
 quality_score 1, toxicity_score 0 and the domain code. Cost: about 3 MB/s a core; memory one row group.
 """
@@ -26,10 +27,10 @@ from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.tasks import TaskRunner
 from data_pipeline import classifiers, tables
-from data_pipeline.measuring import features, language, minhash, pii
+from data_pipeline.measuring import features, language, minhash, pii, urls
 from data_pipeline.measuring.fasttext_model import Predictor
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def schema(settings: NearDuplicates) -> pa.Schema:
             ("domain_score", pa.float64()),
             *((f"pii_{kind}", pa.int32()) for kind in pii.TYPES),
             ("exact_hash", pa.binary(16)),
+            ("url_hash", pa.binary(16)),
             *((name, pa.uint64()) for name in band_columns(settings)),
         ]
     )
@@ -124,5 +126,6 @@ class _Score:
 
     def _rows(self, path: Path) -> Iterator[tables.Row]:
         models = classifiers.load(self.models) if self.models else {}
-        for row in tables.read_rows(path, ["id", "kind", "text"]):
-            yield {"id": row["id"], **attributes(row["text"], row["kind"], self.settings, models)}
+        for row in tables.read_rows(path, ["id", "kind", "url", "text"]):
+            found = attributes(row["text"], row["kind"], self.settings, models)
+            yield {"id": row["id"], "url_hash": urls.url_hash(row["url"]), **found}

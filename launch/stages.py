@@ -103,7 +103,7 @@ def _build_dedup(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import dedup
 
     made = context.artifacts
-    return dedup.build(context.recipe, documents(made), made["score"], out, work, context.runner)
+    return dedup.build(context.recipe, made["score"], out, work, context.runner)
 
 
 def _build_decontaminate(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
@@ -204,7 +204,7 @@ _ALL = (
     Stage("extract", "documents", "data_pipeline.extract", (), _build_extract, _raw_sources),
     Stage("lines", "documents with lines edited", "data_pipeline.lines", ("extract",), _build_lines),
     Stage("score", "features", "data_pipeline.score", (*_DOCUMENTS, "classifiers"), _build_score),
-    Stage("dedup", "duplicate clusters", "data_pipeline.dedup", (*_DOCUMENTS, "score"), _build_dedup),
+    Stage("dedup", "duplicate clusters", "data_pipeline.dedup", ("score",), _build_dedup),
     Stage(
         "decontaminate",
         "benchmark overlaps",

@@ -5,7 +5,8 @@ Contract: `band_keys(text, settings)` is a pure function of the text's words (lo
 NFC text, so Hangul stays composed): shape (bands,), uint64. Two documents whose sets of word n-grams
 have Jaccard similarity s share at least one key with probability 1 - (1 - s^rows)^bands (Broder 1997;
 Leskovec et al., Mining of Massive Datasets, section 3.4); 14 bands of 8 put the steep part at about
-0.75. A text shorter than one n-gram is one n-gram; a text without words has only itself. Cost: 10 to
+0.75. A text shorter than one n-gram is one n-gram; a text without words has only itself. Letters are those of the
+interpreter's Unicode version; one that is new in a later Python is no word in an earlier one. Cost: 10 to
 17 MB/s a core, nearly all of it for splitting and hashing words.
 """
 

@@ -59,7 +59,7 @@ def run_chain(runner: Any) -> Callable[[Recipe, Path], dict[str, Artifact]]:
             stage(lines, lambda out, work: lines.build(recipe, made["extract"], out, work, runner))
         documents = made.get("lines", made["extract"])
         stage(score, lambda out, work: score.build(recipe, documents, made.get("classifiers"), out, work, runner))
-        stage(dedup, lambda out, work: dedup.build(recipe, documents, made["score"], out, work, runner))
+        stage(dedup, lambda out, work: dedup.build(recipe, made["score"], out, work, runner))
         stage(decide, lambda out, work: decide.build(
             recipe, documents, made["score"], made["dedup"], None, out, work, runner))  # fmt: skip
         stage(keep, lambda out, work: keep.build(recipe, documents, made["decide"], out, work, runner))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from configs.schema import Recipe
 from data_pipeline import dedup, linkage, score, tables
+from data_pipeline.measuring import urls
 from tests.conftest import InProcessRunner
 
 SOURCES = {"a": {"path": "a"}, "b": {"path": "b"}}
@@ -85,14 +86,15 @@ def run(recipe: Recipe, rows: list[tuple[int, str | None, int]], cuts: int, fold
             {
                 "id": pa.array([ids[n] for n in chosen], pa.string()),
                 "exact_hash": pa.array(exact, pa.binary(16)),
+                "url_hash": pa.array(
+                    [urls.url_hash(rows[n][1] and f"http://x.kr/{rows[n][1]}") for n in chosen], pa.binary(16)
+                ),
                 **{name: pa.array(values, pa.uint64()) for name, values in bands.items()},
             }
         )
-        urls = pa.array([f"http://x.kr/{rows[n][1]}" if rows[n][1] else None for n in chosen], pa.string())
         tables.write_table(tables.task_path(folder / "attributes", source, number), table)
-        tables.write_table(tables.task_path(folder / "documents", source, number), pa.table({"url": urls}))
     made = _Artifact(folder)
-    dedup.build(recipe, made, made, folder / "out", folder / "work", InProcessRunner())  # type: ignore[arg-type]
+    dedup.build(recipe, made, folder / "out", folder / "work", InProcessRunner())  # type: ignore[arg-type]
     return tables.read_table(folder / "out" / dedup.CLUSTERS_FILE).to_pylist()
 
 

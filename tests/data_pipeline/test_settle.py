@@ -13,6 +13,7 @@ documents = st.lists(
         st.sampled_from("abc"),  # cluster
         st.sampled_from(["p", "q", None]),  # exact cluster
         st.sampled_from(["u", "v", None]),  # URL cluster
+        st.sampled_from(["n", "m", None]),  # near cluster
         st.integers(0, 3),  # bytes
         st.booleans(),  # nothing else speaks against it
     ),
@@ -32,8 +33,10 @@ def obvious(rows: list[dict]) -> dict[int, tuple[str, str]]:
         for row in members:
             if row is kept:
                 continue
-            kinds = [kind for kind in ("exact", "url") if row[f"{kind}_cluster"] == kept[f"{kind}_cluster"] is not None]
-            beaten[row["row"]] = (f"{[*kinds, 'near'][0]}_duplicate", kept["id"])
+            kinds = ("exact", "url", "near")
+            shared = [kind for kind in kinds if row[f"{kind}_cluster"] == kept[f"{kind}_cluster"] is not None]
+            own = [kind for kind in kinds if row[f"{kind}_cluster"] is not None]
+            beaten[row["row"]] = (f"{[*shared, *own][0]}_duplicate", kept["id"])
     return beaten
 
 
@@ -42,10 +45,11 @@ def test_the_best_that_passes_is_kept(found) -> None:
     rows = [
         {
             "id": f"s/{number}", "source": "s", "destination": "s", "cluster": cluster, "exact_cluster": exact,
-            "url_cluster": url, "near_cluster": None, "task": number % 3, "row": number, "hash": number,
+            "url_cluster": url, "near_cluster": near, "task": number % 3, "row": number, "hash": number,
             "bytes": size, "passes": passes,
         }
-        for number, (cluster, exact, url, size, passes) in enumerate(found)
+        for number, (cluster, exact, url, near, size, passes) in enumerate(found)
+        if exact or url or near  # a document of no kind is in no cluster
     ]  # fmt: skip
     settled = decide.settle(pa.Table.from_pylist(rows, schema=decide._CANDIDATES))
     beaten = {r["row"]: (r["reason"], r["duplicate_of"]) for r in settled.to_pylist() if not r["wins"]}
