@@ -69,6 +69,8 @@ class Model(Section):
     init_std: Positive = 0.02
     start_from: str | None = None
     """A Llama-format checkpoint folder to continue from; None starts from seeded random weights."""
+    start_at_phase: Name | None = None
+    """The phase that a run with `start_from` begins at; earlier ones count as done. None: the first."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Model:
@@ -145,6 +147,8 @@ class Phase(Section):
     """Passes over one source, former phases counted in, before its budget is refused."""
     z_loss: NonNegative = 0.0
     """Weight of log²(Z) in the loss."""
+    mask_documents: bool = False
+    """Whether attention stays within a document where several share a sequence."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Phase:
@@ -207,15 +211,35 @@ class Checkpoints(Section):
     """When training state is saved; the end of a phase always is, and is kept for good."""
 
     every: Tokens
+    every_minutes: Positive | None = None
+    """Also when so much time has passed since the last one (rank 0's clock)."""
     keep: Count = 2
     """Newest checkpoints kept beside the phase ends."""
 
 
+class Stability(Section):
+    """What happens to a step whose loss or gradient norm stands out from those before it."""
+
+    spikes: Literal["off", "skip", "rollback"] = "rollback"
+    """`skip` drops the update; `rollback` also returns to a checkpoint when skipping does not help."""
+    window: Count = 128
+    """Accepted steps of the phase that a step is compared with; nothing is judged before half of it."""
+    sigmas: Positive = 6.0
+    """Robust standard deviations above the median that make a spike."""
+    rollback_after: Count = 4
+    """Bad steps in a row before a rollback; as many steps before the first of them are passed over, too."""
+    attempts: Count = 3
+    """Rollbacks within one window of steps before training gives up."""
+
+
 class Validation(Section):
-    """Bits per byte on held-out shards, by source."""
+    """Bits per byte on held-out shards, by source, and what the model says."""
 
     every: Tokens
     sequences_per_source: Count = 64
+    prompts: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
+    """Continued greedily at every validation, into the metrics file and W&B."""
+    new_tokens: Count = 24
 
 
 class Monitor(Section):
@@ -267,10 +291,24 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     engine: Engine
     checkpoints: Checkpoints
+    stability: Stability = Stability()
     validation: Validation
     monitor: Monitor = Monitor()
     export: Export = Export()
     launch: Launch = Launch()
+
+    @model_validator(mode="after")
+    def _starts_at_a_phase(self) -> Recipe:
+        phase = self.model.start_at_phase
+        if phase is None:
+            return self
+        if phase not in [one.name for one in self.phases]:
+            raise invalid(f"has model.start_at_phase {phase}, which is no phase", "name one of `phases`")
+        if self.model.start_from is None:
+            raise invalid(
+                f"starts at phase {phase} with random weights", "give model.start_from, or remove model.start_at_phase"
+            )
+        return self
 
     @property
     def destinations(self) -> dict[str, str]:

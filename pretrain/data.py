@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 
@@ -80,6 +81,31 @@ class Batches:
                 f"is a token id outside the vocabulary of {self._vocab_size}", "make the shards again",
             )  # fmt: skip
         return torch.from_numpy(batch)
+
+
+class Prefetched:
+    """One rank's rows, the next step's read by a thread while the current step runs.
+
+    Nothing to resume: what is ahead is only a guess at the next call, and a wrong guess is read anew.
+    An error of the reading surfaces in the `read` that asks for those rows.
+    """
+
+    def __init__(self, batches: Batches, rank: int, size: int) -> None:
+        self._batches, self._rank, self._size = batches, rank, size
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead: tuple[Step, Future[Tensor]] | None = None
+
+    def read(self, step: Step, following: Step | None = None) -> Tensor:
+        """The rows of `step` [sequences / size, T + 1]; starts to read those of `following`."""
+        ahead, self._ahead = self._ahead, None
+        rows = ahead[1].result() if ahead and ahead[0] == step else self._batches.read(step, self._rank, self._size)
+        if following is not None:
+            self._ahead = following, self._thread.submit(self._batches.read, following, self._rank, self._size)
+        return rows
+
+    def close(self) -> None:
+        """End the thread; what was read ahead is dropped."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def batch_hash(rows: Tensor, first_row: int) -> int:

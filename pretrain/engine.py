@@ -1,9 +1,15 @@
 """The model under DeepSpeed ZeRO-3; the only module that imports deepspeed.
 
-Contract: `train_step` makes one optimizer step on this rank's rows of a global batch, at the learning
-rate it is given; nothing here knows of phases, plans or files' names. Every method is collective.
-Weights are float32 masters with a copy in the engine's precision; a step whose gradient norm is not
-finite is skipped by all ranks alike (DeepSpeed judges the norm after its reduction).
+Contract: `accumulate` runs the micro-batches of this rank's rows of a global batch, `apply` makes the
+one optimizer step that they add up to, at the learning rate it is given; nothing here knows of phases,
+plans or files. Every method is collective. Weights are float32 masters with a copy in the engine's
+precision. `apply` asks before it changes anything: a gradient that the caller refuses, or whose norm is
+not finite, is dropped by all ranks alike (the norm is the same on all after its reduction).
+
+Training state goes out (`parts`) and in (`restore`) as float32 parts of parameters, never through
+DeepSpeed's own checkpoints: those are pickles, tied to one number of ranks until converted, give every
+parameter group the first one's hyperparameters when converted, and cannot be loaded by an engine that
+saved before.
 
 Cost of `full_weights`: one parameter in float32 at a time on each rank, one all-gather each.
 """
@@ -12,15 +18,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import deepspeed
 import deepspeed.ops
 import torch
-from deepspeed.utils import safe_get_full_fp32_param, safe_set_local_fp32_param
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_local_fp32_param,
+    safe_get_local_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
 from torch import Tensor
 
 from configs.errors import user_error
@@ -28,21 +38,10 @@ from configs.schema import Optimizer, Recipe
 from pretrain.ds_config import deepspeed_config
 from pretrain.model import EMBEDDING, Decoder
 from pretrain.ranks import Ranks
+from pretrain.training_state import FIRST_MOMENT, KINDS, MASTER, SECOND_MOMENT, SavedTensors, part_bounds
 
-_TAG = "state"
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One step as this rank saw it; means over its own tokens, the norm over all ranks."""
-
-    loss: float
-    """Mean cross-entropy, nats a token."""
-    z_loss: float
-    """Mean log²(Z), before its weight."""
-    gradient_norm: float
-    """Global norm before clipping; not finite when the step was skipped."""
-    applied: bool
+Accepts = Callable[[float], bool]
+"""Gradient norm -> whether to follow it."""
 
 
 def start_ranks(device: str) -> Ranks:
@@ -81,36 +80,51 @@ class Engine:
         optimizer = _optimizer(model, recipe.optimizer)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._parameters = dict(self._engine.module.named_parameters())
+        self._accepts: Accepts = lambda _norm: True
+        self._norm = float("nan")
+        self._norms_of_groups = self._engine.optimizer._get_norm_groups
+        self._engine.optimizer._get_norm_groups = self._judged_norms
 
     def set_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Set every parameter from (name, value); each rank keeps its own part of each value."""
         missing = set(self._parameters)
         self._engine.optimizer.checkpoint_event_prologue()
         for name, value in weights:
-            self._set_part(self._parameters[name], value)
+            parameter = self._parameters[name]
+            first, end = part_bounds(parameter.ds_numel, self.ranks.rank, self.ranks.size)
+            self._set_weight_part(parameter, value.reshape(-1)[first:end])
             missing.remove(name)
         self._engine.optimizer.checkpoint_event_epilogue()
         assert not missing, f"no weights for {sorted(missing)}"
 
-    def train_step(self, batch_BU: Tensor, learning_rate: float, z_weight: float) -> StepResult:
-        """One optimizer step on this rank's B sequences of U = T + 1 tokens, int64."""
-        micro_batches = torch.split(batch_BU.to(self.ranks.device), self._micro_batch)
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+    def accumulate(self, batch_BU: Tensor, z_weight: float, mask_documents: bool = False) -> tuple[float, float]:
+        """Add up the gradients of this rank's B sequences of U = T + 1 tokens, int64.
+
+        Returns the means over them of the cross-entropy (nats a token) and of log²(Z), before its weight.
+        """
+        micro_batches = torch.split(batch_BU.to(self.ranks.device, non_blocking=True), self._micro_batch)
         self._engine.train()
         means = torch.zeros(2, dtype=torch.float64, device=self.ranks.device)
         for number, micro_BU in enumerate(micro_batches, start=1):
             self._engine.set_gradient_accumulation_boundary(number == len(micro_batches))
-            nll_BT, log_z_BT = self._engine(micro_BU[:, :-1], micro_BU[:, 1:])
+            nll_BT, log_z_BT = self._engine(micro_BU[:, :-1], micro_BU[:, 1:], mask_documents)
             loss, z_loss = nll_BT.mean(), log_z_BT.square().mean()
             objective = loss + z_weight * z_loss if z_weight else loss
             self._engine.backward(objective / len(micro_batches), scale_wrt_gas=False)
             means += torch.stack((loss.detach(), z_loss.detach())) / len(micro_batches)
-        self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        assert norm is not None
         loss_mean, z_mean = means.tolist()
-        return StepResult(loss_mean, z_mean, float(norm), self._engine.was_step_applied())
+        return loss_mean, z_mean
+
+    def apply(self, learning_rate: float, accepts: Accepts) -> tuple[float, bool]:
+        """Step with the accumulated gradients if `accepts(norm)`, else drop them; (global norm, applied).
+
+        The norm is the one before clipping, not finite (or -1) when the gradients were not.
+        """
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._accepts = accepts
+        self._engine.step()
+        return self._norm, self._engine.was_step_applied()
 
     @torch.no_grad()
     def token_losses(self, batch_BU: Tensor) -> Tensor:
@@ -120,36 +134,83 @@ class Engine:
         nll_BT: Tensor = self._engine(batch_BU[:, :-1], batch_BU[:, 1:])[0]
         return nll_BT
 
+    @torch.no_grad()
+    def next_logits(self, tokens_BT: Tensor) -> Tensor:
+        """Logits V, float32 on the host, of the token after the first sequence; all ranks pass the same."""
+        self._engine.eval()
+        logits_BTV: Tensor = self._engine(tokens_BT.to(self.ranks.device))
+        return logits_BTV[0, -1].float().cpu()
+
     def full_weights(self) -> Iterator[tuple[str, Tensor]]:
         """(name, float32 master weight) of every parameter, gathered one at a time."""
         for name, parameter in self._parameters.items():
             yield name, safe_get_full_fp32_param(parameter).detach()
 
-    def save(self, folder: Path) -> None:
-        """Write all training state into `folder`, each rank its own files."""
-        try:
-            self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
-        except RuntimeError as error:
-            # torch.save reports a short write of any kind as a failure of its stream writer.
-            if "PytorchStreamWriter" not in str(error):
-                raise
-            raise user_error(
-                str(folder), None, "cannot be written in full (disk full or quota used up)",
-                "free some space or set run_dir to a larger disk, then run again",
-            ) from error  # fmt: skip
+    @property
+    def optimizer_steps(self) -> int:
+        """Updates made so far, over all restarts."""
+        states = self._adam().state.values()
+        return int(next(iter(states))["step"]) if states else 0
 
-    def load(self, folder: Path) -> None:
-        """Read back what `save` wrote with the same number of ranks."""
-        path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
-        assert path is not None, folder
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """This rank's parts of the training state, copied to host memory (see training_state.py)."""
+        if not self._adam().state:
+            self._make_moments(0)
+        return {kind: {name: self._part(kind, name) for name in self._parameters} for kind in KINDS}
 
-    def _set_part(self, parameter: Any, value: Tensor) -> None:
-        size = parameter.ds_tensor.numel()
-        part = value.reshape(-1)[self.ranks.rank * size : (self.ranks.rank + 1) * size].to(self.ranks.device)
-        padded = torch.zeros(size, dtype=torch.float32, device=self.ranks.device)
-        padded[: part.numel()] = part
+    def restore(self, saved: SavedTensors, optimizer_steps: int) -> None:
+        """Take weights and moments from a checkpoint of any number of ranks; each rank reads its parts."""
+        self._make_moments(optimizer_steps)
+        self._engine.optimizer.checkpoint_event_prologue()
+        for name, parameter in self._parameters.items():
+            elements = parameter.ds_numel
+            first, end = part_bounds(elements, self.ranks.rank, self.ranks.size)
+            self._set_weight_part(parameter, saved.read(MASTER, name, elements, first, end))
+            for kind in (FIRST_MOMENT, SECOND_MOMENT):
+                part = self._padded(parameter, saved.read(kind, name, elements, first, end))
+                safe_set_local_optimizer_state(parameter, part, kind)
+        self._engine.optimizer.checkpoint_event_epilogue()
+
+    def _adam(self) -> torch.optim.Optimizer:
+        """torch's optimizer inside ZeRO's; its state is keyed by ZeRO's flat partitions."""
+        adam: torch.optim.Optimizer = self._engine.optimizer.optimizer
+        return adam
+
+    def _make_moments(self, steps: int) -> None:
+        for flat in self._engine.optimizer.fp32_partitioned_groups_flat:
+            self._adam().state[flat] = {
+                "step": torch.tensor(float(steps), dtype=torch.float32, device=flat.device),
+                FIRST_MOMENT: torch.zeros_like(flat),
+                SECOND_MOMENT: torch.zeros_like(flat),
+            }
+
+    def _part(self, kind: str, name: str) -> Tensor:
+        parameter = self._parameters[name]
+        if kind == MASTER:
+            part = safe_get_local_fp32_param(parameter)
+        else:
+            part = safe_get_local_optimizer_state(parameter, kind)
+        first, end = part_bounds(parameter.ds_numel, self.ranks.rank, self.ranks.size)
+        return torch.empty(end - first).copy_(part[: end - first])
+
+    def _judged_norms(self) -> Any:
+        """ZeRO's gradient norms by group; the mark of an invalid norm where the caller refuses the gradient."""
+        norms = self._norms_of_groups()
+        self._norm = float(torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms])))
+        invalid = any(float(norm) < 0 for norm in norms)
+        self._norm = float("nan") if invalid else self._norm
+        return norms if self._accepts(self._norm) else [torch.full_like(torch.as_tensor(norm), -1.0) for norm in norms]
+
+    def _set_weight_part(self, parameter: Any, part: Tensor) -> None:
+        padded = self._padded(parameter, part)
         parameter.ds_tensor.data.copy_(padded)
         safe_set_local_fp32_param(parameter, padded)
+
+    def _padded(self, parameter: Any, part: Tensor) -> Tensor:
+        """A part as ZeRO keeps it: of equal length on all ranks."""
+        padded = torch.zeros(parameter.ds_tensor.numel(), dtype=torch.float32, device=self.ranks.device)
+        padded[: part.numel()] = part.to(self.ranks.device)
+        return padded
 
 
 def _optimizer(model: Decoder, cfg: Optimizer) -> torch.optim.AdamW:

@@ -1,4 +1,4 @@
-"""What a trained model says: our decoder, seeded sampling.
+"""What a model says: our decoder, seeded sampling after training, greedy in the loop.
 
 Contract: a function of weights, prompt and seed. Each new token costs one pass over the text so far (no
 cache): right for a handful of short samples, not for serving.
@@ -6,6 +6,7 @@ cache): right for a handful of short samples, not for serving.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,9 +15,39 @@ from torch import Tensor
 
 from configs.schema import Recipe
 from pretrain import llama
-from pretrain.model import Decoder
+from pretrain.model import EOS_ID, Decoder
 
 TEMPERATURE = 0.8
+
+NextLogits = Callable[[Tensor], Tensor]
+"""[1, T] tokens -> logits of the token after them, V."""
+
+
+class Speaker:
+    """The prompts of a recipe's validation, continued greedily by the model in training. Collective.
+
+    Every rank makes the same number of passes, however its own continuation ends: ranks that differ in
+    that would hang ZeRO-3.
+    """
+
+    def __init__(self, recipe: Recipe, tokenizer: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+        self._prompts = recipe.validation.prompts
+        self._new_tokens = recipe.validation.new_tokens
+        self._window = recipe.model.max_sequence_length
+
+    def say(self, next_logits: NextLogits) -> list[dict[str, str]]:
+        """[{"prompt", "continuation"}, …], each cut at the end of its document."""
+        said = []
+        for prompt in self._prompts:
+            tokens = [EOS_ID, *self._tokenizer.encode(prompt, add_special_tokens=False).ids]
+            start = len(tokens)
+            for _ in range(self._new_tokens):
+                tokens.append(int(next_logits(torch.tensor([tokens[-self._window :]])).argmax()))
+            new = tokens[start:]
+            new = new[: new.index(EOS_ID)] if EOS_ID in new else new
+            said.append({"prompt": prompt, "continuation": self._tokenizer.decode(new)})
+        return said
 
 
 def samples(recipe: Recipe, folder: Path, dtype: torch.dtype) -> list[dict[str, str]]:
@@ -27,7 +58,7 @@ def samples(recipe: Recipe, folder: Path, dtype: torch.dtype) -> list[dict[str, 
     for number, prompt in enumerate(recipe.export.prompts):
         generator = torch.Generator().manual_seed(recipe.seed + number)
         # A document begins after the end of another one: so does a prompt.
-        start = [llama.EOS_ID, *tokenizer.encode(prompt, add_special_tokens=False).ids]
+        start = [EOS_ID, *tokenizer.encode(prompt, add_special_tokens=False).ids]
         tokens = generate(model, start, recipe.export.new_tokens, recipe.model.max_sequence_length, generator)
         said.append({"prompt": prompt, "continuation": tokenizer.decode(tokens[len(start) :])})
     return said
@@ -53,7 +84,7 @@ def generate(model: Decoder, prompt: list[int], new_tokens: int, window: int, ge
         logits_BTV: Tensor = model(torch.tensor([tokens[-window:]]))
         shares_V = torch.softmax(logits_BTV[0, -1].float() / TEMPERATURE, dim=-1)
         token = int(torch.multinomial(shares_V, 1, generator=generator))
-        if token == llama.EOS_ID:
+        if token == EOS_ID:
             break
         tokens.append(token)
     return tokens

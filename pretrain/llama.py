@@ -21,9 +21,8 @@ from configs.errors import Problem, UserError, user_error
 from configs.files import write_json
 from configs.schema import Model
 from pretrain import safetensors_stream
-from pretrain.model import EMBEDDING, HEAD, parameter_shapes
+from pretrain.model import EMBEDDING, EOS_ID, HEAD, PAD_ID, parameter_shapes
 
-PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 SHARD_BYTES = 5_000_000_000
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"

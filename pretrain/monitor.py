@@ -5,12 +5,14 @@ Contract: `metrics.jsonl` is the record. One JSON object a line, flushed as it i
     start        step, total_steps, world_size, device, pid   at every start of the trainer
     train        one step: loss, learning rate, gradient norm, tokens, speed, ledger (see `train.py`)
     validation   bits_per_byte by source
-    checkpoint   path of a committed checkpoint
+    checkpoint   path of a committed checkpoint, why it was made, how long training paused for it
+    passed_over  a step that a rollback leaves out
+    rollback     where training went wrong and which steps it passes over
     warning      something the trainer coped with
     stop, end    how this process ended
 
-On resume, lines of steps after the resumed one are cut (they will be made again, equal), so steps are
-monotone. W&B gets the numbers of `train` and `validation`; whatever it raises is told once and W&B is
+On resume and on a rollback, lines of steps after the one returned to are cut (they will be made again),
+so steps are monotone. W&B gets the numbers of `train` and `validation`; whatever it raises is told once and W&B is
 left alone from then on: it can never stop training. Only rank 0 writes.
 """
 
@@ -64,6 +66,16 @@ class Monitor:
             self._file.flush()
         if self._wandb is not None and event in ("train", "validation"):
             self._wandb.log(step, {f"{event}/{name}": value for name, value in _flat(fields)})
+
+    def rewind(self, step: int) -> None:
+        """Cut the lines of steps after `step`: training returned there."""
+        if self._file is None:
+            return
+        self._file.close()
+        with disk_errors(self._path):
+            _cut_after(self._path, step)
+            self._file = self._path.open("a", encoding="utf-8")
+        self._step = step
 
     def sync(self) -> None:
         """Bring the lines to the disk; called before a checkpoint that stands for them commits."""
@@ -179,6 +191,8 @@ def _finite(value: Any) -> Any:
     """NaN and infinity become null: JSON has no word for them."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from configs.errors import Problem, UserError
 from configs.schema import LearningRate, Phase, Recipe
@@ -35,6 +36,8 @@ class Step:
     """Tokens trained on before this step, over all phases."""
     learning_rate: float
     z_loss: float
+    mask_documents: bool
+    """Whether a token sees only those of its own document."""
 
     @property
     def tokens(self) -> int:
@@ -54,6 +57,8 @@ class Plan:
         self._validate_every = recipe.validation.every
         self._first_steps = [sum(p.steps for p in self.phases[:n]) for n in range(len(self.phases))]
         self._first_tokens = [sum(p.steps * p.batch for p in self.phases[:n]) for n in range(len(self.phases))]
+        names = [phase.name for phase in self.phases]
+        self.start_phase = names.index(recipe.model.start_at_phase) if recipe.model.start_at_phase else 0
         self._start_rates = [0.0]
         for phase in self.phases[:-1]:
             self._start_rates.append(rate_at(phase, phase.steps * phase.batch, self._start_rates[-1]))
@@ -61,6 +66,11 @@ class Plan:
     @property
     def total_steps(self) -> int:
         return self._first_steps[-1] + self.phases[-1].steps
+
+    @property
+    def start_step(self) -> int:
+        """Where a fresh run begins: at 0, or at the phase that imported weights start at."""
+        return self.first_step(self.start_phase)
 
     def first_step(self, phase: int) -> int:
         return self._first_steps[phase]
@@ -84,6 +94,7 @@ class Plan:
             tokens_before=self._first_tokens[number] + inside * phase.batch,
             learning_rate=rate_at(phase, (inside + 0.5) * phase.batch, self._start_rates[number]),
             z_loss=phase.z_loss,
+            mask_documents=phase.mask_documents,
         )
 
     def phase_ended_by(self, done: int) -> Phase | None:
@@ -136,23 +147,43 @@ class Ledger:
     """Tokens taken from each source, phase by phase: exact, since they follow from the order."""
 
     by_phase: dict[str, dict[str, int]]
+    """Those that changed the weights."""
+    without_effect: dict[str, dict[str, int]]
+    """Those of steps that were skipped or passed over."""
 
     def by_source(self) -> dict[str, int]:
+        """Over all phases, those that changed the weights."""
         totals: dict[str, int] = {}
         for taken in self.by_phase.values():
             for source, tokens in taken.items():
                 totals[source] = totals.get(source, 0) + tokens
         return totals
 
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
-def ledger(order: Order, plan: Plan, done: int) -> Ledger:
-    """What the first `done` steps take; the planned whole with `plan.total_steps`."""
-    by_phase = {}
+
+def ledger(order: Order, plan: Plan, done: int, without_effect: Collection[int] = ()) -> Ledger:
+    """What steps start_step .. `done`-1 take; the planned whole with `plan.total_steps`.
+
+    `without_effect` are indexes of steps among them that did not change the weights. Costs a look at
+    each of those, and one at the edge of a mixture block for each phase.
+    """
+    by_phase, lost = {}, {}
     for number, phase in enumerate(plan.phases):
-        steps = min(phase.steps, max(0, done - plan.first_step(number)))
+        first = plan.first_step(number)
+        steps = min(phase.steps, max(0, done - first)) if number >= plan.start_phase else 0
         taken = order.taken(number, steps * phase.batch_sequences)
-        by_phase[phase.name] = {source: sequences * phase.sequence_length for source, sequences in taken.items()}
-    return Ledger(by_phase)
+        dropped = dict.fromkeys(taken, 0)
+        for index in without_effect:
+            if first <= index < first + steps:
+                begin = (index - first) * phase.batch_sequences
+                behind, before = order.taken(number, begin + phase.batch_sequences), order.taken(number, begin)
+                dropped = {name: count + behind[name] - before[name] for name, count in dropped.items()}
+        length = phase.sequence_length
+        by_phase[phase.name] = {name: (count - dropped[name]) * length for name, count in taken.items()}
+        lost[phase.name] = {name: count * length for name, count in dropped.items()}
+    return Ledger(by_phase, lost)
 
 
 def check_supply(phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:

@@ -1,6 +1,8 @@
 """What the rest of the house knows of training: identity, exit codes, files. No torch.
 
 metrics.jsonl                 one JSON object a line; see monitor.py
+ledger.json                   tokens by phase and source, and those without effect, as of the newest checkpoint
+incidents/                    skipped steps and rollbacks with their documents; see incidents.py
 weights/<phase>.safetensors   float32 master weights at each phase's end, Llama's parameter names
 checkpoints/step-00000100/    training state; see checkpoint.py
 summary.json                  counts for the manifest; exists exactly when training is complete
@@ -13,13 +15,15 @@ from typing import Any
 
 from configs.schema import Recipe
 
-CODE_VERSION: int = 1
+CODE_VERSION: int = 2
 
 EXIT_CODE_STOPPED = 75
 """Stopped on a signal with its state saved; run again to go on (sysexits.h: EX_TEMPFAIL)."""
 
 WEIGHTS_DIR = "weights"
 CHECKPOINTS_DIR = "checkpoints"
+INCIDENTS_DIR = "incidents"
+LEDGER_FILE = "ledger.json"
 SUMMARY_FILE = "summary.json"
 ERROR_FILE = "error.json"
 
@@ -36,6 +40,7 @@ def config(recipe: Recipe) -> dict[str, Any]:
         "model": recipe.model.model_dump(mode="json", exclude={"start_from"}),
         "phases": [phase.model_dump(mode="json", exclude={"max_epochs"}) for phase in recipe.phases],
         "optimizer": recipe.optimizer.model_dump(mode="json"),
+        "stability": recipe.stability.model_dump(mode="json"),
         "engine": recipe.engine.model_dump(mode="json", include={"precision", "micro_batch_sequences"}),
     }
 

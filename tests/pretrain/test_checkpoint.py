@@ -5,40 +5,43 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from configs.errors import UserError
-from pretrain.checkpoint import Checkpoints, State
+from pretrain import training_state
+from pretrain.checkpoint import Checkpoints, State, committed, verified
 from pretrain.ranks import Ranks
+from pretrain.training_state import SavedTensors
 
 IDENTITY = {"data": "d", "model": "m"}
+STATE = training_state.file_name(0, 1)
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 def _checkpoints(root: Path, identity: dict[str, str] | None = None, keep: int = 2) -> Checkpoints:
-    return Checkpoints(root, keep, identity or IDENTITY, ALONE)
+    return Checkpoints(root, keep, identity or IDENTITY, ALONE, recipe="name: tiny\n", made_with={"torch": "2"})
 
 
 def _state(step: int, ends_phase: str | None = None, world_size: int = 1) -> State:
-    return State(step, step * 100, step * 1.5, ends_phase, world_size, IDENTITY)
+    return State(step, step * 100, step * 1.5, ends_phase, "tokens", world_size, IDENTITY, step, (1,), {"phase": 0})
 
 
-def _writer(text: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        (folder / "state").mkdir()
-        (folder / "state" / "rank-0").write_text(text)
-        (folder / "state" / "rank-1").write_text(text * 2)
-
-    return write
+def _parts(value: float) -> dict[str, dict[str, torch.Tensor]]:
+    return {kind: {"w": torch.full((4,), value)} for kind in training_state.KINDS}
 
 
 def _save(root: Path, *steps: int, ends: int = -1, keep: int = 2) -> None:
     for step in steps:
-        _checkpoints(root, keep=keep).save(_state(step, "one" if step == ends else None), _writer(f"s{step}"))
+        checkpoints = _checkpoints(root, keep=keep)
+        checkpoints.begin(_state(step, "one" if step == ends else None), _parts(step))
+        checkpoints.commit()
 
 
 def _newest(root: Path) -> tuple[int | None, list[str]]:
@@ -52,7 +55,39 @@ def test_what_was_saved_is_found(tmp_path: Path) -> None:
     _save(tmp_path, 3, 12)
     found = _checkpoints(tmp_path).newest(pytest.fail)
     assert found == (_state(12), tmp_path / "step-00000012")
-    assert (found[1] / "state" / "rank-0").read_text() == "s12"
+    with SavedTensors(found[1]) as saved:
+        assert saved.read("master", "w", 4).tolist() == [12.0] * 4
+    assert (found[1] / "recipe.yaml").read_text() == "name: tiny\n"
+
+
+def test_the_newest_before_a_step_is_found_and_later_ones_can_be_dropped(tmp_path: Path) -> None:
+    _save(tmp_path, 3, 6, 9, keep=3)
+    found = _checkpoints(tmp_path).newest(pytest.fail, upto=8)
+    assert found is not None
+    assert found[0].step == 6
+    _checkpoints(tmp_path).drop_after(6)
+    assert [path.name for path in committed(tmp_path)] == ["step-00000003", "step-00000006"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    write = training_state.write
+
+    def slow(*arguments: Any) -> Path:
+        assert release.wait(20)
+        return write(*arguments)
+
+    monkeypatch.setattr(training_state, "write", slow)
+    checkpoints = _checkpoints(tmp_path)
+    checkpoints.begin(_state(3), _parts(3))
+    assert checkpoints.pending == _state(3)
+    assert not checkpoints.is_written
+    assert _newest(tmp_path) == (None, [])
+    release.set()
+    checkpoints.commit()
+    assert checkpoints.pending is None
+    assert checkpoints.is_written
+    assert _newest(tmp_path) == (3, [])
 
 
 @pytest.mark.parametrize("kill_at", ["while writing", "before the rename"])
@@ -64,14 +99,22 @@ def test_a_kill_leaves_nothing_that_is_taken_for_whole(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    write = _writer("x")
+    def die_half_way(folder: Path, *_: object) -> None:
+        (folder / STATE).write_bytes(b"half")
+        raise KeyboardInterrupt
+
     if kill_at == "while writing":
-        write = die
-    else:
+        monkeypatch.setattr(training_state, "write", die_half_way)
+    checkpoints = _checkpoints(tmp_path)
+    checkpoints.begin(_state(6), _parts(6))
+    if kill_at == "before the rename":
         monkeypatch.setattr(os, "replace", die)
-    with pytest.raises(KeyboardInterrupt):
-        _checkpoints(tmp_path).save(_state(6), write)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.commit()
+    while not checkpoints.is_written:
+        time.sleep(0.01)
     monkeypatch.undo()
+    assert list(tmp_path.glob("*.partial"))
     assert _newest(tmp_path) == (3, [])
     _save(tmp_path, 6)
     assert _newest(tmp_path) == (6, [])
@@ -79,31 +122,33 @@ def test_a_kill_leaves_nothing_that_is_taken_for_whole(
 
 
 def _missing(path: Path) -> None:
-    (path / "state" / "rank-1").unlink()
+    (path / STATE).unlink()
 
 
 def _cut(path: Path) -> None:
-    (path / "state" / "rank-0").write_text("s")
+    (path / STATE).write_bytes((path / STATE).read_bytes()[:-1])
 
 
 def _altered(path: Path) -> None:
-    (path / "state" / "rank-0").write_text("s13")
+    data = bytearray((path / STATE).read_bytes())
+    data[-1] ^= 1
+    (path / STATE).write_bytes(data)
 
 
 def _broken_manifest(path: Path) -> None:
-    (path / "manifest.json").write_text('{"format": 1, "st')
+    (path / "manifest.json").write_text('{"format": 2, "st')
 
 
 def _foreign_manifest(path: Path) -> None:
-    (path / "manifest.json").write_text('{"format": 2, "files": []}')
+    (path / "manifest.json").write_text('{"format": 1, "files": []}')
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (_missing, "state/rank-1 is missing"),
-        (_cut, "state/rank-0 has 1 bytes instead of 3"),
-        (_altered, "state/rank-0 was altered"),
+        (_missing, f"{STATE} is missing"),
+        (_cut, f"{STATE} has "),
+        (_altered, f"{STATE} was altered"),
         (_broken_manifest, "manifest.json"),
         (_foreign_manifest, "is of another format"),
     ],
@@ -151,27 +196,54 @@ def test_another_identity_is_refused_part_by_part(tmp_path: Path) -> None:
     assert problem.mend == "restore the data it was trained with, or train in another run_dir"
 
 
-def test_another_number_of_ranks_is_refused_with_the_mend(tmp_path: Path) -> None:
-    _checkpoints(tmp_path).save(_state(3, world_size=8), _writer("x"))
-    with pytest.raises(UserError, match=r"saved by 8 ranks, and 1 are running.*resume with 8 ranks"):
-        _checkpoints(tmp_path).newest(pytest.fail)
+def test_a_checkpoint_of_other_ranks_is_taken(tmp_path: Path) -> None:
+    checkpoints = _checkpoints(tmp_path)
+    checkpoints.begin(_state(3, world_size=8), _parts(3))
+    checkpoints.commit()
+    found = _checkpoints(tmp_path).newest(pytest.fail)
+    assert found is not None
+    assert found[0].world_size == 8
 
 
-def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _save(tmp_path, 3)
 
-    def full(_: Path) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
+    monkeypatch.setattr(training_state, "write", full)
+    checkpoints = _checkpoints(tmp_path)
+    checkpoints.begin(_state(6), _parts(6))
     with pytest.raises(UserError, match="the disk is full"):
-        _checkpoints(tmp_path).save(_state(6), full)
+        checkpoints.commit()
     assert _newest(tmp_path) == (3, [])
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def test_a_full_disk_at_the_commit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    checkpoints = _checkpoints(tmp_path)
+    checkpoints.begin(_state(6), _parts(6))
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        checkpoints.commit()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_one_is_not_used_by_name(tmp_path: Path) -> None:
+    _save(tmp_path, 3)
+    assert verified(tmp_path / "step-00000003") == _state(3)
+    _altered(tmp_path / "step-00000003")
+    with pytest.raises(UserError, match=r"is damaged .* was altered.*name another checkpoint"):
+        verified(tmp_path / "step-00000003")
 
 
 def test_the_manifest_lists_every_file_with_size_and_hash(tmp_path: Path) -> None:
     _save(tmp_path, 3)
     manifest = json.loads((tmp_path / "step-00000003" / "manifest.json").read_text())
-    assert {entry["path"]: entry["bytes"] for entry in manifest["files"]} == {"state/rank-0": 2, "state/rank-1": 4}
+    assert {entry["path"] for entry in manifest["files"]} == {STATE, "recipe.yaml"}
     assert all(len(entry["sha256"]) == 64 for entry in manifest["files"])
-    assert not list((tmp_path / "step-00000003").glob(".files-*"))
+    assert manifest["made_with"] == {"torch": "2"}
+    assert not list((tmp_path / "step-00000003").glob(".part-*"))

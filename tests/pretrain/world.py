@@ -14,6 +14,8 @@ import yaml
 
 from configs.recipe import dump_recipe, parse_recipe
 from configs.schema import Recipe
+from pretrain.order import Order
+from pretrain.plan import Plan
 from tokenizer import shards
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +100,23 @@ def _write_source(folder: Path, split: str, name: str, size: int, seed: list[int
     return shards.SourceShards(domain=SOURCES.get(name, ("general", 0))[0], **totals, shards=tuple(written))
 
 
+def poison(folder: Path, recipe: Recipe, steps: list[int]) -> None:
+    """Overwrite the sequences of some steps (indexes) with noise, in the shards' files."""
+    index, plan = shards.read_index(folder), Plan(recipe)
+    order = Order(recipe.seed, recipe.phases, index.tokens("train"))
+    for number in steps:
+        step = plan.at(number)
+        samples = order.samples(step.phase, step.first_sample, step.sequences)
+        for source, sequence in zip(samples.source, samples.sequence, strict=True):
+            first = int(sequence) * step.sequence_length
+            for shard in index.splits["train"][order.sources[source]].shards:
+                here = slice(max(0, first), max(0, first + step.sequence_length))
+                tokens = np.memmap(folder / shard.path, "<u4", mode="r+")
+                noise = np.random.default_rng([number, abs(first)]).integers(12, VOCAB, len(tokens[here]))
+                tokens[here] = np.where(tokens[here] == EOS, EOS, noise)
+                first -= shard.tokens
+
+
 def write_token_bytes(folder: Path) -> Path:
     """A byte table: specials and reserved ids stand for nothing, bytes for one, merges for three."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,24 +137,24 @@ class Run:
         self.recipe_file = root / "recipe.yaml"
         self.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
 
-    def start(self, *options: str, ranks: int | None = None) -> subprocess.Popen[bytes]:
+    def start(self, *options: str, ranks: int | None = None, module: str = "pretrain.train") -> subprocess.Popen[bytes]:
         ranks = ranks or self.recipe.launch.cpu_ranks
         port = 20_000 + os.getpid() % 20_000
         command = [
             sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", str(port),
-            "--module", "pretrain.train", "--recipe", str(self.recipe_file), "--shards", str(self.shards),
+            "--module", module, "--recipe", str(self.recipe_file), "--shards", str(self.shards),
             "--tokenizer", str(self.tokenizer), "--out", str(self.out), "--device", "cpu", *options,
         ]  # fmt: skip
         environment = {
             **os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         }  # fmt: skip
         with (self.out / "train.log").open("ab") as log:
             return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
 
-    def train(self, *options: str, ranks: int | None = None) -> int:
+    def train(self, *options: str, ranks: int | None = None, module: str = "pretrain.train") -> int:
         """Exit code; a trainer that hangs fails the test."""
-        return self.start(*options, ranks=ranks).wait(timeout=120)
+        return self.start(*options, ranks=ranks, module=module).wait(timeout=120)
 
     @property
     def log(self) -> str:

@@ -1,0 +1,334 @@
+"""The training loop and what happens between its steps. It does not know phases: plan and order do.
+
+Contract: step k of the plan has one effect on weights, ledger and metrics, whatever happened before it:
+interruption, another number of ranks (but for the order of float sums), a rollback. All ranks take the
+same branch everywhere: a step's loss and norm are the same on all of them after their reduction, and
+what only one rank sees (a signal, a clock, a file on its disk) is summed with the loss.
+
+A step has no effect when its gradient is not finite or a spike (`skipped`), or when it is one of those
+that a rollback passes over (`passed_over`); both are in the checkpoint, the ledger and `incidents/`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from configs.errors import user_error
+from configs.files import write_json
+from configs.schema import Recipe
+from pretrain import incidents, inputs, safetensors_stream, stage, summary
+from pretrain.checkpoint import Checkpoints, State
+from pretrain.data import HASH_MODULUS, Prefetched, batch_hash
+from pretrain.engine import Engine
+from pretrain.generate import Speaker
+from pretrain.guard import MOST_BAD_IN_A_ROW, Judgement, SpikeGuard
+from pretrain.model import parameter_shapes
+from pretrain.monitor import Monitor
+from pretrain.plan import Ledger, Plan, Step, ledger
+from pretrain.sizes import flops_per_token
+from pretrain.training_state import SavedTensors
+
+_COLLECT_EVERY_STEPS = 200
+"""Python's cyclic garbage is collected at set steps: on all ranks at once, never in the middle of one."""
+
+
+class StopSignals:
+    """Remembers that SIGTERM, SIGINT or SIGUSR1 arrived."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._remember)
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+
+class Trainer:
+    """Trains from one state to the end of the plan."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: inputs.Inputs,
+        engine: Engine,
+        checkpoints: Checkpoints,
+        monitor: Monitor,
+        speaker: Speaker | None,
+        out: Path,
+    ) -> None:
+        self.recipe, self.data, self.engine, self.checkpoints, self.monitor = recipe, data, engine, checkpoints, monitor
+        self.out = out
+        self.ranks = engine.ranks
+        self.plan = Plan(recipe)
+        self.done = self.plan.start_step
+        self.guard = SpikeGuard(recipe.stability)
+        self.without_effect: set[int] = set()
+        self._speaker = speaker
+        self._rows = Prefetched(data.batches, self.ranks.rank, self.ranks.size)
+        self._seconds_before = 0.0
+        self._started = self._saved_at = time.perf_counter()
+
+    def resume(self, state: State, folder: Path) -> None:
+        """Go on from a checkpoint."""
+        with SavedTensors(folder) as saved:
+            self.engine.restore(saved, state.optimizer_steps)
+        self.done = state.step
+        self.guard.remember(state.guard)
+        self.without_effect = set(state.without_effect)
+        self._seconds_before = max(self._seconds_before, state.seconds)
+
+    def run(self, stop: StopSignals, stop_after_step: int | None = None) -> int:
+        """Train to the end of the plan, or until told to stop; return the exit code."""
+        self.monitor.event(
+            "start", self.done, total_steps=self.plan.total_steps, total_tokens=self.plan.total_tokens,
+            world_size=self.ranks.size, device=self.ranks.device.type, pid=os.getpid(),
+        )  # fmt: skip
+        if self.done == self.plan.start_step:
+            self._validate()
+        gc.collect()
+        gc.freeze()  # what lives until the end is not looked through again
+        gc.disable()
+        try:
+            return self._run(stop, stop_after_step)
+        finally:
+            self._rows.close()
+            gc.enable()
+
+    def _run(self, stop: StopSignals, stop_after_step: int | None) -> int:
+        while self.done < self.plan.total_steps:
+            step = self.plan.at(self.done)
+            stopping, minutes = False, False
+            if step.index in self.without_effect:
+                self.monitor.event("passed_over", self.done + 1, tokens=step.tokens_after)
+            else:
+                stopping, minutes = self._step(step, stop)
+                if self.guard.wants_rollback() and self._roll_back(step):
+                    continue
+                self._give_up_on_bad_steps(step)
+            self.done += 1
+            if self.done % _COLLECT_EVERY_STEPS == 0:
+                gc.collect(1)
+            stopping = stopping or self.done == stop_after_step
+            self._after(step, stopping, minutes)
+            if stopping and self.done < self.plan.total_steps:
+                self.monitor.event("stop", self.done)
+                return stage.EXIT_CODE_STOPPED
+        self.monitor.event("end", self.done)
+        return 0
+
+    def _after(self, step: Step, stopping: bool, minutes: bool) -> None:
+        """What the plan, the clock or a signal asks for once `done` steps are made."""
+        finished = self.done == self.plan.total_steps
+        phase = self.plan.phase_ended_by(self.done)
+        if self.plan.validates_at(self.done):
+            self._validate()
+        if phase is not None:
+            self._write_weights(phase.name)
+        if finished:
+            self._write_summary()
+        reason = "phase end" if phase else "signal" if stopping else "minutes" if minutes else "tokens"
+        if stopping or minutes or self.plan.checkpoints_at(self.done):
+            self._save(step.tokens_after, phase.name if phase else None, reason)
+        if stopping or finished:
+            self._commit()
+
+    def _step(self, step: Step, stop: StopSignals) -> tuple[bool, bool]:
+        """Make one step; (any rank was asked to stop, it is time for a checkpoint)."""
+        ranks = self.ranks
+        begin = time.perf_counter()
+        batch_BU = self._rows.read(step, self._following(step))
+        waited = time.perf_counter() - begin
+        local_loss, local_z = self.engine.accumulate(batch_BU, step.z_loss, step.mask_documents)
+        fingerprint = batch_hash(batch_BU, first_row=ranks.rank * len(batch_BU))
+        loss, z_loss, fingerprints, asked, written, minutes = ranks.sum(
+            [
+                local_loss / ranks.size, local_z / ranks.size, fingerprint,
+                stop.asked, self.checkpoints.is_written, self._minutes_are_over(),
+            ]
+        )  # fmt: skip
+        judgements: list[Judgement] = []
+
+        def accepts(norm: float) -> bool:
+            judgements.append(self.guard.judge(step.phase, loss, norm))
+            return judgements[-1].verdict == "accepted"
+
+        norm, applied = self.engine.apply(step.learning_rate, accepts)
+        assert applied == (judgements[-1].verdict == "accepted"), (step.index, norm, judgements)
+        seconds = time.perf_counter() - begin
+        if not applied:
+            self.without_effect.add(step.index)
+            incidents.write(self.out, self.data, step, loss, norm, judgements[-1], ranks)
+        if self.checkpoints.pending is not None and written == ranks.size:
+            self._commit()
+        if self._is_logged(step) or not applied:
+            flops = flops_per_token(self.recipe.model, self.recipe.tokenizer.vocab_size, step.sequence_length)
+            self.monitor.event(
+                "train",
+                step.index + 1,
+                phase=self.recipe.phases[step.phase].name,
+                tokens=step.tokens_after,
+                loss=loss,
+                z_loss=z_loss,
+                learning_rate=step.learning_rate,
+                gradient_norm=norm,
+                skipped=not applied,
+                verdict=judgements[-1].verdict,
+                tokens_per_s=step.tokens / seconds,
+                mfu_full_attention=self._utilisation(flops["full"] * step.tokens / seconds),
+                mfu_causal_attention=self._utilisation(flops["causal"] * step.tokens / seconds),
+                data_wait_share=waited / seconds,
+                memory_bytes=_peak_memory(ranks.device),
+                step_seconds=seconds,
+                seconds=self._seconds(),
+                tokens_by_source=self._ledger(step.index + 1).by_source(),
+                batch_hash=f"{int(fingerprints) % HASH_MODULUS:08x}",
+            )
+        return asked > 0, minutes > 0
+
+    def _following(self, step: Step) -> Step | None:
+        """The next step that reads data."""
+        after = range(step.index + 1, self.plan.total_steps)
+        index = next((index for index in after if index not in self.without_effect), None)
+        return None if index is None else self.plan.at(index)
+
+    def _minutes_are_over(self) -> bool:
+        minutes = self.recipe.checkpoints.every_minutes
+        if minutes is None or not self.ranks.is_first or self.checkpoints.pending is not None:
+            return False
+        return time.perf_counter() - self._saved_at >= 60 * minutes
+
+    def _is_logged(self, step: Step) -> bool:
+        done = step.index + 1
+        at_edge = step.first_sample == 0 or self.plan.phase_ended_by(done) is not None
+        return at_edge or done % self.recipe.monitor.log_every_steps == 0
+
+    def _roll_back(self, step: Step) -> bool:
+        """Return to a checkpoint from before the bad steps and mark them as passed over; False without one."""
+        margin = self.recipe.stability.rollback_after
+        first = max(step.index + 1 - self.guard.bad_in_a_row - margin, self.plan.first_step(step.phase))
+        found = self.checkpoints.newest(self._warn, upto=first)
+        if found is None:
+            return False
+        state, folder = found
+        rollbacks = [*self.guard.recent_rollbacks(step.index), step.index]
+        if len(rollbacks) > self.recipe.stability.attempts:
+            raise user_error(
+                f"training, step {step.index + 1}", None,
+                f"still has spikes after {len(rollbacks) - 1} rollbacks",
+                f"look at {self.out / stage.INCIDENTS_DIR}, lower phases.{self.recipe.phases[step.phase].name}"
+                ".learning_rate.peak, or raise stability.attempts",
+            )  # fmt: skip
+        passed_over = range(first, step.index + 1)
+        self.checkpoints.drop_after(state.step)
+        self.monitor.rewind(state.step)
+        self.resume(state, folder)
+        self.guard.rollbacks = rollbacks
+        self.without_effect |= set(passed_over)
+        self.monitor.event(
+            "rollback", state.step, at_step=step.index + 1, first_passed_over=passed_over[0] + 1,
+            last_passed_over=passed_over[-1] + 1, checkpoint=folder.name,
+        )  # fmt: skip
+        incidents.write_rollback(self.out, self.data, self.plan, state.step, passed_over, self.ranks)
+        return True
+
+    def _give_up_on_bad_steps(self, step: Step) -> None:
+        if self.guard.bad_in_a_row < MOST_BAD_IN_A_ROW:
+            return
+        name = self.recipe.phases[step.phase].name
+        raise user_error(
+            f"training, step {step.index + 1}", None,
+            f"had {MOST_BAD_IN_A_ROW} gradients in a row that were not finite or spikes, "
+            "and no checkpoint from before them to return to",
+            f"lower phases.{name}.learning_rate.peak or lengthen its warmup",
+        )  # fmt: skip
+
+    def _utilisation(self, flops_per_s: float) -> float | None:
+        peak = self.recipe.monitor.peak_tflops
+        return flops_per_s / (self.ranks.size * peak * 1e12) if peak else None
+
+    def _validate(self) -> None:
+        begin = time.perf_counter()
+        found = self.data.validation.bits_per_byte(self.engine.token_losses, self.recipe.engine.micro_batch_sequences)
+        said = self._speaker.say(self.engine.next_logits) if self._speaker else []
+        last = self.plan.at(max(self.plan.start_step, self.done - 1))
+        self.monitor.event(
+            "validation",
+            self.done,
+            phase=self.recipe.phases[last.phase].name,
+            tokens=last.tokens_after if self.done > self.plan.start_step else last.tokens_before,
+            bits_per_byte=found,
+            samples=said,
+            elapsed_seconds=time.perf_counter() - begin,
+        )
+
+    def _write_weights(self, phase: str) -> None:
+        weights = self.engine.full_weights()
+        if self.ranks.is_first:
+            shapes = parameter_shapes(self.recipe.model, self.recipe.tokenizer.vocab_size)
+            safetensors_stream.write(self.out / stage.weights_file(phase), shapes, torch.float32, weights)
+        else:
+            _drain(weights)
+
+    def _write_summary(self) -> None:
+        if self.ranks.is_first:
+            counts = summary.summarise(self.recipe, self.out, self._ledger(self.done), self._seconds(), self.ranks)
+            write_json(self.out / stage.SUMMARY_FILE, counts)
+
+    def _save(self, tokens: int, ends_phase: str | None, reason: str) -> None:
+        """Copy the state and begin to write it; training goes on meanwhile."""
+        if self.checkpoints.pending is not None:
+            self._commit()
+        begin = time.perf_counter()
+        self.monitor.sync()
+        state = State(
+            self.done, tokens, self._seconds(), ends_phase, reason, self.ranks.size, self.checkpoints.identity,
+            self.engine.optimizer_steps, tuple(sorted(self.without_effect)), self.guard.memory(),
+        )  # fmt: skip
+        if self.ranks.is_first:
+            write_json(self.out / stage.LEDGER_FILE, self._ledger(self.done).as_json())
+        self.checkpoints.begin(state, self.engine.parts())
+        self._saved_at = time.perf_counter()
+        self._pause = self._saved_at - begin
+
+    def _commit(self) -> None:
+        """Finish the pending checkpoint, if any."""
+        state = self.checkpoints.pending
+        if state is None:
+            return
+        begin = time.perf_counter()
+        path = self.checkpoints.commit()
+        now = time.perf_counter()
+        self.monitor.event(
+            "checkpoint", state.step, path=str(path.relative_to(self.out)), reason=state.reason,
+            pause_seconds=self._pause + now - begin, elapsed_seconds=now - self._saved_at + self._pause,
+        )  # fmt: skip
+
+    def _ledger(self, done: int) -> Ledger:
+        return ledger(self.data.order, self.plan, done, [index for index in self.without_effect if index < done])
+
+    def _warn(self, message: str) -> None:
+        self.monitor.event("warning", self.done, message=message)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
+
+
+def _drain(values: Iterable[object]) -> None:
+    for _ in values:
+        pass
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,43 @@
+"""Another number of ranks goes on from a checkpoint as it is: equal up to the order of float sums."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import world
+from safetensors.torch import load_file
+
+from pretrain import stage
+
+pytestmark = pytest.mark.e2e
+
+FLOAT32 = {
+    "engine__precision": "fp32",
+    "optimizer__weight_decay": 0.3,  # so large that the decayed group taken for the plain one would show
+    "optimizer__gradient_clip": 0.5,
+}
+
+
+def test_one_two_and_one_rank_again_equal_two_ranks(tmp_path: Path, tokenizer_dir: Path, shards_dir: Path) -> None:
+    one, two = (
+        world.Run(tmp_path / name, world.recipe(**FLOAT32), shards_dir, tokenizer_dir) for name in ("one", "two")
+    )
+    assert two.train(ranks=2) == 0, two.log
+    for stop, ranks in ((5, 1), (9, 2), (11, 1)):
+        assert one.train("--stop-after-step", str(stop), ranks=ranks) == stage.EXIT_CODE_STOPPED, one.log
+    assert one.train(ranks=2) == 0, one.log
+    assert [event["world_size"] for event in one.events("start")] == [1, 2, 1, 2]
+    changed, constant = one.events("train"), two.events("train")
+    for key in ("step", "learning_rate", "tokens", "tokens_by_source", "batch_hash"):
+        assert [event[key] for event in changed] == [event[key] for event in constant]
+    for key in ("loss", "gradient_norm"):
+        assert [event[key] for event in changed] == pytest.approx([event[key] for event in constant], rel=1e-4)
+    for phase in ("general", "domain"):
+        weights, others = (load_file(run.out / stage.weights_file(phase)) for run in (one, two))
+        for name, value in others.items():
+            torch.testing.assert_close(weights[name], value, atol=2e-5, rtol=1e-3)
+    ledgers = [json.loads((run.out / stage.LEDGER_FILE).read_text()) for run in (one, two)]
+    assert ledgers[0] == ledgers[1]
