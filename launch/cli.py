@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from configs import VERSION
-from configs.errors import EXIT_CODE_USER_ERROR, UserError
+from configs.errors import EXIT_CODE_USER_ERROR, UserError, user_error
 from configs.files import as_user_error
 from configs.manifest import Artifact
 from configs.recipe import load_recipe
@@ -106,6 +106,20 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "train-tokenizer", _train_tokenizer, "make a recipe's tokenizer, show its compression")
     _command(commands, "pack", _pack, "make a recipe's token shards, show what is in them")
     _command(commands, "tokenize", _tokenize, "show how a recipe's tokenizer cuts a text", text="the text; - reads it")
+    export = _command(commands, "export", _export, "write a checkpoint of a run as a Llama-format folder")
+    export.add_argument("--step", type=int, metavar="N", help="default: the newest checkpoint")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    average = _command(commands, "average", _average, "write the mean of a run's last checkpoints, Llama format")
+    average.add_argument("--last", type=int, required=True, metavar="N", help="how many checkpoints")
+    average.add_argument("--out", type=Path, required=True, metavar="DIR")
+    trace = _command(commands, "trace", _trace, "name the documents in the batch of a training step")
+    trace.add_argument("--step", type=int, required=True, metavar="N", help="counted from 1, as in the metrics")
+    trace.add_argument("--json", action="store_true", help="print JSON")
+    resume = _command(
+        commands, "verify-resume", _verify_resume, "prove on this machine that an interrupted run loses nothing"
+    )
+    resume.add_argument("--steps", type=int, default=12, metavar="N", help="steps of each phase (default 12)")
+    resume.add_argument("--seed", type=int, default=0, help="draws the moments of the interruptions")
     clean = _command(commands, "clean", _clean, "list artifacts that this recipe no longer uses")
     clean.add_argument("--yes", action="store_true", help="remove them")
     return parser
@@ -216,6 +230,41 @@ def _tokenize(options: argparse.Namespace) -> int:
     text = sys.stdin.read() if options.text == "-" else options.text
     tokenize(options.recipe, load_recipe(options.recipe, options.overrides), text, _CONSOLE)
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from launch.checkpoint_commands import export
+
+    export(load_recipe(options.recipe, options.overrides), options.step, options.out, _CONSOLE)
+    return 0
+
+
+def _average(options: argparse.Namespace) -> int:
+    from launch.checkpoint_commands import average
+
+    average(load_recipe(options.recipe, options.overrides), options.last, options.out, _CONSOLE)
+    return 0
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from launch.checkpoint_commands import trace
+
+    trace(load_recipe(options.recipe, options.overrides), options.step, options.json, _CONSOLE)
+    return 0
+
+
+def _verify_resume(options: argparse.Namespace) -> int:
+    from launch.training import TrainingFailed
+    from launch.verify_resume import verify_resume
+
+    if options.steps < 6:
+        raise user_error("--steps", options.steps, "leaves no room for interruptions", "use at least 6")
+    try:
+        held = verify_resume(load_recipe(options.recipe, options.overrides), _CONSOLE, options.steps, options.seed)
+    except TrainingFailed as failure:
+        _ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
+        return 1
+    return 0 if held else 1
 
 
 def _clean(options: argparse.Namespace) -> int:

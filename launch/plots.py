@@ -72,6 +72,21 @@ def shares(series: Series, x_label: str, y_label: str, diagonal: bool = False) -
         return _svg(figure)
 
 
+def dots(rows: Mapping[str, Sequence[float]], x_label: str) -> str:
+    """One row of dots for each name, with a line at their mean."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 0.9 + 0.34 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for position, (name, values) in enumerate(rows.items()):
+            colour = PALETTE[position % len(PALETTE)]
+            axes.plot(values, [name] * len(values), "o", color=colour, markersize=5, alpha=0.8)
+            mean = sum(values) / len(values)
+            axes.plot((mean, mean), (position - 0.35, position + 0.35), color=colour, lw=1.8)
+        axes.invert_yaxis()
+        axes.set(xlabel=x_label)
+        return _svg(figure)
+
+
 def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str) -> str:
     """One horizontal bar a row, cut into named parts (`kept` is green)."""
     with matplotlib.rc_context(_STYLE):

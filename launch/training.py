@@ -48,13 +48,13 @@ def build(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> M
     check_supply(recipe, shards)
     resolved = out / "recipe.yaml"
     with atomic_path(resolved) as path:
-        path.write_text(dump_recipe(_with_absolute_paths(recipe)), encoding="utf-8")
+        path.write_text(dump_recipe(with_absolute_paths(recipe)), encoding="utf-8")
     command = deepspeed_command(recipe, resolved, shards.path, tokenizer.path, out)
     log, metrics = out / "train.log", out / "metrics.jsonl"
     with log.open("ab") as stream:
         # A session of its own: Ctrl-C in the terminal reaches us alone, and the whole group can be ended.
         process = subprocess.Popen(
-            command, env=_environment(recipe), cwd=ROOT, start_new_session=True,
+            command, env=environment(recipe), cwd=ROOT, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
         )  # fmt: skip
         with _signals_passed_on(process, metrics):
@@ -90,15 +90,16 @@ def deepspeed_command(recipe: Recipe, resolved: Path, shards: Path, tokenizer: P
     ]  # fmt: skip
 
 
-def _with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The trainer runs from the checkout's root, wherever `twofold` was called."""
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe as the trainer reads it: it runs from the checkout's root, wherever `twofold` was called."""
     if recipe.model.start_from is None:
         return recipe
     absolute = str(Path(recipe.model.start_from).resolve())
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"start_from": absolute})})
 
 
-def _environment(recipe: Recipe) -> dict[str, str]:
+def environment(recipe: Recipe) -> dict[str, str]:
+    """What the launcher's processes need: the checkout on the path, threads shared among CPU ranks."""
     device, ranks = choose_device(recipe)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}

@@ -11,14 +11,18 @@ so that asking for this stage's identity stays cheap.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.files import atomic_path, write_json
 from configs.manifest import Artifact
 from configs.schema import Recipe
 from pretrain import stage
 from pretrain.sizes import n_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CODE_VERSION: int = 1
 
@@ -39,21 +43,33 @@ def build(recipe: Recipe, trained: Artifact, tokenizer: Artifact, out: Path, wor
 
     from pretrain import generate, llama
 
-    vocab_size = recipe.tokenizer.vocab_size
     folder = out / MODEL_DIR
     weights = trained.path / stage.weights_file(recipe.phases[-1].name)
     dtype = getattr(torch, recipe.export.dtype)
-    llama.write(folder, recipe.model, vocab_size, dtype, llama.read_file(weights))
-    for name in _TOKENIZER_FILES:
-        if (tokenizer.path / name).exists():
-            with atomic_path(folder / name) as path:
-                shutil.copyfile(tokenizer.path / name, path)
+    write_model(recipe, llama.read_file(weights), tokenizer, folder)
     samples = generate.samples(recipe, folder, dtype) if recipe.export.prompts else []
     write_json(out / SAMPLES_FILE, samples)
     return {
-        "parameters": n_parameters(recipe.model, vocab_size),
+        "parameters": n_parameters(recipe.model, recipe.tokenizer.vocab_size),
         "dtype": recipe.export.dtype,
         "weight_files": len(list(folder.glob("*.safetensors"))),
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
         "samples": len(samples),
     }
+
+
+def write_model(recipe: Recipe, weights: Iterable[tuple[str, Tensor]], tokenizer: Artifact, folder: Path) -> None:
+    """A Llama-format folder with tokenizer and generation settings, in the memory of one tensor.
+
+    `weights` come in the model's order, as float32; they are written in the recipe's `export.dtype`.
+    """
+    import torch
+
+    from pretrain import llama
+
+    dtype = getattr(torch, recipe.export.dtype)
+    llama.write(folder, recipe.model, recipe.tokenizer.vocab_size, dtype, weights)
+    for name in _TOKENIZER_FILES:
+        if (tokenizer.path / name).exists():
+            with atomic_path(folder / name) as path:
+                shutil.copyfile(tokenizer.path / name, path)

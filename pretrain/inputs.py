@@ -48,7 +48,8 @@ def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> 
         )  # fmt: skip
     check_supply(recipe.phases, index.tokens("train"))
     order = Order(recipe.seed, recipe.phases, index.tokens("train"))
-    held_out = [source for source in index.tokens("validation") if source in order.sources]
+    # Every source that was held out, mixed or not: what a phase unlearns is to be seen, too.
+    held_out = index.tokens("validation")
     validation = Validation(
         {source: TokenStream(index, "validation", source) for source in held_out},
         read_token_bytes(tokenizer, index.vocab_size),

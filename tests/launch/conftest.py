@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,4 +54,18 @@ def packed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("packed") / "run"
     code, _, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", "--until", "shards")
     assert code == 0, err
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def finished_run(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke recipe with a tiny training, to the end; tests copy it, and do not change it."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(packed_run, run_dir, symlinks=True)
+    code, out, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", *TINY_TRAINING)
+    assert code == 0, out + err
+    assert "3 stages made, 10 unchanged" in out
+    for place in ("report/report.html", "export/model", "train/metrics.jsonl", "tokenizer/tokenizer.json"):
+        assert str(run_dir / place) in out
+        assert (run_dir / place).exists()
     return run_dir

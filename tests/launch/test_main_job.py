@@ -19,36 +19,23 @@ from tests.launch.conftest import SMOKE, TINY_TRAINING, artifact_hashes, start, 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def finished(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    shutil.copytree(packed_run, run_dir, symlinks=True)
-    code, out, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", *TINY_TRAINING)
-    assert code == 0, out + err
-    assert "3 stages made, 10 unchanged" in out
-    for place in ("report/report.html", "export/model", "train/metrics.jsonl", "tokenizer/tokenizer.json"):
-        assert str(run_dir / place) in out
-        assert (run_dir / place).exists()
-    return run_dir
-
-
-def test_a_second_run_does_nothing(finished: Path) -> None:
-    code, out, _ = twofold("run", str(SMOKE), f"run_dir={finished}", *TINY_TRAINING)
+def test_a_second_run_does_nothing(finished_run: Path) -> None:
+    code, out, _ = twofold("run", str(SMOKE), f"run_dir={finished_run}", *TINY_TRAINING)
     assert (code, "0 stages made, 13 unchanged" in out) == (0, True)
 
 
-def test_the_exported_model_opens_in_transformers_and_writes(finished: Path) -> None:
+def test_the_exported_model_opens_in_transformers_and_writes(finished_run: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(finished / "export" / "model")
-    tokenizer = AutoTokenizer.from_pretrained(finished / "export" / "model")
+    model = AutoModelForCausalLM.from_pretrained(finished_run / "export" / "model")
+    tokenizer = AutoTokenizer.from_pretrained(finished_run / "export" / "model")
     assert type(model).__name__ == "LlamaForCausalLM"
     prompt = tokenizer("The harbour ", return_tensors="pt")
     assert model.generate(**prompt, max_new_tokens=5, do_sample=False).shape[1] > prompt["input_ids"].shape[1]
 
 
-def test_metrics_hold_what_people_watch(finished: Path) -> None:
-    events = [json.loads(line) for line in (finished / "train" / "metrics.jsonl").read_text().splitlines()]
+def test_metrics_hold_what_people_watch(finished_run: Path) -> None:
+    events = [json.loads(line) for line in (finished_run / "train" / "metrics.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["event"] == "train"]
     assert [event["step"] for event in steps] == list(range(1, len(steps) + 1))
     watched = {
@@ -59,19 +46,19 @@ def test_metrics_hold_what_people_watch(finished: Path) -> None:
     assert steps[-1]["tokens"] == sum(steps[-1]["tokens_by_source"].values())
     assert {event["phase"] for event in steps} == {"general", "domain"}
     assert any(event["event"] == "validation" and event["bits_per_byte"] for event in events)
-    assert list((finished / "train" / "wandb").glob("offline-run-*")), "the real client wrote its offline run"
+    assert list((finished_run / "train" / "wandb").glob("offline-run-*")), "the real client wrote its offline run"
 
 
-def test_the_report_is_self_contained(finished: Path) -> None:
-    page = (finished / "report" / "report.html").read_text(encoding="utf-8")
+def test_the_report_is_self_contained(finished_run: Path) -> None:
+    page = (finished_run / "report" / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 5
     assert "<script" not in page
     assert not re.findall(r'(?:src|href)="(?!#)', re.sub(r'xlink:href="#[^"]*"', "", page))
 
 
-def test_a_stranger_in_the_text_stays_text(finished: Path, tmp_path: Path) -> None:
+def test_a_stranger_in_the_text_stays_text(finished_run: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    shutil.copytree(finished, run_dir, symlinks=True)
+    shutil.copytree(finished_run, run_dir, symlinks=True)
     planted = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     (run_dir / "export" / "samples.json").write_text(json.dumps([{"prompt": planted, "continuation": planted}]))
     recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", *TINY_TRAINING])
@@ -87,7 +74,7 @@ def test_a_stranger_in_the_text_stays_text(finished: Path, tmp_path: Path) -> No
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_stopped_and_started_again_equals_never_stopped(packed_run: Path, finished: Path, tmp_path: Path) -> None:
+def test_stopped_and_started_again_equals_never_stopped(packed_run: Path, finished_run: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     shutil.copytree(packed_run, run_dir, symlinks=True)
     arguments = ("run", str(SMOKE), f"run_dir={run_dir}", *TINY_TRAINING, "--until", "train")
@@ -101,11 +88,11 @@ def test_stopped_and_started_again_equals_never_stopped(packed_run: Path, finish
     code, out, err = twofold(*arguments)
     assert code == 0, out + err
     assert not metrics.exists(), "the partial folder became the artifact"
-    assert _curve(run_dir) == _curve(finished)
-    weights = [name for name in artifact_hashes(finished) if name.startswith("train/weights/")]
+    assert _curve(run_dir) == _curve(finished_run)
+    weights = [name for name in artifact_hashes(finished_run) if name.startswith("train/weights/")]
     assert weights
     assert {name: artifact_hashes(run_dir)[name] for name in weights} == {
-        name: artifact_hashes(finished)[name] for name in weights
+        name: artifact_hashes(finished_run)[name] for name in weights
     }
 
 

@@ -1,0 +1,120 @@
+"""`twofold export`, `average` and `trace`: what can be had from a run's checkpoints, finished or not.
+
+Contract: reads the training folder of exactly this recipe (the artifact, or what is being trained into),
+never writes there. Checkpoints are compared with their manifests, byte by byte, before they are used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from configs.errors import user_error
+from configs.manifest import Artifact, partial_dir
+from configs.schema import Recipe
+from launch.run import existing
+from launch.stages import stages_of
+from pretrain import stage
+
+
+def export(recipe: Recipe, step: int | None, out: Path, console: Console) -> None:
+    """Write one checkpoint (default: the newest) as a Llama-format folder."""
+    made, folder = training_folder(recipe)
+    found = _committed(folder)
+    chosen = found[-1] if step is None else _of_step(found, step)
+    _write(recipe, [chosen], made["tokenizer"], out, console)
+
+
+def average(recipe: Recipe, last: int, out: Path, console: Console) -> None:
+    """Write the mean of the last checkpoints as a Llama-format folder."""
+    made, folder = training_folder(recipe)
+    found = _committed(folder)
+    if not 1 <= last <= len(found):
+        raise user_error(
+            "--last", last, f"does not fit the {len(found)} checkpoints of {folder}",
+            f"use 1 to {len(found)}, or keep more with checkpoints.keep",
+        )  # fmt: skip
+    _write(recipe, found[-last:], made["tokenizer"], out, console)
+
+
+def trace(recipe: Recipe, number: int, as_json: bool, console: Console) -> None:
+    """Name the documents in the batch of a step, counted from 1."""
+    from pretrain import trace as tracing
+    from pretrain.order import Order
+    from pretrain.plan import Plan
+    from tokenizer.shards import read_index
+
+    plan = Plan(recipe)
+    if not 1 <= number <= plan.total_steps:
+        raise user_error(
+            "--step", number, f"is not among the plan's {plan.total_steps} steps", "count steps from 1, as the log does"
+        )
+    made = existing(recipe)
+    if "shards" not in made:
+        raise user_error(
+            "run_dir", recipe.run_dir, "has no token shards of this recipe", "make them first: twofold pack RECIPE"
+        )
+    step = plan.at(number - 1)
+    index = read_index(made["shards"].path)
+    spans = tracing.documents(index, Order(recipe.seed, recipe.phases, index.tokens("train")), step)
+    if as_json:
+        rows = [span.as_json() for span in spans]
+        print(json.dumps({"step": number, "phase": recipe.phases[step.phase].name, "documents": rows}))
+        return
+    table = Table("row", "source", "pass", "document", "tokens", "of shard", box=None, pad_edge=False)
+    for span in spans:
+        place = f"{span.shard}#{span.document}"
+        table.add_row(str(span.row), span.source, str(span.epoch + 1), span.id, f"{span.first}-{span.end - 1}", place)
+    console.print(f"step {number}: {step.sequences} sequences of {step.sequence_length} tokens, {len(spans)} pieces")
+    console.print(table)
+    console.print(f"  how a document came here: twofold why {recipe.name}.yaml DOCUMENT", style="dim")
+
+
+def training_folder(recipe: Recipe) -> tuple[dict[str, Artifact], Path]:
+    """The recipe's artifacts, and the folder that it trained or trains into."""
+    made = existing(recipe)
+    if "train" in made:
+        return made, made["train"].path
+    stages = {one.name: one for one in stages_of(recipe)}
+    if "shards" in made:
+        folder = partial_dir(Path(recipe.run_dir), stages["train"].specify(recipe, made))
+        if (folder / stage.CHECKPOINTS_DIR).exists():
+            return made, folder
+    raise user_error(
+        "run_dir", recipe.run_dir, "holds no training of this recipe", "train it first: twofold run RECIPE"
+    )
+
+
+def _committed(folder: Path) -> list[Path]:
+    from pretrain.checkpoint import committed
+
+    found = committed(folder / stage.CHECKPOINTS_DIR)
+    if not found:
+        raise user_error(str(folder), None, "has no committed checkpoint yet", "wait for the first one")
+    return found
+
+
+def _of_step(found: Sequence[Path], step: int) -> Path:
+    from pretrain.checkpoint import step_of
+
+    by_step = {step_of(path): path for path in found}
+    if step not in by_step:
+        steps = ", ".join(map(str, by_step))
+        raise user_error("--step", step, f"has no checkpoint; there are those of steps {steps}", "name one of them")
+    return by_step[step]
+
+
+def _write(recipe: Recipe, checkpoints: Sequence[Path], tokenizer: Artifact, out: Path, console: Console) -> None:
+    from pretrain import average as averaging
+    from pretrain.checkpoint import verified
+    from pretrain.export import write_model
+
+    states: list[Any] = [verified(path) for path in checkpoints]
+    write_model(recipe, averaging.weights(recipe, checkpoints), tokenizer, out)
+    steps = ", ".join(str(state.step) for state in states)
+    console.print(f"  {out}: weights of step {steps}, {recipe.export.dtype}, Llama format")
