@@ -7,10 +7,13 @@ without reading a file or asking the machine. What needs the inputs or the devic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 from configs.errors import Problem, UserError
-from configs.schema import Phase, Recipe
+from configs.phase_schema import Phase
+from configs.schema import Recipe
 
 BYTE_TOKENS = 256
 NAMED_SPECIALS = 4
@@ -19,7 +22,14 @@ NAMED_SPECIALS = 4
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise `UserError` for every impossible combination."""
-    problems = [*_phases(recipe), *_routes(recipe), *_vocabulary(recipe), *_batches(recipe)]
+    problems = [
+        *_phases(recipe),
+        *_rates(recipe),
+        *_epochs(recipe),
+        *_routes(recipe),
+        *_vocabulary(recipe),
+        *_batches(recipe),
+    ]
     if problems:
         raise UserError(problems)
 
@@ -33,17 +43,17 @@ def world_size(recipe: Recipe, device: str) -> int:
 
 def batch_problem(recipe: Recipe, phase: Phase, ranks: int, where: str) -> Problem | None:
     """Why `phase`'s batch cannot be cut over `ranks`, or None."""
-    per_pass = ranks * recipe.engine.micro_batch_sequences
-    if phase.batch_sequences % per_pass == 0:
-        return None
-    rounded = max(1, round(phase.batch_sequences / per_pass)) * per_pass * phase.sequence_length
-    return Problem(
-        where,
-        phase.batch,
-        f"is {phase.batch_sequences} sequences, not divisible by {ranks} ranks x "
-        f"{recipe.engine.micro_batch_sequences} sequences a micro-batch",
-        f"use {rounded} tokens, or change engine.micro_batch_sequences",
-    )
+    per_pass = ranks * recipe.engine.micro_batch_sequences * phase.sequence_length
+    for batch in phase.batches:
+        if batch % per_pass:
+            return Problem(
+                where,
+                batch,
+                f"is {batch // phase.sequence_length} sequences, not divisible by {ranks} ranks x "
+                f"{recipe.engine.micro_batch_sequences} sequences a micro-batch",
+                f"use {max(1, round(batch / per_pass)) * per_pass} tokens, or change engine.micro_batch_sequences",
+            )
+    return None
 
 
 def _phases(recipe: Recipe) -> Iterator[Problem]:
@@ -63,6 +73,30 @@ def _phases(recipe: Recipe) -> Iterator[Problem]:
                 f"is above model.max_sequence_length {recipe.model.max_sequence_length}",
                 "lower it, or raise the model's",
             )
+
+
+def _rates(recipe: Recipe) -> Iterator[Problem]:
+    """Where two phases meet, the rate goes on, warms up, or jumps because the recipe says so."""
+    for former, phase in pairwise(recipe.phases):
+        rate = phase.learning_rate
+        meets = math.isclose(former.last_rate, rate.peak, rel_tol=1e-9)
+        if not (meets or rate.warmup or rate.jump):
+            yield Problem(
+                f"phases.{phase.name}.learning_rate.peak",
+                rate.peak,
+                f"does not meet the {former.last_rate:g} that phase {former.name} ends with",
+                "start from it, give a learning_rate.warmup to re-warm, or say learning_rate.jump: true",
+            )
+
+
+def _epochs(recipe: Recipe) -> Iterator[Problem]:
+    for phase in recipe.phases:
+        for source in phase.max_epochs if isinstance(phase.max_epochs, dict) else ():
+            if source not in phase.mixture:
+                known = ", ".join(phase.mixture)
+                yield Problem(
+                    f"phases.{phase.name}.max_epochs", source, "is not in the phase's mixture", f"use one of {known}"
+                )
 
 
 def _routes(recipe: Recipe) -> Iterator[Problem]:

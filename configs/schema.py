@@ -3,18 +3,19 @@
 Contract: a `Recipe` that exists is valid in each field and in each section; `checks.check_recipe`
 judges combinations across sections. No field reads the clock, the machine or a file. Counts are
 64-bit and in tokens unless the name says otherwise. Sections are in the order of the data's way; those
-of the data pipeline are in configs/data_schema.py.
+of the data pipeline are in configs/data_schema.py, phases in configs/phase_schema.py.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from configs.data_schema import Data, Source
+from configs.phase_schema import Phase, with_replay
 from configs.types import Count, CountOrZero, Name, NonNegative, Positive, Section, Share, as_tuple
-from configs.units import Bytes, Tokens, TokensOrZero, invalid
+from configs.units import Bytes, Tokens, invalid
 
 # --- tokenizer ---------------------------------------------------------------------------------
 
@@ -94,88 +95,6 @@ class Model(Section):
     @property
     def d_head(self) -> int:
         return self.d_model // self.n_heads
-
-
-# --- phases ------------------------------------------------------------------------------------
-
-
-class LearningRate(Section):
-    """A phase's learning rate over its own tokens: warm-up, then the schedule from peak to final."""
-
-    schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
-    """`wsd`: constant, then linear to `final` over the last `decay_share` of the phase."""
-    peak: Positive
-    final: NonNegative | None = None
-    """Where linear, cosine and wsd end; not used by constant."""
-    warmup: TokensOrZero = 0
-    """Tokens from 0 (first phase) or from the former phase's last rate (later ones) to peak."""
-    decay_share: Share | None = None
-    """wsd only: the tail of the phase that decays."""
-
-    @model_validator(mode="after")
-    def _fields_fit_schedule(self) -> LearningRate:
-        if (self.schedule == "constant") != (self.final is None):
-            raise invalid(
-                f"has schedule {self.schedule} {'with' if self.final is not None else 'without'} `final`",
-                "give `final` for linear, cosine and wsd, and only for them",
-            )
-        if (self.schedule == "wsd") != (self.decay_share is not None):
-            raise invalid(
-                f"has schedule {self.schedule} {'with' if self.decay_share is not None else 'without'} `decay_share`",
-                "give `decay_share` for wsd, and only for wsd",
-            )
-        if self.final is not None and self.final > self.peak:
-            raise invalid(f"has final {self.final} above peak {self.peak}", "lower `final`")
-        return self
-
-
-class Phase(Section):
-    """One phase of training: how many tokens, of what, in which batches, at which rate."""
-
-    name: Name
-    tokens: Tokens
-    sequence_length: Count
-    """Tokens a sequence."""
-    batch: Tokens
-    """Tokens a step, over all ranks and accumulation steps."""
-    learning_rate: LearningRate
-    mixture: Annotated[dict[str, Positive], Field(min_length=1)]
-    """Share of the phase's tokens by source; shares add up to 1."""
-    mixture_block: Count = 1024
-    """Sequences over which the mixture is exact."""
-    max_epochs: Positive = 4.0
-    """Passes over one source, former phases counted in, before its budget is refused."""
-    z_loss: NonNegative = 0.0
-    """Weight of log²(Z) in the loss."""
-    mask_documents: bool = False
-    """Whether attention stays within a document where several share a sequence."""
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> Phase:
-        if self.batch % self.sequence_length:
-            raise invalid(
-                f"has a batch of {self.batch} tokens, no multiple of sequence_length {self.sequence_length}",
-                f"use {max(1, round(self.batch / self.sequence_length)) * self.sequence_length}",
-            )
-        if self.tokens < self.batch:
-            raise invalid(
-                f"has {self.tokens} tokens, fewer than one batch of {self.batch}", "raise `tokens` or lower `batch`"
-            )
-        total = sum(self.mixture.values())
-        if abs(total - 1) > 1e-6:
-            raise invalid(f"has mixture shares that add up to {total:.6g}", "make them add up to 1")
-        if self.learning_rate.warmup > self.tokens:
-            raise invalid("warms up for longer than it lasts", "lower learning_rate.warmup")
-        return self
-
-    @property
-    def batch_sequences(self) -> int:
-        return self.batch // self.sequence_length
-
-    @property
-    def steps(self) -> int:
-        """Whole batches that the budget pays for."""
-        return self.tokens // self.batch
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -287,6 +206,7 @@ class Recipe(Section):
         tuple[Phase, ...],
         BeforeValidator(as_tuple),
         Field(min_length=1),
+        AfterValidator(with_replay),
     ]
     optimizer: Optimizer = Optimizer()
     engine: Engine

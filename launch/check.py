@@ -79,7 +79,7 @@ def _phases(recipe: Recipe) -> Table:
         done += phase.steps
         rate = phase.learning_rate
         table.add_row(
-            f"  {phase.name}", format_count(phase.steps * phase.batch), f"{phase.steps:,}", f"{phase.batch:,}",
+            f"  {phase.name}", format_count(phase.trained_tokens), f"{phase.steps:,}", f"{phase.batch:,}",
             f"{phase.sequence_length:,}", f"{rate.schedule} {rate.peak:.3g} to {plan.at(done - 1).learning_rate:.2g}",
         )  # fmt: skip
     return table

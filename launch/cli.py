@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("--out", type=Path, metavar="OUT.html", help="default: data_report.html in the run folder")
     page.add_argument("--sample", type=int, default=5_000, metavar="N", help="documents in the page, at most")
     _command(commands, "check", _check, "validate a recipe and show what it would train; no GPU, no data needed")
+    plan = _command(commands, "plan", _plan, "draw tokens, learning rate, batch and mixture by step; no data needed")
+    plan.add_argument("--out", type=Path, metavar="OUT.html", help="default: plan.html in the run folder")
     _command(commands, "verify", _verify, "compare every byte of a recipe's artifacts with their manifests")
     train = _command(commands, "train-classifier", _train_classifier, "train a recipe's classifiers, show their cards")
     train.add_argument("--name", help="quality, toxicity or domain; default: all that the recipe has")
@@ -181,6 +183,13 @@ def _check(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.recipe, options.overrides)
     describe(recipe, _CONSOLE)
     _CONSOLE.print(f"[green]valid[/green]  {escape(options.recipe)}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from launch.plan_command import plan
+
+    _CONSOLE.print(f"  {plan(load_recipe(options.recipe, options.overrides), options.out, _CONSOLE)}")
     return 0
 
 

@@ -36,7 +36,9 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def lines(series: Series, x_label: str, y_label: str, bands: Sequence[Band] = (), height: float = 3.2) -> str:
+def lines(
+    series: Series, x_label: str, y_label: str, bands: Sequence[Band] = (), height: float = 3.2, from_zero: bool = False
+) -> str:
     """Lines over a common axis, phases shaded behind them."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, height), layout="constrained")
@@ -52,6 +54,9 @@ def lines(series: Series, x_label: str, y_label: str, bands: Sequence[Band] = ()
             axes.plot(x, y, stroke, label=name, color=colour, marker=marker, markersize=3.5, lw=1.6)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if from_zero:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
         return _svg(figure)
@@ -69,6 +74,26 @@ def shares(series: Series, x_label: str, y_label: str, diagonal: bool = False) -
             axes.plot(x, y, label=name, color=PALETTE[position % len(PALETTE)], marker=marker, markersize=3.5, lw=1.6)
         axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return _svg(figure)
+
+
+def areas(
+    x: Sequence[float], shares: Mapping[str, Sequence[float]], x_label: str, y_label: str, bands: Sequence[Band] = ()
+) -> str:
+    """Shares that add up to one, as stacked areas; each phase's name above."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+        axes = figure.subplots()
+        colours = [PALETTE[position % len(PALETTE)] for position in range(len(shares))]
+        drawn = axes.stackplot(x, *shares.values(), labels=list(shares), colors=colours, step="post", lw=0)
+        for position, area in enumerate(drawn):
+            area.set_hatch(("", "//", "..")[position // len(PALETTE) % 3])
+        for start, end, name in bands:
+            axes.text((start + end) / 2, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", color="#555555")
+            axes.axvline(end, color="white", lw=1.5)
+        axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, 1), xlim=(x[0], x[-1]))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5), reverse=True)
         return _svg(figure)
 
 

@@ -212,7 +212,7 @@ def _curve(events: Iterable[Row], value: Any) -> tuple[list[float], list[float]]
 def _bands(recipe: Recipe) -> list[plots.Band]:
     bands, start = [], 0.0
     for phase in recipe.phases:
-        end = start + phase.steps * phase.batch
+        end = start + phase.trained_tokens
         bands.append((start, end, phase.name))
         start = end
     return bands

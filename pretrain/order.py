@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.errors import Problem, UserError
-from configs.schema import Phase
+from configs.phase_schema import Phase
 
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
@@ -96,7 +96,7 @@ class Order:
     def tokens_taken(self, source: str, upto_phase: int) -> int:
         """Tokens that phases 0..upto_phase take from `source` in all."""
         return sum(
-            self.taken(index, phase.steps * phase.batch_sequences).get(source, 0) * phase.sequence_length
+            self.taken(index, phase.samples).get(source, 0) * phase.sequence_length
             for index, phase in enumerate(self.phases[: upto_phase + 1])
         )
 
@@ -106,7 +106,7 @@ class Order:
         left: dict[str, tuple[int, int]] = {}  # source -> (phase that used it last, turns after it)
         for index, phase in enumerate(self.phases):
             start: dict[str, int] = {}
-            for name, taken in self.taken(index, phase.steps * phase.batch_sequences).items():
+            for name, taken in self.taken(index, phase.samples).items():
                 former, turns = left.get(name, (index, 0))
                 if self.phases[former].sequence_length != phase.sequence_length:
                     epochs = -(-turns // self.n_sequences(name, former))

@@ -14,10 +14,12 @@ import math
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 from configs.errors import Problem, UserError
-from configs.schema import LearningRate, Phase, Recipe
+from configs.phase_schema import LearningRate, Phase
+from configs.schema import Recipe
 from configs.units import format_count
 from pretrain.order import Order
 
@@ -55,17 +57,19 @@ class Plan:
         self.phases = recipe.phases
         self._checkpoint_every = recipe.checkpoints.every
         self._validate_every = recipe.validation.every
-        self._first_steps = [sum(p.steps for p in self.phases[:n]) for n in range(len(self.phases))]
-        self._first_tokens = [sum(p.steps * p.batch for p in self.phases[:n]) for n in range(len(self.phases))]
+        self._first_steps = [0, *accumulate(phase.steps for phase in self.phases)]
+        self._first_tokens = [0, *accumulate(phase.trained_tokens for phase in self.phases)]
+        self._segments = [(n, segment) for n, phase in enumerate(self.phases) for segment in phase.segments]
+        self._segment_steps = [self._first_steps[n] + segment.first_step for n, segment in self._segments]
         names = [phase.name for phase in self.phases]
         self.start_phase = names.index(recipe.model.start_at_phase) if recipe.model.start_at_phase else 0
         self._start_rates = [0.0]
         for phase in self.phases[:-1]:
-            self._start_rates.append(rate_at(phase, phase.steps * phase.batch, self._start_rates[-1]))
+            self._start_rates.append(rate_at(phase, phase.trained_tokens, self._start_rates[-1]))
 
     @property
     def total_steps(self) -> int:
-        return self._first_steps[-1] + self.phases[-1].steps
+        return self._first_steps[-1]
 
     @property
     def start_step(self) -> int:
@@ -73,36 +77,49 @@ class Plan:
         return self.first_step(self.start_phase)
 
     def first_step(self, phase: int) -> int:
+        """Steps before `phase`; with the number of phases, all of them."""
         return self._first_steps[phase]
+
+    def first_token(self, phase: int) -> int:
+        """Tokens before `phase`; with the number of phases, all of them."""
+        return self._first_tokens[phase]
 
     @property
     def total_tokens(self) -> int:
-        return self._first_tokens[-1] + self.phases[-1].steps * self.phases[-1].batch
+        return self._first_tokens[-1]
 
     def at(self, step: int) -> Step:
         """The step with index `step`, 0 <= step < total_steps."""
         assert 0 <= step < self.total_steps, step
-        number = bisect_right(self._first_steps, step) - 1
+        number, segment = self._segments[bisect_right(self._segment_steps, step) - 1]
         phase = self.phases[number]
-        inside = step - self._first_steps[number]
+        inside = step - self._first_steps[number] - segment.first_step
+        sequences = segment.batch // phase.sequence_length
+        first_sample = segment.first_sample + inside * sequences
+        before = first_sample * phase.sequence_length
         return Step(
             index=step,
             phase=number,
-            first_sample=inside * phase.batch_sequences,
-            sequences=phase.batch_sequences,
+            first_sample=first_sample,
+            sequences=sequences,
             sequence_length=phase.sequence_length,
-            tokens_before=self._first_tokens[number] + inside * phase.batch,
-            learning_rate=rate_at(phase, (inside + 0.5) * phase.batch, self._start_rates[number]),
+            tokens_before=self._first_tokens[number] + before,
+            learning_rate=rate_at(phase, before + 0.5 * segment.batch, self._start_rates[number]),
             z_loss=phase.z_loss,
             mask_documents=phase.mask_documents,
         )
 
+    def samples_behind(self, phase: int, done: int) -> int:
+        """Sequences of `phase` among the first `done` steps."""
+        if done <= self.first_step(phase):
+            return 0
+        if done >= self.first_step(phase) + self.phases[phase].steps:
+            return self.phases[phase].samples
+        return self.at(done).first_sample
+
     def phase_ended_by(self, done: int) -> Phase | None:
         """The phase whose last step is step `done - 1`, or None."""
-        for first, phase in zip(self._first_steps, self.phases, strict=True):
-            if done == first + phase.steps:
-                return phase
-        return None
+        return self.phases[self._first_steps.index(done) - 1] if done in self._first_steps[1:] else None
 
     def checkpoints_at(self, done: int) -> bool:
         """Whether state is saved once `done` steps are made."""
@@ -124,9 +141,10 @@ def rate_at(phase: Phase, tokens: float, start: float) -> float:
     """The learning rate after `tokens` of the phase; `start` is the rate the phase begins from.
 
     Warm-up is linear from `start` to the peak; linear and cosine decay over all that is left, wsd
-    over the last `decay_share` of the phase (but never before the warm-up's end).
+    over the last `decay_share` of the phase (but never before the warm-up's end), in a line or as
+    1 - sqrt(progress).
     """
-    rate, end = phase.learning_rate, phase.steps * phase.batch
+    rate, end = phase.learning_rate, phase.trained_tokens
     warmup = min(rate.warmup, end)
     if tokens < warmup:
         return start + (rate.peak - start) * tokens / warmup
@@ -139,6 +157,8 @@ def rate_at(phase: Phase, tokens: float, start: float) -> float:
     progress = min(1.0, (tokens - decay_start) / (end - decay_start))
     if rate.schedule == "cosine":
         progress = (1 - math.cos(math.pi * progress)) / 2
+    elif rate.decay_shape == "1-sqrt":
+        progress = math.sqrt(progress)
     return rate.peak + (rate.final - rate.peak) * progress
 
 
@@ -171,14 +191,15 @@ def ledger(order: Order, plan: Plan, done: int, without_effect: Collection[int] 
     """
     by_phase, lost = {}, {}
     for number, phase in enumerate(plan.phases):
-        first = plan.first_step(number)
-        steps = min(phase.steps, max(0, done - first)) if number >= plan.start_phase else 0
-        taken = order.taken(number, steps * phase.batch_sequences)
+        if number < plan.start_phase:
+            by_phase[phase.name] = lost[phase.name] = dict.fromkeys(phase.mixture, 0)
+            continue
+        taken = order.taken(number, plan.samples_behind(number, done))
         dropped = dict.fromkeys(taken, 0)
-        for index in without_effect:
-            if first <= index < first + steps:
-                begin = (index - first) * phase.batch_sequences
-                behind, before = order.taken(number, begin + phase.batch_sequences), order.taken(number, begin)
+        for step in (plan.at(index) for index in without_effect if index < done):
+            if step.phase == number:
+                behind = order.taken(number, step.first_sample + step.sequences)
+                before = order.taken(number, step.first_sample)
                 dropped = {name: count + behind[name] - before[name] for name, count in dropped.items()}
         length = phase.sequence_length
         by_phase[phase.name] = {name: (count - dropped[name]) * length for name, count in taken.items()}
@@ -209,7 +230,7 @@ def check_supply(phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:
     for number, phase in enumerate(phases):
         for source in phase.mixture:
             needed = order.tokens_taken(source, number)
-            if needed > phase.max_epochs * tokens[source]:
+            if needed > phase.epochs_allowed(source) * tokens[source]:
                 problems.append(_shortage(phase, source, needed, tokens[source]))
     if problems:
         raise UserError(problems)
@@ -222,7 +243,7 @@ def _shortage(phase: Phase, source: str, needed: int, available: int) -> Problem
         f"phases.{phase.name}.mixture.{source}",
         phase.mixture[source],
         f"needs {format_count(needed)} tokens of {source} by the end of the phase, {epochs:.2f} passes over the "
-        f"{format_count(available)} that are there, above max_epochs {phase.max_epochs:g}",
+        f"{format_count(available)} that are there, above max_epochs {phase.epochs_allowed(source):g}",
         f"set phases.{phase.name}.max_epochs to {enough:g}, lower the share or the phase's tokens, or add documents",
     )
 

@@ -38,7 +38,7 @@ def config(recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.seed,
         "vocab_size": recipe.tokenizer.vocab_size,
         "model": recipe.model.model_dump(mode="json", exclude={"start_from"}),
-        "phases": [phase.model_dump(mode="json", exclude={"max_epochs"}) for phase in recipe.phases],
+        "phases": [phase.model_dump(mode="json", exclude={"max_epochs", "replay"}) for phase in recipe.phases],
         "optimizer": recipe.optimizer.model_dump(mode="json"),
         "stability": recipe.stability.model_dump(mode="json"),
         "engine": recipe.engine.model_dump(mode="json", include={"precision", "micro_batch_sequences"}),

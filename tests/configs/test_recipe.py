@@ -85,9 +85,9 @@ def test_a_recipe_is_frozen() -> None:
 
 
 def test_overrides_reach_phases_by_name_and_by_index() -> None:
-    recipe = load_recipe(SMOKE, ["phases.domain.tokens=200K", "phases.0.learning_rate.peak=3e-4"])
+    recipe = load_recipe(SMOKE, ["phases.domain.tokens=200K", "phases.0.learning_rate.warmup=30K"])
     assert recipe.phases[1].tokens == 200_000
-    assert recipe.phases[0].learning_rate.peak == 3e-4
+    assert recipe.phases[0].learning_rate.warmup == 30_000
 
 
 def test_yaml_is_read_as_1_2() -> None:

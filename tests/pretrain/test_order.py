@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import UserError
-from configs.schema import LearningRate, Phase
+from configs.phase_schema import LearningRate, Phase
 from pretrain.order import Order, permute, quotas
 
 NEWS, BOOKS, LAW, CODE = range(4)
@@ -31,7 +31,7 @@ def _order(*phases: Phase, seed: int = 7, **tokens: int) -> Order:
 
 
 def _all(order: Order, phase: int) -> list[tuple[int, int, int]]:
-    samples = order.samples(phase, 0, order.phases[phase].steps * order.phases[phase].batch_sequences)
+    samples = order.samples(phase, 0, order.phases[phase].samples)
     return list(zip(samples.source.tolist(), samples.epoch.tolist(), samples.sequence.tolist(), strict=True))
 
 

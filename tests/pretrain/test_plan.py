@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import UserError
-from configs.schema import LearningRate, Phase
+from configs.phase_schema import LearningRate, Phase
 from pretrain.order import Order
 from pretrain.plan import Plan, check_supply, ledger, rate_at
 
@@ -164,3 +164,63 @@ def test_passes_of_former_phases_count() -> None:
     check_supply(world.recipe(phases__0__max_epochs=1.1, phases__1__max_epochs=2).phases, supply)
     with pytest.raises(UserError, match=r"phases\.domain\.mixture\.news"):
         check_supply(world.recipe(phases__0__max_epochs=1.1, phases__1__max_epochs=1.1).phases, supply)
+
+
+RAMP = [{"until": 512, "batch": 128}, {"until": 1024, "batch": 256}]
+
+
+def test_a_batch_ramp_keeps_samples_tokens_and_rate_in_line() -> None:
+    plan = Plan(world.recipe(phases__0__batch_ramp=RAMP, phases__0__batch=512, launch__cpu_ranks=1))
+    steps = [plan.at(n) for n in range(plan.total_steps)]
+    assert [step.tokens for step in steps if step.phase == 0] == [128] * 4 + [256] * 2 + [512] * 2
+    assert all(a.tokens_after == b.tokens_before for a, b in pairwise(steps))
+    for former, step in pairwise(steps):
+        assert step.first_sample == (former.first_sample + former.sequences if step.phase == former.phase else 0)
+    # The warm-up lasts 512 tokens, whatever the batch.
+    assert [step.learning_rate for step in steps[:5]] == pytest.approx(
+        [5e-3 * x for x in (0.125, 0.375, 0.625, 0.875, 1)]
+    )
+
+
+def test_a_ramp_does_not_move_a_sample() -> None:
+    tokens = {name: size for name, (_, size) in world.SOURCES.items()}
+    flat = world.recipe()
+    ramped = world.recipe(phases__0__batch_ramp=RAMP)
+    orders = [Order(7, recipe.phases, tokens) for recipe in (flat, ramped)]
+    count = min(recipe.phases[0].samples for recipe in (flat, ramped))
+    one, two = (order.samples(0, 0, count) for order in orders)
+    assert one.sequence.tolist() == two.sequence.tolist()
+    assert one.source.tolist() == two.source.tolist()
+
+
+def test_the_ledger_keeps_steps_without_effect_apart() -> None:
+    recipe = world.recipe()
+    plan = Plan(recipe)
+    order = Order(recipe.seed, recipe.phases, {name: size for name, (_, size) in world.SOURCES.items()})
+    whole, found = ledger(order, plan, 11), ledger(order, plan, 11, [2, 9, 13])
+    for name, phase in whole.by_phase.items():
+        for source, tokens in phase.items():
+            assert tokens == found.by_phase[name][source] + found.without_effect[name][source]
+    assert sum(found.without_effect["general"].values()) == 256
+    assert sum(found.without_effect["domain"].values()) == 512
+    by_hand = order.samples(0, plan.at(2).first_sample, 8).source
+    for position, source in enumerate(order.sources):
+        assert found.without_effect["general"].get(source, 0) == 32 * int((by_hand == position).sum())
+
+
+def test_the_square_root_falls_first_and_flattens() -> None:
+    phase = _phase("wsd", 10, 0, 0.0, 0.5)
+    rate = phase.learning_rate.model_copy(update={"decay_shape": "1-sqrt"})
+    shaped = phase.model_copy(update={"learning_rate": rate})
+    assert math.isclose(rate_at(shaped, 6.25 * BATCH, 0.0), 0.5)
+    assert rate_at(shaped, 10 * BATCH, 0.0) == 0.0
+
+
+def test_imported_weights_may_start_at_a_later_phase() -> None:
+    recipe = world.recipe(model__start_from="x", model__start_at_phase="domain")
+    plan = Plan(recipe)
+    assert (plan.start_phase, plan.start_step) == (1, 8)
+    order = Order(recipe.seed, recipe.phases, {name: size for name, (_, size) in world.SOURCES.items()})
+    taken = ledger(order, plan, plan.total_steps)
+    assert sum(taken.by_phase["general"].values()) == 0
+    assert sum(taken.by_phase["domain"].values()) == 3072

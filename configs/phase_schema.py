@@ -1,0 +1,197 @@
+"""The `phases` section: how much of what is trained on, in which batches, at which rate.
+
+Contract: as schema.py. Everything that follows from a phase alone is computed here, in integers: its
+segments of equal batch, its steps, tokens and samples; `with_replay` writes the mixtures out that a
+replay share implies, so a resolved recipe says what is trained on and needs no rule to be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from configs.types import Count, Name, NonNegative, Positive, Section, Share, as_tuple
+from configs.units import Tokens, TokensOrZero, invalid
+
+DEFAULT_EPOCHS = 4.0
+"""Passes over one text up to which repetition is nearly as good as new text (arXiv 2305.16264)."""
+
+
+class LearningRate(Section):
+    """A phase's learning rate over its own tokens: warm-up, then the schedule from peak to final."""
+
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
+    """`wsd`: constant, then down to `final` over the last `decay_share` of the phase."""
+    peak: Positive
+    final: NonNegative | None = None
+    """Where linear, cosine and wsd end; not used by constant."""
+    warmup: TokensOrZero = 0
+    """Tokens from 0 (first phase) or from the former phase's last rate (later ones) to peak."""
+    decay_share: Share | None = None
+    """wsd only: the tail of the phase that decays."""
+    decay_shape: Literal["linear", "1-sqrt"] = "linear"
+    """wsd only: a line, or 1 - sqrt(progress) (arXiv 2405.18392, section 3)."""
+    jump: bool = False
+    """Whether the rate may jump where this phase meets the one before it."""
+
+    @model_validator(mode="after")
+    def _fields_fit_schedule(self) -> LearningRate:
+        if (self.schedule == "constant") != (self.final is None):
+            raise invalid(
+                f"has schedule {self.schedule} {'with' if self.final is not None else 'without'} `final`",
+                "give `final` for linear, cosine and wsd, and only for them",
+            )
+        if (self.schedule == "wsd") != (self.decay_share is not None):
+            raise invalid(
+                f"has schedule {self.schedule} {'with' if self.decay_share is not None else 'without'} `decay_share`",
+                "give `decay_share` for wsd, and only for wsd",
+            )
+        if self.final is not None and self.final > self.peak:
+            raise invalid(f"has final {self.final} above peak {self.peak}", "lower `final`")
+        if self.decay_shape != "linear" and self.schedule != "wsd":
+            raise invalid(f"has decay_shape {self.decay_shape} with schedule {self.schedule}", "use it with wsd only")
+        return self
+
+
+class Ramp(Section):
+    """A smaller batch for the beginning of a phase."""
+
+    until: Tokens
+    """Tokens of the phase."""
+    batch: Tokens
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps of a phase with one batch; all counts are of the phase."""
+
+    first_step: int
+    first_sample: int
+    steps: int
+    batch: int
+    """Tokens a step."""
+
+
+class Phase(Section):
+    """One phase of training: how many tokens, of what, in which batches, at which rate."""
+
+    name: Name
+    tokens: Tokens
+    sequence_length: Count
+    """Tokens a sequence."""
+    batch: Tokens
+    """Tokens a step, over all ranks and accumulation steps."""
+    batch_ramp: Annotated[tuple[Ramp, ...], BeforeValidator(as_tuple)] = ()
+    """Smaller batches before it, in order: each lasts until so many tokens of the phase are trained on."""
+    learning_rate: LearningRate
+    mixture: Annotated[dict[str, Positive], Field(min_length=1)]
+    """Share of the phase's tokens by source; shares add up to 1."""
+    replay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share that the former phase's mixture keeps; `mixture` takes the rest. A resolved recipe has it written out."""
+    mixture_block: Count = 1024
+    """Sequences over which the mixture is exact."""
+    max_epochs: Positive | dict[str, Positive] = DEFAULT_EPOCHS
+    """Passes over one source, former phases counted in, before its budget is refused; or a number by source."""
+    z_loss: NonNegative = 0.0
+    """Weight of log²(Z) in the loss."""
+    mask_documents: bool = False
+    """Whether attention stays within a document where several share a sequence."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Phase:
+        for batch in (*(ramp.batch for ramp in self.batch_ramp), self.batch):
+            if batch % self.sequence_length:
+                raise invalid(
+                    f"has a batch of {batch} tokens, no multiple of sequence_length {self.sequence_length}",
+                    f"use {max(1, round(batch / self.sequence_length)) * self.sequence_length}",
+                )
+        if self.tokens < self.segments[0].batch:
+            raise invalid(
+                f"has {self.tokens} tokens, fewer than one batch of {self.batch}", "raise `tokens` or lower `batch`"
+            )
+        total = sum(self.mixture.values())
+        if abs(total - 1) > 1e-6:
+            raise invalid(f"has mixture shares that add up to {total:.6g}", "make them add up to 1")
+        if self.learning_rate.warmup > self.tokens:
+            raise invalid("warms up for longer than it lasts", "lower learning_rate.warmup")
+        return self
+
+    @model_validator(mode="after")
+    def _ramps_rise(self) -> Phase:
+        ends = [ramp.until for ramp in self.batch_ramp]
+        if ends != sorted(set(ends)) or (ends and ends[-1] >= self.tokens):
+            raise invalid(
+                f"has a batch_ramp until {', '.join(map(str, ends))} of {self.tokens} tokens",
+                "let each `until` be above the one before it and below `tokens`",
+            )
+        return self
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Stretches of equal batch: whole batches, each until its tokens are reached."""
+        found: list[Segment] = []
+        step = tokens = 0
+        for ramp in self.batch_ramp:
+            steps = max(0, -(-(ramp.until - tokens) // ramp.batch))
+            steps = min(steps, (self.tokens - tokens) // ramp.batch)
+            found.append(Segment(step, tokens // self.sequence_length, steps, ramp.batch))
+            step, tokens = step + steps, tokens + steps * ramp.batch
+        found.append(Segment(step, tokens // self.sequence_length, (self.tokens - tokens) // self.batch, self.batch))
+        return tuple(segment for segment in found if segment.steps) or (found[-1],)
+
+    @property
+    def steps(self) -> int:
+        """Whole batches that the budget pays for."""
+        return sum(segment.steps for segment in self.segments)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens of those batches."""
+        return sum(segment.steps * segment.batch for segment in self.segments)
+
+    @property
+    def samples(self) -> int:
+        """Sequences of those batches."""
+        return self.trained_tokens // self.sequence_length
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Every batch that occurs, tokens a step."""
+        return tuple(dict.fromkeys(segment.batch for segment in self.segments))
+
+    @property
+    def last_rate(self) -> float:
+        """The learning rate at the phase's end."""
+        rate = self.learning_rate
+        decays = rate.final is not None and rate.warmup < self.trained_tokens
+        return rate.final if decays and rate.final is not None else rate.peak
+
+    def epochs_allowed(self, source: str) -> float:
+        """Passes over `source` before its budget is refused."""
+        if isinstance(self.max_epochs, dict):
+            return self.max_epochs.get(source, DEFAULT_EPOCHS)
+        return self.max_epochs
+
+
+def with_replay(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    """The phases with every replay share written out into the mixtures."""
+    resolved: list[Phase] = []
+    for phase in phases:
+        if not phase.replay:
+            resolved.append(phase)
+            continue
+        if not resolved:
+            raise invalid(
+                f"has replay {phase.replay} in its first phase {phase.name}, where there is nothing to replay",
+                "remove it",
+            )
+        former = resolved[-1].mixture
+        total, own = sum(former.values()), sum(phase.mixture.values())
+        mixture = {
+            name: phase.replay * former.get(name, 0.0) / total + (1 - phase.replay) * phase.mixture.get(name, 0.0) / own
+            for name in dict.fromkeys((*phase.mixture, *former))
+        }
+        resolved.append(phase.model_copy(update={"mixture": mixture, "replay": 0.0}))
+    return tuple(resolved)

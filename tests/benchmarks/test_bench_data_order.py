@@ -1,0 +1,31 @@
+"""The contestants of the data order's benchmark run, and ours stays small at 8 T tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import data_order
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(data_order, "SHARD_TOKENS", 200_000)
+    path = data_order._shard(tmp_path_factory.mktemp("shard"))
+    patch.undo()
+    return path
+
+
+def test_the_first_batch_of_8t_tokens_takes_less_than_a_second_and_100_mb(shard: Path) -> None:
+    found = data_order.ours(shard)
+    assert found["start_seconds"] < 1
+    assert found["resume_seconds"] < 1
+    assert found["memory_mb"] < 100
+    assert found["sequences_per_s"] > 100
+
+
+def test_a_permutation_grows_with_the_data(shard: Path) -> None:
+    small, large = (data_order.permutation(shard, size)["memory_mb"] for size in (1_000, 2_000_000))
+    assert large > small + 5
