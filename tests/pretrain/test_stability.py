@@ -110,3 +110,41 @@ def test_a_gradient_that_is_nan_on_one_rank_is_skipped_by_all(
     assert sum(ledger["without_effect"]["general"].values()) == 256
     assert sum(ledger["without_effect"]["domain"].values()) == 512
     shutil.rmtree(run.out)
+
+
+def _no_rank_is_left(run: world.Run) -> bool:
+    name = str(run.recipe_file).encode()
+    return not [path for path in Path("/proc").glob("[0-9]*/cmdline") if name in _read(path)]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_rank_killed_while_it_saves_leaves_the_checkpoint_before_and_the_run_goes_on(
+    tmp_path: Path, tokenizer_dir: Path, shards_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAULT", "die:2")
+    run = world.Run(tmp_path, world.recipe(), shards_dir, tokenizer_dir)
+    assert run.train(module="faulty_train") not in (0, stage.EXIT_CODE_STOPPED)
+    assert _no_rank_is_left(run)
+    folders = sorted(path.name for path in (run.out / stage.CHECKPOINTS_DIR).iterdir())
+    assert folders == ["step-00000004", "step-00000008.partial"]
+    assert run.train() == 0, run.log
+    assert [event["step"] for event in run.events("start")] == [0, 4]
+    assert [event["step"] for event in run.events("train")] == list(range(1, 15))
+    assert not list((run.out / stage.CHECKPOINTS_DIR).glob("*.partial"))
+
+
+def test_no_rank_waits_for_one_that_failed(
+    tmp_path: Path, tokenizer_dir: Path, shards_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAULT", "fail:3")
+    run = world.Run(tmp_path, world.recipe(), shards_dir, tokenizer_dir)
+    assert run.train(module="faulty_train") != 0
+    assert _no_rank_is_left(run)
+    (problem,) = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]
+    assert problem["mend"] == "mount the data on this host"

@@ -74,17 +74,6 @@ def test_a_run_learns_and_says_what_it_did(uninterrupted: world.Run) -> None:
     assert "Traceback" not in uninterrupted.log
 
 
-def test_stopped_in_a_phase_at_its_end_and_after_it_equals_uninterrupted(make: Make, uninterrupted: world.Run) -> None:
-    run = make()
-    for stop in (5, 8, 9):
-        assert run.train("--stop-after-step", str(stop)) == stage.EXIT_CODE_STOPPED, run.log
-        assert run.events("stop")[-1]["step"] == stop
-        assert not (run.out / stage.SUMMARY_FILE).exists()
-    assert run.train() == 0, run.log
-    assert [event["step"] for event in run.events("start")] == [0, 5, 8, 9]
-    _assert_same(run, uninterrupted)
-
-
 def test_a_signal_saves_and_a_damaged_checkpoint_falls_back(make: Make, uninterrupted: world.Run) -> None:
     run = make()
     process = run.start()

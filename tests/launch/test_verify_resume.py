@@ -1,0 +1,97 @@
+"""`twofold verify-resume` proves a resume, and sees one that is broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from configs.recipe import load_recipe
+from launch.verify_resume import Trials, _siblings, compare, shortened, with_ranks
+from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold
+
+
+def test_the_plan_is_shortened_and_nothing_else() -> None:
+    recipe = load_recipe(SMOKE)
+    short = shortened(recipe, 8)
+    assert [phase.steps for phase in short.phases] == [8, 8]
+    assert short.model == recipe.model
+    assert [phase.mixture for phase in short.phases] == [phase.mixture for phase in recipe.phases]
+    assert short.monitor.wandb == "off"
+    assert with_ranks(short, 4).launch.cpu_ranks == 4
+
+
+def _finished(folder: Path, **changes: Any) -> Trials:
+    """A finished run of two steps, as its files say."""
+    (folder / "weights").mkdir(parents=True)
+    event = {
+        "event": "train", "learning_rate": 1e-3, "tokens": 64, "tokens_by_source": {"a": 64}, "batch_hash": "ab",
+        "loss": 3.0, "z_loss": 9.0, "gradient_norm": 1.0,
+    }  # fmt: skip
+    rows = [{**event, "step": 1}, {**event, "step": 2, **{k: v for k, v in changes.items() if k in event}}]
+    rows.append({"event": "validation", "step": 2, "bits_per_byte": {"a": changes.get("bits", 2.0)}})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "ledger.json").write_text(json.dumps({"by_phase": changes.get("ledger", {"one": {"a": 64}})}))
+    (folder / "weights" / "one.safetensors").write_bytes(changes.get("weights", b"w"))
+    trials = Trials.__new__(Trials)
+    trials.out = folder
+    trials.recipe = SimpleNamespace(  # type: ignore[assignment]
+        phases=[SimpleNamespace(name="one")], engine=SimpleNamespace(precision="fp32")
+    )
+    return trials
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ({}, []),
+        ({"loss": 3.0000002}, ["loss, bit for bit"]),
+        ({"gradient_norm": 1.1}, ["gradient_norm, bit for bit"]),
+        ({"batch_hash": "cd"}, ["batch_hash of every step"]),
+        ({"learning_rate": 2e-3}, ["learning_rate of every step"]),
+        ({"weights": b"v"}, ["weights at each phase's end, bit for bit"]),
+        ({"bits": 2.1}, ["bits per byte, bit for bit"]),
+        ({"ledger": {"one": {"a": 63}}}, ["ledger"]),
+    ],
+)
+def test_every_difference_is_seen(tmp_path: Path, change: dict[str, Any], seen: list[str]) -> None:
+    whole, other = _finished(tmp_path / "a"), _finished(tmp_path / "b", **change)
+    assert [check.name for check in compare(whole, other, [], exactly=True) if not check.passed] == seen
+
+
+@pytest.mark.parametrize(("loss", "passed"), [(3.002, True), (3.1, False)])
+def test_after_another_number_of_ranks_losses_may_differ_by_rounding_only(
+    tmp_path: Path, loss: float, passed: bool
+) -> None:
+    whole, other = _finished(tmp_path / "a"), _finished(tmp_path / "b", loss=loss)
+    assert all(check.passed for check in compare(whole, other, [], exactly=False)) == passed
+
+
+def test_siblings_are_the_ranks_of_one_launcher() -> None:
+    import os
+    import subprocess
+
+    children = [subprocess.Popen(["sleep", "30"]) for _ in range(2)]
+    try:
+        assert {child.pid for child in children} <= set(_siblings(children[0].pid))
+        assert os.getpid() not in _siblings(children[0].pid)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert _siblings(children[0].pid) == []
+
+
+@pytest.mark.e2e
+def test_a_real_run_resumes_bit_for_bit_and_with_other_ranks(packed_run: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(packed_run, run_dir, symlinks=True)
+    code, out, err = twofold("verify-resume", str(SMOKE), f"run_dir={run_dir}", *TINY_TRAINING, "--steps", "6")
+    assert code == 0, out + err
+    assert "DIFFERS" not in out
+    for fact in ("stopped after", "killed in", "stopped at the phase's end", "damaged", "1 -> 2 -> 1"):
+        assert fact in out.replace("\n", " "), fact
