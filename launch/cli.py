@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "verify-resume", _verify_resume, "prove on this machine that an interrupted run loses nothing"
     )
     resume.add_argument("--steps", type=int, default=12, metavar="N", help="steps of each phase (default 12)")
+    resume.add_argument("--same-ranks", action="store_true", help="leave out the trial with other numbers of ranks")
     resume.add_argument("--seed", type=int, default=0, help="draws the moments of the interruptions")
     clean = _command(commands, "clean", _clean, "list artifacts that this recipe no longer uses")
     clean.add_argument("--yes", action="store_true", help="remove them")
@@ -269,7 +270,8 @@ def _verify_resume(options: argparse.Namespace) -> int:
     if options.steps < 6:
         raise user_error("--steps", options.steps, "leaves no room for interruptions", "use at least 6")
     try:
-        held = verify_resume(load_recipe(options.recipe, options.overrides), _CONSOLE, options.steps, options.seed)
+        recipe = load_recipe(options.recipe, options.overrides)
+        held = verify_resume(recipe, _CONSOLE, options.steps, options.seed, options.same_ranks)
     except TrainingFailed as failure:
         _ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
         return 1

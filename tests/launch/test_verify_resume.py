@@ -87,11 +87,12 @@ def test_siblings_are_the_ranks_of_one_launcher() -> None:
 
 
 @pytest.mark.e2e
-def test_a_real_run_resumes_bit_for_bit_and_with_other_ranks(packed_run: Path, tmp_path: Path) -> None:
+def test_a_real_run_resumes_bit_for_bit(packed_run: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     shutil.copytree(packed_run, run_dir, symlinks=True)
-    code, out, err = twofold("verify-resume", str(SMOKE), f"run_dir={run_dir}", *TINY_TRAINING, "--steps", "6")
+    arguments = (f"run_dir={run_dir}", *TINY_TRAINING, "--steps", "6", "--same-ranks")
+    code, out, err = twofold("verify-resume", str(SMOKE), *arguments)
     assert code == 0, out + err
     assert "DIFFERS" not in out
-    for fact in ("stopped after", "killed in", "stopped at the phase's end", "damaged", "1 -> 2 -> 1"):
+    for fact in ("stopped after", "killed in", "stopped at the phase's end", "damaged"):
         assert fact in out.replace("\n", " "), fact

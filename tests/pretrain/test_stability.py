@@ -20,6 +20,7 @@ CALM = {
     "phases__0__tokens": 40 * 256,
     "phases__0__learning_rate": {"schedule": "constant", "peak": 1e-2, "warmup": 512},
     "phases__1__tokens": 512,
+    "phases__1__learning_rate__jump": True,
     "phases__0__max_epochs": 30,
     "phases__1__max_epochs": 30,
     "engine__precision": "fp32",

@@ -159,6 +159,7 @@ def test_gradients_that_stay_infinite_end_with_a_mend(make: Make) -> None:
         launch__cpu_ranks=1,
         phases__0__learning_rate={"schedule": "constant", "peak": 1e38},
         phases__0__tokens=8192,
+        phases__1__learning_rate__jump=True,
         monitor__wandb="off",
     )
     assert run.train() == 2, run.log
