@@ -41,6 +41,7 @@ def build(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mappi
     page = pages.render(
         "report.html",
         recipe=recipe,
+        trained_phases=[phase["name"] for phase in artifacts["train"].counts["phases"]],
         version=VERSION,
         revision=git_revision(),
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -126,7 +127,7 @@ def _shards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
             "tokens": entry["tokens"],
             "documents": entry["documents"],
             "held_out": index["validation"].get(source, {"tokens": 0})["tokens"],
-            "epochs": [taken[phase.name].get(source, 0) / max(1, entry["tokens"]) for phase in recipe.phases],
+            "epochs": [by_source.get(source, 0) / max(1, entry["tokens"]) for by_source in taken.values()],
         }
         for source, entry in index["train"].items()
     ]

@@ -25,8 +25,13 @@ def summarise(recipe: Recipe, out: Path, taken: Ledger, seconds: float, ranks: R
         "tokens": steps[-1]["tokens"],
         "parameters": n_parameters(recipe.model, recipe.tokenizer.vocab_size),
         "start_bits_per_byte": checks[0]["bits_per_byte"],
-        "phases": [_phase(name, by_source, steps, checks) for name, by_source in taken.by_phase.items()],
+        "phases": [
+            _phase(name, by_source, steps, checks)
+            for name, by_source in taken.by_phase.items()
+            if any(event["phase"] == name for event in steps)  # imported weights may start at a later one
+        ],
         "skipped_steps": sum(event["skipped"] for event in steps),
+        "tokens_without_effect": sum(sum(lost.values()) for lost in taken.without_effect.values()),
         "wall_time_s": round(seconds, 3),
         "tokens_per_s": round(sum(e["tokens_per_s"] * e["step_seconds"] for e in steps) / step_seconds, 1),
         "world_size": ranks.size,

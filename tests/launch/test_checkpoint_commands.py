@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,19 @@ def test_a_run_that_did_not_train_has_no_folder(packed_run: Path, tmp_path: Path
     code, _, err = twofold("trace", str(SMOKE), f"run_dir={tmp_path / 'none'}", "--step", "1")
     assert code == 2
     assert "has no token shards of this recipe" in err
+
+
+def test_training_starts_at_a_later_phase_from_imported_weights(finished_run: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished_run, run_dir, symlinks=True)
+    arguments = (f"run_dir={run_dir}", *TINY_TRAINING, "launch.cpu_ranks=1", FLOAT32)
+    imported = (f"model.start_from={finished_run / 'export' / 'model'}", "model.start_at_phase=domain")
+    code, out, err = twofold("run", str(SMOKE), *arguments, *imported)
+    assert code == 0, out + err
+    events = [json.loads(line) for line in (run_dir / "train" / "metrics.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["event"] == "train"] == [6, 7, 8, 9, 10]
+    before = json.loads((finished_run / "train" / "summary.json").read_text())["phases"][-1]["bits_per_byte"]
+    summary = json.loads((run_dir / "train" / "summary.json").read_text())
+    assert [phase["name"] for phase in summary["phases"]] == ["domain"]
+    # The same weights, measured by one rank instead of two.
+    assert summary["start_bits_per_byte"] == pytest.approx(before, rel=5e-3)
