@@ -48,5 +48,7 @@ def user_error(field: str, value: Any, problem: str, mend: str) -> UserError:
 
 
 def _short(value: Any) -> str:
+    """A long value without its middle: a path's end names the file."""
     text = repr(value).replace("\n", "\\n")
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+    half = _LONGEST_VALUE // 2
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:half]}…{text[-half:]}"

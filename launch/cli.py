@@ -107,6 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _command(commands, "train-tokenizer", _train_tokenizer, "make a recipe's tokenizer, show its compression")
     _command(commands, "pack", _pack, "make a recipe's token shards, show what is in them")
+    compare = _command(
+        commands, "compare-tokenizers", _compare_tokenizers, "measure a recipe's tokenizer beside public ones"
+    )
+    compare.add_argument(
+        "--with", dest="peers", type=Path, metavar="DIR", help="of NAME/tokenizer.json or NAME.json files"
+    )
+    compare.add_argument("--text", type=Path, metavar="PATH", help="measure on these texts, not on held-out documents")
+    compare.add_argument("--out", type=Path, metavar="OUT.html", help="default: tokenizers.html in the run folder")
     _command(commands, "tokenize", _tokenize, "show how a recipe's tokenizer cuts a text", text="the text; - reads it")
     export = _command(commands, "export", _export, "write a checkpoint of a run as a Llama-format folder")
     export.add_argument("--step", type=int, metavar="N", help="default: the newest checkpoint")
@@ -231,6 +239,14 @@ def _pack(options: argparse.Namespace) -> int:
     from launch.tokenize_command import pack
 
     pack(load_recipe(options.recipe, options.overrides), _CONSOLE)
+    return 0
+
+
+def _compare_tokenizers(options: argparse.Namespace) -> int:
+    from launch.compare_tokenizers import compare_tokenizers
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    compare_tokenizers(recipe, options.peers, options.text, options.out, _CONSOLE)
     return 0
 
 

@@ -72,11 +72,11 @@ def tokenize(recipe_path: str, recipe: Recipe, text: str, console: Console) -> N
     pieces = [encoder.piece(number) for number in ids]
     shown = Text(overflow="fold")
     for place, piece in enumerate(pieces):
-        shown.append("".join(_characters(piece, blank=" ")), _COLOURS[place % len(_COLOURS)])
+        shown.append("".join(characters(piece, blank=" ")), _COLOURS[place % len(_COLOURS)])
     console.print(shown)
     table = Table("token", "id", "piece", "bytes")
     for place, (number, piece) in enumerate(zip(ids, pieces, strict=True)):
-        table.add_row(str(place), str(number), Text("".join(_characters(piece, blank="␣"))), piece.hex(" "))
+        table.add_row(str(place), str(number), Text("".join(characters(piece, blank="␣"))), piece.hex(" "))
     console.print(table)
     words, size = len(text.split()), sum(map(len, pieces))
     console.print(
@@ -85,7 +85,7 @@ def tokenize(recipe_path: str, recipe: Recipe, text: str, console: Console) -> N
     )
 
 
-def _characters(piece: bytes, blank: str) -> Iterator[str]:
+def characters(piece: bytes, blank: str) -> Iterator[str]:
     """A piece as it can be shown: characters, escapes, and bytes of partial characters in angle brackets."""
     at = 0
     while at < len(piece):

@@ -17,5 +17,12 @@ In the order of the data's way:
     shards.py      the format of token shards: the one module that pretrain imports
     pack.py        stage `shards`: kept documents -> token shards with document index
 
+Measuring, ours and others:
+
+    candidates.py       any tokenizer.json, ours or a public one
+    compression.py      tokens of held-out text by language and domain; by vocabulary size, syllable, Unicode form
+    morpheme_scores.py  cuts of Korean words against the borders of their morphemes
+    vocabulary.py       kinds of tokens, and which of them the training shards hardly ever hold
+
 Nothing of sentencepiece, MeCab or the counts is needed once tokenizer.json is written.
 """

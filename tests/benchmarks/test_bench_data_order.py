@@ -27,5 +27,5 @@ def test_the_first_batch_of_8t_tokens_takes_less_than_a_second_and_100_mb(shard:
 
 
 def test_a_permutation_grows_with_the_data(shard: Path) -> None:
-    small, large = (data_order.permutation(shard, size)["memory_mb"] for size in (1_000, 2_000_000))
-    assert large > small + 5
+    small, large = (data_order.permutation(shard, size)["memory_mb"] for size in (1_000, 10_000_000))
+    assert large > small + 50  # of 80

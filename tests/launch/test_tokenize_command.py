@@ -11,7 +11,7 @@ from rich.console import Console
 from configs.errors import UserError
 from configs.recipe import load_recipe
 from launch.cli import _options, main
-from launch.tokenize_command import _characters, pack, tokenize, train_tokenizer
+from launch.tokenize_command import characters, pack, tokenize, train_tokenizer
 from tests.launch.conftest import SMOKE, twofold
 
 
@@ -58,7 +58,7 @@ def test_a_text_is_shown_by_pieces(packed_run: Path) -> None:
     ],
 )
 def test_only_printable_characters_are_shown(piece: bytes, shown: str) -> None:
-    assert "".join(_characters(piece, blank="␣")) == shown
+    assert "".join(characters(piece, blank="␣")) == shown
     assert shown.isprintable()
 
 

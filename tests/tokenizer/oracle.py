@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
+from tokenizer.convert import Record
+from tokenizer.patterns import unmap_bytes
+
 LONGEST = 64
 """No longer piece is made."""
 
@@ -41,3 +44,15 @@ def merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
         else:
             merged.append(part)
     return merged
+
+
+def encode_slowly(word: str, record: Record, merges: int) -> list[int]:
+    """Ids of one word in mapped code points by the first `merges` merges, one merge at a time."""
+    ids = [int(record.byte_ids[byte]) for byte in unmap_bytes(word)]
+    for left, right, result in record.merges[:merges].tolist():
+        at = 0
+        while at + 1 < len(ids):
+            if (ids[at], ids[at + 1]) == (left, right):
+                ids[at : at + 2] = [result]
+            at += 1
+    return ids
