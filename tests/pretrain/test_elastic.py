@@ -21,23 +21,23 @@ FLOAT32 = {
 }
 
 
-def test_one_two_and_one_rank_again_equal_two_ranks(tmp_path: Path, tokenizer_dir: Path, shards_dir: Path) -> None:
-    one, two = (
-        world.Run(tmp_path / name, world.recipe(**FLOAT32), shards_dir, tokenizer_dir) for name in ("one", "two")
+def test_two_four_one_and_two_ranks_equal_two_ranks(tmp_path: Path, tokenizer_dir: Path, shards_dir: Path) -> None:
+    elastic, steady = (
+        world.Run(tmp_path / name, world.recipe(**FLOAT32), shards_dir, tokenizer_dir) for name in ("elastic", "steady")
     )
-    assert two.train(ranks=2) == 0, two.log
-    for stop, ranks in ((5, 1), (9, 2), (11, 1)):
-        assert one.train("--stop-after-step", str(stop), ranks=ranks) == stage.EXIT_CODE_STOPPED, one.log
-    assert one.train(ranks=2) == 0, one.log
-    assert [event["world_size"] for event in one.events("start")] == [1, 2, 1, 2]
-    changed, constant = one.events("train"), two.events("train")
+    assert steady.train(ranks=2) == 0, steady.log
+    for stop, ranks in ((5, 2), (9, 4), (11, 1)):
+        assert elastic.train("--stop-after-step", str(stop), ranks=ranks) == stage.EXIT_CODE_STOPPED, elastic.log
+    assert elastic.train(ranks=2) == 0, elastic.log
+    assert [event["world_size"] for event in elastic.events("start")] == [2, 4, 1, 2]
+    changed, constant = elastic.events("train"), steady.events("train")
     for key in ("step", "learning_rate", "tokens", "tokens_by_source", "batch_hash"):
         assert [event[key] for event in changed] == [event[key] for event in constant]
     for key in ("loss", "gradient_norm"):
         assert [event[key] for event in changed] == pytest.approx([event[key] for event in constant], rel=1e-4)
     for phase in ("general", "domain"):
-        weights, others = (load_file(run.out / stage.weights_file(phase)) for run in (one, two))
+        weights, others = (load_file(run.out / stage.weights_file(phase)) for run in (elastic, steady))
         for name, value in others.items():
             torch.testing.assert_close(weights[name], value, atol=2e-5, rtol=1e-3)
-    ledgers = [json.loads((run.out / stage.LEDGER_FILE).read_text()) for run in (one, two)]
+    ledgers = [json.loads((run.out / stage.LEDGER_FILE).read_text()) for run in (elastic, steady)]
     assert ledgers[0] == ledgers[1]
