@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "exaone3-code, MeCab": {"pattern": "exaone3-code", "morphemes": "mecab"},
     "plain": {"pattern": "plain"},
     "superbpe": {"pattern": "exaone3-code", "superwords": 0.2},
+    "superbpe, a tenth": {"pattern": "exaone3-code", "superwords": 0.1},
 }
 """Name -> what the recipe's section `tokenizer` says."""
 _RECIPE = Path(__file__).parent.parent / "configs" / "smoke.yaml"

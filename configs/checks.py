@@ -38,7 +38,7 @@ def world_size(recipe: Recipe, device: str) -> int:
     """Ranks that will train on `device` (cuda or cpu)."""
     assert device in ("cuda", "cpu"), device
     launch = recipe.launch
-    return launch.nodes * launch.gpus_per_node if device == "cuda" else launch.cpu_ranks
+    return launch.nodes * (launch.gpus_per_node if device == "cuda" else launch.cpu_ranks)
 
 
 def batch_problem(recipe: Recipe, phase: Phase, ranks: int, where: str) -> Problem | None:

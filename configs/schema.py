@@ -3,16 +3,18 @@
 Contract: a `Recipe` that exists is valid in each field and in each section; `checks.check_recipe`
 judges combinations across sections. No field reads the clock, the machine or a file. Counts are
 64-bit and in tokens unless the name says otherwise. Sections are in the order of the data's way; those
-of the data pipeline are in configs/data_schema.py, phases in configs/phase_schema.py.
+of the data pipeline are in configs/data_schema.py, phases in configs/phase_schema.py, what starts and
+watches the ranks in configs/launch_schema.py.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from configs.data_schema import Data, Source
+from configs.launch_schema import Launch, Watch
 from configs.phase_schema import Phase, with_replay
 from configs.types import Count, CountOrZero, Name, NonNegative, Positive, Section, Share, as_tuple
 from configs.units import Bytes, Tokens, invalid
@@ -119,11 +121,18 @@ class Engine(Section):
     precision: Literal["bf16", "fp32"] = "bf16"
     micro_batch_sequences: Count
     """Sequences a rank in one forward and backward pass; the rest of the batch is accumulated."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | Literal["selective"] = False
+    """Recompute each block's activations in the backward pass; `selective` keeps matrix products and attention."""
+    kernels: Literal["auto", "plain"] = "auto"
+    """`auto`: the fastest way of each part that the device has (on a CPU the plain one); `plain`: the reference."""
+    float8: bool = False
+    """Matrix products of the blocks in float8; needs compute capability 8.9 (H100)."""
     persistence_threshold: CountOrZero = 100_000
     """Parameters smaller than this stay whole on every rank (ZeRO-3)."""
     bucket_elements: Count = 500_000_000
     """Largest reduce and prefetch bucket."""
+    deepspeed: dict[str, Any] = Field(default={})
+    """Merged over the derived configuration, for what no field says; its traps are refused (pretrain/ds_lint.py)."""
 
 
 class Checkpoints(Section):
@@ -180,18 +189,6 @@ class Export(Section):
     new_tokens: Count = 48
 
 
-class Launch(Section):
-    """Which devices train. The batch in tokens does not depend on it."""
-
-    nodes: Count = 1
-    gpus_per_node: Count = 8
-    cpu_ranks: Count = 2
-    """Gloo ranks where there is no GPU."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    hostfile: str | None = None
-    """DeepSpeed hostfile; needed for more than one node."""
-
-
 class Recipe(Section):
     """One recipe, one run."""
 
@@ -216,6 +213,7 @@ class Recipe(Section):
     monitor: Monitor = Monitor()
     export: Export = Export()
     launch: Launch = Launch()
+    watch: Watch = Watch()
 
     @model_validator(mode="after")
     def _starts_at_a_phase(self) -> Recipe:

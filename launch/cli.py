@@ -23,10 +23,12 @@ from configs.files import as_user_error
 from configs.manifest import Artifact
 from configs.recipe import load_recipe
 from configs.units import format_bytes
+from launch.outcomes import Interrupted, TrainingFailed
 
 _CONSOLE = Console(highlight=False)
 _ERRORS = Console(stderr=True, highlight=False)
 EXIT_CODE_INTERRUPTED = 75
+EXIT_CODE_FAILED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if mended is None:
             raise
         return _report(mended)
+    except Interrupted as stop:
+        _ERRORS.print(f"[yellow]interrupted[/yellow]: {escape(str(stop))}")
+        return EXIT_CODE_INTERRUPTED
+    except TrainingFailed as failure:
+        _ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
+        return EXIT_CODE_FAILED
     except KeyboardInterrupt:
         _ERRORS.print("[yellow]interrupted[/yellow]: finished stages are kept; run the same command to go on")
         return 130
@@ -82,6 +90,18 @@ def _parser() -> argparse.ArgumentParser:
     page = _command(commands, "data-report", _data_report, "draw the data on one page with movable thresholds")
     page.add_argument("--out", type=Path, metavar="OUT.html", help="default: data_report.html in the run folder")
     page.add_argument("--sample", type=int, default=5_000, metavar="N", help="documents in the page, at most")
+    started = _command(commands, "launch", _launch, "train on many hosts: a hostfile's, or as a Slurm job")
+    where = started.add_mutually_exclusive_group(required=True)
+    where.add_argument("--hostfile", type=Path, metavar="FILE", help="DeepSpeed's: a line `HOST slots=8` a host")
+    where.add_argument("--slurm", action="store_true", help="write and submit the jobs of launch.slurm")
+    started.add_argument("--dry-run", action="store_true", help="show the command, or write the scripts; start nothing")
+    started.add_argument("--no-preflight", action="store_true", help="do not look at the hosts first")
+    ready = _command(commands, "preflight", _preflight, "check recipe, artifacts, hosts, links, one step")
+    ready.add_argument("--hostfile", type=Path, metavar="FILE", help="look at these hosts")
+    ready.add_argument("--no-rehearsal", action="store_true", help="start no ranks")
+    shown = commands.add_parser("status", help="show where a run stands", description="show where a run stands")
+    shown.add_argument("folder", type=Path, metavar="DIR", help="the recipe's run_dir")
+    shown.set_defaults(command=_status, overrides=[])
     _command(commands, "check", _check, "validate a recipe and show what it would train; no GPU, no data needed")
     plan = _command(commands, "plan", _plan, "draw tokens, learning rate, batch and mixture by step; no data needed")
     plan.add_argument("--out", type=Path, metavar="OUT.html", help="default: plan.html in the run folder")
@@ -149,17 +169,9 @@ def _command(commands, name, function, summary, **words) -> argparse.ArgumentPar
 
 def _run(options: argparse.Namespace) -> int:
     from launch.run import run_recipe
-    from launch.training import Interrupted, TrainingFailed
 
     recipe = load_recipe(options.recipe, options.overrides)
-    try:
-        finished = run_recipe(recipe, _CONSOLE, options.until)
-    except Interrupted as stop:
-        _ERRORS.print(f"[yellow]interrupted[/yellow]: {escape(str(stop))}")
-        return EXIT_CODE_INTERRUPTED
-    except TrainingFailed as failure:
-        _ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
-        return 1
+    finished = run_recipe(recipe, _CONSOLE, options.until)
     _show_where(Path(recipe.run_dir), finished.artifacts, finished.built)
     return 0
 
@@ -183,6 +195,38 @@ def _data_report(options: argparse.Namespace) -> int:
 
     recipe = load_recipe(options.recipe, options.overrides)
     _CONSOLE.print(f"  {write(recipe, options.out, options.sample)}")
+    return 0
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from launch import launch_command
+
+    if options.slurm:
+        launch_command.by_slurm(options.recipe, options.overrides, options.dry_run, _CONSOLE)
+    else:
+        launch_command.by_hostfile(
+            options.recipe, options.overrides, options.hostfile, not options.no_preflight, options.dry_run, _CONSOLE
+        )
+    return 0
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    from launch.cluster import hostfile
+    from launch.preflight_command import preflight
+
+    overrides = list(options.overrides)
+    if options.hostfile:
+        nodes = len(hostfile.read(options.hostfile))
+        overrides += [f"launch.hostfile={options.hostfile}", f"launch.nodes={nodes}"]
+    preflight(load_recipe(options.recipe, overrides), _CONSOLE, not options.no_rehearsal)
+    _CONSOLE.print("[green]ready[/green]")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from launch.status_command import status
+
+    status(options.folder, _CONSOLE)
     return 0
 
 
@@ -280,17 +324,12 @@ def _trace(options: argparse.Namespace) -> int:
 
 
 def _verify_resume(options: argparse.Namespace) -> int:
-    from launch.training import TrainingFailed
     from launch.verify_resume import verify_resume
 
     if options.steps < 6:
         raise user_error("--steps", options.steps, "leaves no room for interruptions", "use at least 6")
-    try:
-        recipe = load_recipe(options.recipe, options.overrides)
-        held = verify_resume(recipe, _CONSOLE, options.steps, options.seed, options.same_ranks)
-    except TrainingFailed as failure:
-        _ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
-        return 1
+    recipe = load_recipe(options.recipe, options.overrides)
+    held = verify_resume(recipe, _CONSOLE, options.steps, options.seed, options.same_ranks)
     return 0 if held else 1
 
 

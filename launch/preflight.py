@@ -20,6 +20,8 @@ from configs.errors import UserError, user_error
 from configs.files import disk_errors
 from configs.manifest import digest
 from configs.schema import Recipe
+from pretrain.ds_config import deepspeed_config
+from pretrain.ds_lint import lint
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "data_pipeline", "tokenizer", "pretrain", "launch")
@@ -53,7 +55,8 @@ def choose_device(recipe: Recipe) -> tuple[str, int]:
     launch = recipe.launch
     gpus = visible_gpus() if launch.device != "cpu" else 0
     if launch.device == "cuda":
-        if launch.nodes == 1 and gpus < launch.gpus_per_node:
+        here = launch.nodes == 1 and launch.hostfile is None and launch.launcher == "deepspeed"
+        if here and gpus < launch.gpus_per_node:
             raise user_error(
                 "launch.gpus_per_node", launch.gpus_per_node, f"is more than the {gpus} GPUs of this machine",
                 f"run where they are, or override launch.gpus_per_node={gpus or 1} (launch.device=cpu without GPUs)",
@@ -65,9 +68,12 @@ def choose_device(recipe: Recipe) -> tuple[str, int]:
 
 
 def check_training_fits(recipe: Recipe) -> None:
-    """The batch of every phase must divide over the ranks that this machine gives."""
+    """The batch of every phase must divide over the ranks that are there, and DeepSpeed's traps be avoided."""
     device, ranks_per_node = choose_device(recipe)
-    ranks = ranks_per_node * (recipe.launch.nodes if device == "cuda" else 1)
+    ranks = ranks_per_node * recipe.launch.nodes
+    config = deepspeed_config(recipe, ranks, device)
+    if errors := lint(config, recipe.engine.deepspeed).errors:
+        raise UserError(errors)
     found = [
         problem
         for phase in recipe.phases
@@ -75,10 +81,10 @@ def check_training_fits(recipe: Recipe) -> None:
     ]
     if found:
         raise UserError(found)
-    if recipe.launch.nodes > 1 and recipe.launch.hostfile is None:
+    if recipe.launch.nodes > 1 and recipe.launch.hostfile is None and recipe.launch.launcher == "deepspeed":
         raise user_error(
             "launch.hostfile", None, f"is needed to start {recipe.launch.nodes} nodes",
-            "name a DeepSpeed hostfile (`HOST slots=8`, a line a node)",
+            "name a DeepSpeed hostfile (`HOST slots=8`, a line a node), or start with `twofold launch RECIPE --slurm`",
         )  # fmt: skip
 
 

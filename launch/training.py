@@ -1,9 +1,14 @@
-"""Start `deepspeed --module pretrain.train` and follow it.
+"""Start the trainer, follow it, and start it again when a rank, a host or a link is lost.
 
-Contract: returns the manifest counts when training has finished; raises `UserError` when a rank
+Contract: `build` returns the manifest counts when training has finished; raises `UserError` when a rank
 reported one, `Interrupted` when training stopped on a signal after saving, `TrainingFailed` with the
-end of the log for anything else. The trainer's own output goes to `<out>/train.log`; the terminal
-shows one progress bar, drawn from the metrics file that the trainer writes.
+end of the log for anything else, once `launch.restarts` in a row made no new checkpoint. The trainer's own
+output goes to `<out>/train.log`, over several hosts to `<out>/logs`, too; the terminal shows one progress
+bar, drawn from the metrics file that the trainer writes.
+
+A training that ends by itself, and one whose launcher waits for a host that is gone, look the same from
+here: the watchdogs of the ranks (pretrain/watch.py) end them within `watch.stall_s`, and some time after it
+whatever is left of the launcher is killed.
 """
 
 from __future__ import annotations
@@ -11,57 +16,72 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from configs.errors import EXIT_CODE_USER_ERROR, Problem, UserError
+from configs.errors import Problem, UserError, user_error
 from configs.files import atomic_path
 from configs.manifest import Artifact
 from configs.recipe import dump_recipe
 from configs.schema import Recipe
+from launch.cluster import commands, hostfile, hosts
+from launch.follow import follow
+from launch.outcomes import Interrupted, TrainingFailed
 from launch.preflight import ROOT, choose_device
-from pretrain.stage import EXIT_CODE_STOPPED
+from pretrain import stage
+from pretrain.monitor import METRICS_FILE
 
-_POLL_SECONDS = 0.5
+MODULE = "pretrain.train"
+LOGS_DIR = "logs"
 _LOG_LINES_SHOWN = 30
-
-
-class TrainingFailed(Exception):
-    """The trainer ended with an error of its own; the message holds the end of its log."""
-
-
-class Interrupted(Exception):
-    """Training stopped on a signal, saved, and continues when it is run again."""
+_SILENT_LAUNCHER = 1.5
+"""Times watch.stall_s, and a minute, without a heartbeat after which a launcher is given up."""
 
 
 def build(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> Mapping[str, Any]:
     """Train to the end of the plan (from the newest checkpoint in `out`, if any)."""
     check_supply(recipe, shards)
+    check_hostfile(recipe)
+    inputs = write_inputs(recipe, shards, tokenizer, out)
+    (out / stage.STOP_FILE).unlink(missing_ok=True)
+    failures, saved = 0, _newest_checkpoint(out)
+    now: Recipe | None = recipe
+    while True:
+        assert now is not None
+        code = _train(now, inputs, out)
+        failure = _judge(code, out)
+        if failure is None:
+            shutil.rmtree(out / stage.BEATS_DIR, ignore_errors=True)
+            counts: dict[str, Any] = json.loads((out / stage.SUMMARY_FILE).read_text(encoding="utf-8"))
+            return counts
+        failures = failures + 1 if _newest_checkpoint(out) == saved else 1
+        saved = _newest_checkpoint(out)
+        now = on_living_hosts(recipe, out) if failures <= recipe.launch.restarts else None
+        if now is None:
+            raise TrainingFailed(failure)
+        Console().print(_told(out, code, failures, recipe, now))
+
+
+def write_inputs(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> list[str]:
+    """Write the resolved recipe; the arguments that a rank is started with."""
     resolved = out / "recipe.yaml"
     with atomic_path(resolved) as path:
         path.write_text(dump_recipe(with_absolute_paths(recipe)), encoding="utf-8")
-    command = deepspeed_command(recipe, resolved, shards.path, tokenizer.path, out)
-    log, metrics = out / "train.log", out / "metrics.jsonl"
-    with log.open("ab") as stream:
-        # A session of its own: Ctrl-C in the terminal reaches us alone, and the whole group can be ended.
-        process = subprocess.Popen(
-            command, env=environment(recipe), cwd=ROOT, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-        )  # fmt: skip
-        with _signals_passed_on(process, metrics):
-            code = _follow(process, metrics)
-    _judge(code, out, log)
-    counts: dict[str, Any] = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    return counts
+    return arguments(recipe, resolved, shards.path, tokenizer.path, out)
+
+
+def arguments(recipe: Recipe, resolved: Path, shards: Path, tokenizer: Path, out: Path) -> list[str]:
+    """What pretrain's programs are told."""
+    device, _ = choose_device(recipe)
+    named = {"recipe": resolved, "shards": shards, "tokenizer": tokenizer, "out": out}
+    return [word for name, path in named.items() for word in (f"--{name}", str(path.resolve()))] + ["--device", device]
 
 
 def check_supply(recipe: Recipe, shards: Artifact) -> None:
@@ -73,21 +93,14 @@ def check_supply(recipe: Recipe, shards: Artifact) -> None:
     plan.check_supply(recipe.phases, {name: source.tokens for name, source in index.splits["train"].items()})
 
 
-def deepspeed_command(recipe: Recipe, resolved: Path, shards: Path, tokenizer: Path, out: Path) -> list[str]:
-    """The launcher's command line; it works when typed by hand, too (with PYTHONPATH set)."""
-    device, ranks = choose_device(recipe)
-    hosts = ["--hostfile", str(recipe.launch.hostfile), "--num_nodes", str(recipe.launch.nodes)]
-    return [
-        sys.executable, "-m", "deepspeed.launcher.runner",
-        *(hosts if recipe.launch.nodes > 1 else ["--master_port", str(_free_port())]),
-        "--num_gpus", str(ranks),
-        "--module", "pretrain.train",
-        "--recipe", str(resolved.resolve()),
-        "--shards", str(shards.resolve()),
-        "--tokenizer", str(tokenizer.resolve()),
-        "--out", str(out.resolve()),
-        "--device", device,
-    ]  # fmt: skip
+def check_hostfile(recipe: Recipe) -> tuple[hostfile.Host, ...]:
+    """The hosts of the recipe's hostfile, none without one."""
+    launch = recipe.launch
+    if launch.hostfile is None or launch.launcher == "srun":
+        return ()
+    found = hostfile.read(Path(launch.hostfile))
+    hostfile.check(found, launch.nodes, choose_device(recipe)[1], launch.hostfile)
+    return found[: launch.nodes]
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -98,121 +111,140 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"start_from": absolute})})
 
 
-def environment(recipe: Recipe) -> dict[str, str]:
-    """What the launcher's processes need: the checkout on the path, threads shared among CPU ranks."""
-    device, ranks = choose_device(recipe)
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
-    if device == "cpu":
-        threads = max(1, len(os.sched_getaffinity(0)) // ranks)
-        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
-    return environment
+def on_living_hosts(recipe: Recipe, out: Path) -> Recipe | None:
+    """The recipe for a restart: on all hosts, or on those that answer, as far as it allows; None when too few."""
+    wanted = check_hostfile(recipe)
+    if not wanted:
+        return recipe
+    living = set(hosts.reachable([host.name for host in wanted]))
+    left = [host for host in wanted if host.name in living]
+    nodes = hostfile.most_nodes(recipe, len(left), choose_device(recipe)[1])
+    if nodes is None:
+        lost = ", ".join(host.name for host in wanted if host.name not in living)
+        raise user_error(
+            "training, hosts", lost or None,
+            f"do not answer, and the {len(left)} left are too few (launch.min_nodes {recipe.launch.min_nodes})",
+            "bring them back, take others into the hostfile, or set launch.min_nodes, then run the same command",
+        )  # fmt: skip
+    path = out / "hostfile"
+    hostfile.write(path, left[:nodes])
+    return with_launch(recipe, nodes=nodes, min_nodes=None, hostfile=str(path))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def with_launch(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with other words in its section `launch`."""
+    return recipe.model_copy(update={"launch": recipe.launch.model_copy(update=changes)})
+
+
+def run_quietly(recipe: Recipe, command: Sequence[str], out: Path) -> int:
+    """Start ranks and wait for their end without a bar; the exit code."""
+    with _started(recipe, command, out) as (process, hangs):
+        while process.poll() is None:
+            if hangs():
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.2)
+        return process.returncode
+
+
+def _train(recipe: Recipe, inputs: list[str], out: Path) -> int:
+    """Start the trainer once and wait for its end; the exit code."""
+    logs = out / LOGS_DIR
+    if commands.is_spread(recipe):
+        logs.mkdir(exist_ok=True)
+    command = commands.start_command(recipe, MODULE, inputs, logs)
+    with _started(recipe, command, out) as (process, hangs), _signals_passed_on(out):
+        return follow(process, out / METRICS_FILE, hangs)
 
 
 @contextlib.contextmanager
-def _signals_passed_on(process: subprocess.Popen[bytes], metrics: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM reach the trainer, which saves and ends; we wait for it.
+def _started(
+    recipe: Recipe, command: Sequence[str], out: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], bool]]]:
+    """The launcher's process, and whether its ranks have been silent for too long; nothing of it outlives the block."""
+    shutil.rmtree(out / stage.BEATS_DIR, ignore_errors=True)
+    begin = time.time()
+    limit = _SILENT_LAUNCHER * recipe.watch.stall_s + 60
 
-    The signal goes to a rank and not to the launcher, which would leave its ranks behind or lose
-    their exit code; one rank is enough, since all ranks stop together.
+    def hangs() -> bool:
+        beats = [_modified(path) for path in (out / stage.BEATS_DIR).glob("rank-*.json")]
+        return time.time() - max([begin, *beats]) > limit
+
+    with (out / "train.log").open("ab") as stream:
+        # A session of its own: Ctrl-C in the terminal reaches us alone, and the whole group can be ended.
+        process = subprocess.Popen(
+            list(command), env=commands.environment(recipe, out), cwd=ROOT, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+        )  # fmt: skip
+        try:
+            yield process, hangs
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # replaced at this moment
+        return time.time()
+
+
+@contextlib.contextmanager
+def _signals_passed_on(out: Path) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGUSR1 ask the trainer to save and end, by a file that any host sees; we wait for it.
+
+    The launcher gets none of them: it would leave its ranks behind or lose their exit code.
     """
 
     def pass_on(_number: int, _frame: Any) -> None:
-        rank = _running_rank(metrics)
-        if rank is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        else:
-            os.kill(rank, signal.SIGTERM)
+        (out / stage.STOP_FILE).touch()
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
-def _running_rank(metrics: Path) -> int | None:
-    """The first rank's process, once it has said that it begins; None before, and when it is gone."""
-    starts = [event for event in _Follower(metrics).new_events() if event["event"] == "start"]
-    pid = starts[-1]["pid"] if starts else None
-    return pid if pid is not None and Path(f"/proc/{pid}").exists() else None
+def _newest_checkpoint(out: Path) -> str:
+    return max((path.name for path in (out / stage.CHECKPOINTS_DIR).glob("step-????????")), default="")
 
 
-def _follow(process: subprocess.Popen[bytes], metrics: Path) -> int:
-    """Draw the bar until the process ends; return its exit code."""
-    bar = Progress(
-        TextColumn("  {task.description:<14}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[numbers]}"),
-        console=Console(),
-    )
-    follower = _Follower(metrics)
-    with bar:
-        bar_id = bar.add_task("starting ranks", total=None, numbers="")
-        while process.poll() is None:
-            for event in follower.new_events():
-                _show(bar, bar_id, event)
-            time.sleep(_POLL_SECONDS)
-        for event in follower.new_events():
-            _show(bar, bar_id, event)
-    return process.returncode
+def _judge(code: int, out: Path) -> str | None:
+    """None when training is done; an exception for a user's error or a stop; else what is known of the failure."""
+    raise_reported(out)
+    if (out / stage.SUMMARY_FILE).exists() and code == 0:
+        return None
+    # Of several ranks' codes a launcher keeps the largest; the file says which kind of end it was.
+    if code == stage.EXIT_CODE_STOPPED:
+        raise Interrupted(f"training stopped and saved its state in {out}; run the same command to go on")
+    return f"{log_end(out)}\n\ntraining ended with exit code {code}; the whole log is {out / 'train.log'}"
 
 
-class _Follower:
-    """Reads the events that the trainer appends; begins anew when it replaces the file, as on resume."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode, self._position = -1, 0
-
-    def new_events(self) -> list[dict[str, Any]]:
-        """Whole lines written since the last call."""
-        try:
-            stream = self._path.open("rb")
-        except FileNotFoundError:
-            return []
-        with stream:
-            inode = os.fstat(stream.fileno()).st_ino
-            if inode != self._inode:
-                self._inode, self._position = inode, 0
-            stream.seek(self._position)
-            lines = stream.read().split(b"\n")
-        whole = lines[:-1]
-        self._position += sum(len(line) + 1 for line in whole)
-        return [json.loads(line) for line in whole]
-
-
-def _show(bar: Progress, bar_id: Any, line: Mapping[str, Any]) -> None:
-    if line.get("event") == "start":
-        bar.update(bar_id, total=line["total_steps"], description="training")
-    elif line.get("event") == "train":
-        numbers = f"loss {line['loss']:.3f} {line['tokens_per_s']:,.0f} tok/s"
-        bar.update(bar_id, completed=line["step"], description=line["phase"], numbers=numbers)
-
-
-def _judge(code: int, out: Path, log: Path) -> None:
-    """Turn the trainer's end into a return or an exception."""
-    report = out / "error.json"
+def raise_reported(out: Path) -> None:
+    """Raise what a rank wrote for the user, and forget it."""
+    report = out / stage.ERROR_FILE
     if report.exists():
         problems = json.loads(report.read_text(encoding="utf-8"))["problems"]
         report.unlink()
         raise UserError([Problem(**problem) for problem in problems])
-    if (out / "summary.json").exists() and code == 0:
-        return
-    if code == EXIT_CODE_STOPPED:
-        raise Interrupted(f"training stopped and saved its state in {out}; run the same command to go on")
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:])
-    assert code != EXIT_CODE_USER_ERROR or tail, "a user error must leave error.json"
-    raise TrainingFailed(f"{tail}\n\ntraining ended with exit code {code}; the whole log is {log}")
+
+
+def log_end(out: Path) -> str:
+    """The last lines of the log; of a rank's own log where one has a traceback."""
+    logs = sorted((out / LOGS_DIR).glob("*rank*.log"), key=lambda path: path.stat().st_mtime)
+    texts = [
+        path.read_text(encoding="utf-8", errors="replace") for path in [*logs[-64:], out / "train.log"] if path.exists()
+    ]
+    telling = next((text for text in texts if "Traceback (most recent" in text), texts[-1] if texts else "")
+    return "\n".join(telling.splitlines()[-_LOG_LINES_SHOWN:])
+
+
+def _told(out: Path, code: int, failures: int, recipe: Recipe, now: Recipe) -> str:
+    verdicts = sorted((out / stage.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
+    why = f"exit code {code}"
+    if code == stage.EXIT_CODE_STALLED and verdicts:
+        why = json.loads(verdicts[-1].read_text(encoding="utf-8"))["text"]
+    nodes = f", on {now.launch.nodes} of {recipe.launch.nodes} nodes" if now.launch.nodes < recipe.launch.nodes else ""
+    return f"  [yellow]training ended[/yellow]: {why}; restart {failures} of {recipe.launch.restarts}{nodes}"

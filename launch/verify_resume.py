@@ -34,6 +34,8 @@ from configs.manifest import Artifact
 from configs.recipe import dump_recipe, parse_recipe
 from configs.schema import Recipe
 from launch import training
+from launch.cluster import commands
+from launch.outcomes import TrainingFailed
 from launch.preflight import ROOT, choose_device
 from launch.run import run_recipe
 from pretrain import stage
@@ -69,10 +71,11 @@ class Trials:
 
     def start(self, *options: str, ranks: int | None = None) -> subprocess.Popen[bytes]:
         recipe = self.recipe if ranks is None else with_ranks(self.recipe, ranks)
-        command = training.deepspeed_command(recipe, self._file, self.shards.path, self.tokenizer.path, self.out)
+        told = training.arguments(recipe, self._file, self.shards.path, self.tokenizer.path, self.out)
+        command = commands.start_command(recipe, training.MODULE, told, self.out)
         with (self.out / "train.log").open("ab") as log:
             return subprocess.Popen(
-                [*command, *options], env=training.environment(recipe), cwd=ROOT, start_new_session=True,
+                [*command, *options], env=commands.environment(recipe, self.out), cwd=ROOT, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -81,7 +84,7 @@ class Trials:
         code = self.start(*options, ranks=ranks).wait()
         if code not in (0, stage.EXIT_CODE_STOPPED):
             tail = (self.out / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
-            raise training.TrainingFailed("\n".join(tail))
+            raise TrainingFailed("\n".join(tail))
 
     def kill_in_step(self, step: int, fraction: float, chosen: float) -> int:
         """SIGKILL a rank once `step` is behind, some way into the next one; return the steps behind by then."""
@@ -113,7 +116,7 @@ class Trials:
 def verify_resume(recipe: Recipe, console: Console, steps: int, seed: int, same_ranks: bool = False) -> bool:
     """Run the trials and print what held; True when everything did."""
     made = run_recipe(recipe, console, until="shards").artifacts
-    short = shortened(recipe, steps)
+    short = shortened(on_this_machine(recipe), steps)
     root = Path(recipe.run_dir) / "verify-resume"
     total = sum(phase.steps for phase in short.phases)
     console.print(f"[bold]uninterrupted[/bold]  {total} steps")
@@ -145,9 +148,12 @@ def shortened(recipe: Recipe, steps: int) -> Recipe:
 
 def with_ranks(recipe: Recipe, ranks: int) -> Recipe:
     """The recipe for so many ranks on one machine."""
-    return recipe.model_copy(
-        update={"launch": recipe.launch.model_copy(update={"cpu_ranks": ranks, "gpus_per_node": ranks, "nodes": 1})}
-    )
+    return training.with_launch(on_this_machine(recipe), cpu_ranks=ranks, gpus_per_node=ranks)
+
+
+def on_this_machine(recipe: Recipe) -> Recipe:
+    """The recipe without its other nodes."""
+    return training.with_launch(recipe, nodes=1, min_nodes=None, hostfile=None, launcher="deepspeed")
 
 
 def compare(whole: Trials, other: Trials, ends: Sequence[str], exactly: bool) -> list[Check]:

@@ -10,14 +10,17 @@ What is deliberate here:
     float32 sums   gradients are reduced and accumulated in float32; DeepSpeed's default is the
                    parameters' bf16, which loses small contributions (DeepSpeed issues 2352, 2768).
     buckets        never larger than the model: DeepSpeed allocates one whole at start.
+    prefetch       at least one decoder block: a compiled block is gathered as a whole, and what is not
+                   prefetched of it is waited for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from configs.schema import Recipe
-from pretrain.sizes import n_parameters
+from pretrain.sizes import n_matrix_parameters, n_parameters
 
 
 def deepspeed_config(recipe: Recipe, world_size: int, device: str) -> dict[str, Any]:
@@ -25,7 +28,8 @@ def deepspeed_config(recipe: Recipe, world_size: int, device: str) -> dict[str, 
     assert device in ("cuda", "cpu"), device
     engine = recipe.engine
     bucket = min(engine.bucket_elements, n_parameters(recipe.model, recipe.tokenizer.vocab_size))
-    return {
+    block = n_matrix_parameters(recipe.model, vocab_size=0) // recipe.model.n_layers
+    derived: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": engine.micro_batch_sequences,
         "gradient_accumulation_steps": 1,
         "train_batch_size": engine.micro_batch_sequences * world_size,
@@ -41,8 +45,18 @@ def deepspeed_config(recipe: Recipe, world_size: int, device: str) -> dict[str, 
             "contiguous_gradients": True,
             "reduce_scatter": True,
             "reduce_bucket_size": bucket,
-            "stage3_prefetch_bucket_size": bucket // 10,
+            "stage3_prefetch_bucket_size": max(bucket // 10, block),
             "stage3_param_persistence_threshold": engine.persistence_threshold,
         },
         "wall_clock_breakdown": False,
     }
+    return merged(derived, engine.deepspeed)
+
+
+def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `override` in its place, section by section."""
+    found = dict(base)
+    for key, value in override.items():
+        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+        found[key] = merged(found[key], value) if both else value
+    return found

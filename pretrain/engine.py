@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import deepspeed
@@ -30,13 +31,16 @@ from deepspeed.utils import (
     safe_get_local_optimizer_state,
     safe_set_local_fp32_param,
     safe_set_local_optimizer_state,
+    set_z3_leaf_modules,
 )
 from torch import Tensor
 
 from configs.errors import user_error
 from configs.schema import Optimizer, Recipe
+from pretrain.attention import document_bounds, fastest_first
 from pretrain.ds_config import deepspeed_config
-from pretrain.model import EMBEDDING, Decoder
+from pretrain.kernels import Kernels, choose, install
+from pretrain.model import EMBEDDING, Block, Decoder
 from pretrain.ranks import Ranks
 from pretrain.training_state import FIRST_MOMENT, KINDS, MASTER, SECOND_MOMENT, SavedTensors, part_bounds
 
@@ -63,7 +67,8 @@ def start_ranks(device: str) -> Ranks:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed("gloo")
         local_ranks = int(os.environ.get("LOCAL_SIZE", os.environ.get("WORLD_SIZE", "1")))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_ranks))
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_ranks))
         where = torch.device("cpu")
     return Ranks(deepspeed.comm.get_rank(), deepspeed.comm.get_world_size(), where)
 
@@ -71,12 +76,18 @@ def start_ranks(device: str) -> Ranks:
 class Engine:
     """Model, optimizer and gradient accumulation."""
 
-    def __init__(self, recipe: Recipe, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, ranks: Ranks, kernels: Kernels | None = None) -> None:
+        """`kernels`: instead of what the recipe and the device decide; for tests and benchmarks."""
         self.ranks = ranks
+        self.kernels = kernels or choose(recipe, ranks.device)
         self._micro_batch = recipe.engine.micro_batch_sequences
         config = deepspeed_config(recipe, ranks.size, ranks.device.type)
         with deepspeed.zero.Init(config_dict_or_path=config):
-            model = Decoder(recipe.model, recipe.tokenizer.vocab_size, recipe.engine.activation_checkpointing)
+            model = Decoder(recipe.model, recipe.tokenizer.vocab_size, linear=self.kernels.linear)
+        install(model, self.kernels)
+        if self.kernels.compiler is not None:
+            # ZeRO-3 gathers a block as a whole: its hooks stand round the graph, none inside.
+            set_z3_leaf_modules(model, [Block])
         optimizer = _optimizer(model, recipe.optimizer)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._parameters = dict(self._engine.module.named_parameters())
@@ -102,18 +113,33 @@ class Engine:
 
         Returns the means over them of the cross-entropy (nats a token) and of log²(Z), before its weight.
         """
-        micro_batches = torch.split(batch_BU.to(self.ranks.device, non_blocking=True), self._micro_batch)
+        micro_batches = torch.split(batch_BU, self._micro_batch)
         self._engine.train()
         means = torch.zeros(2, dtype=torch.float64, device=self.ranks.device)
-        for number, micro_BU in enumerate(micro_batches, start=1):
-            self._engine.set_gradient_accumulation_boundary(number == len(micro_batches))
-            nll_BT, log_z_BT = self._engine(micro_BU[:, :-1], micro_BU[:, 1:], mask_documents)
-            loss, z_loss = nll_BT.mean(), log_z_BT.square().mean()
-            objective = loss + z_weight * z_loss if z_weight else loss
-            self._engine.backward(objective / len(micro_batches), scale_wrt_gas=False)
-            means += torch.stack((loss.detach(), z_loss.detach())) / len(micro_batches)
-        loss_mean, z_mean = means.tolist()
+        with fastest_first(self.ranks.device) if self.kernels.ordered_attention else nullcontext():
+            for number, micro_BU in enumerate(micro_batches, start=1):
+                self._engine.set_gradient_accumulation_boundary(number == len(micro_batches))
+                means += self._accumulate(micro_BU, z_weight, mask_documents, len(micro_batches))
+        loss_mean, z_mean = means.tolist()  # the only wait for the device
         return loss_mean, z_mean
+
+    def _accumulate(self, micro_BU: Tensor, z_weight: float, mask_documents: bool, parts: int) -> Tensor:
+        """One forward and backward pass; its part of `accumulate`'s two means, on the device."""
+        tokens_BT, bounds_S = micro_BU[:, :-1], None
+        if mask_documents and self.kernels.document_bounds:
+            bounds_S = self._to_device(document_bounds(tokens_BT))
+        micro_BU = self._to_device(micro_BU)
+        nll_BT, log_z_BT = self._engine(micro_BU[:, :-1], micro_BU[:, 1:], mask_documents, bounds_S)
+        loss, z_loss = nll_BT.mean(), log_z_BT.square().mean()
+        objective = loss + z_weight * z_loss if z_weight else loss
+        self._engine.backward(objective / parts, scale_wrt_gas=False)
+        return torch.stack((loss.detach(), z_loss.detach())) / parts
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        """A copy that the host does not wait for: from pageable memory it would."""
+        if self.ranks.device.type == "cuda":
+            values = values.pin_memory()
+        return values.to(self.ranks.device, non_blocking=True)
 
     def apply(self, learning_rate: float, accepts: Accepts) -> tuple[float, bool]:
         """Step with the accumulated gradients if `accepts(norm)`, else drop them; (global norm, applied).
@@ -196,9 +222,9 @@ class Engine:
     def _judged_norms(self) -> Any:
         """ZeRO's gradient norms by group; the mark of an invalid norm where the caller refuses the gradient."""
         norms = self._norms_of_groups()
-        self._norm = float(torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms])))
-        invalid = any(float(norm) < 0 for norm in norms)
-        self._norm = float("nan") if invalid else self._norm
+        norms_G = torch.stack([torch.as_tensor(norm) for norm in norms])
+        global_norm = torch.linalg.vector_norm(norms_G)
+        self._norm = float(torch.where((norms_G < 0).any(), torch.nan, global_norm))  # one wait for the device
         return norms if self._accepts(self._norm) else [torch.full_like(torch.as_tensor(norm), -1.0) for norm in norms]
 
     def _set_weight_part(self, parameter: Any, part: Tensor) -> None:

@@ -15,6 +15,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,23 +35,35 @@ from pretrain.guard import MOST_BAD_IN_A_ROW, Judgement, SpikeGuard
 from pretrain.model import parameter_shapes
 from pretrain.monitor import Monitor
 from pretrain.plan import Ledger, Plan, Step, ledger
+from pretrain.probe import probe_seconds
 from pretrain.sizes import flops_per_token
 from pretrain.training_state import SavedTensors
+from pretrain.watch import Watch
 
 _COLLECT_EVERY_STEPS = 200
 """Python's cyclic garbage is collected at set steps: on all ranks at once, never in the middle of one."""
 
 
 class StopSignals:
-    """Remembers that SIGTERM, SIGINT or SIGUSR1 arrived."""
+    """Remembers that SIGTERM, SIGINT or SIGUSR1 arrived; on the first rank a file says the same, on any host."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, file: Path | None = None) -> None:
+        self._signalled = False
+        self._file = file
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._remember)
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
+        self._signalled = True
+
+    @property
+    def asked(self) -> bool:
+        return self._signalled or (self._file is not None and self._file.exists())
+
+    def heard(self) -> None:
+        """Training has saved and ends: the file has done its work."""
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
 
 
 class Trainer:
@@ -64,6 +77,7 @@ class Trainer:
         checkpoints: Checkpoints,
         monitor: Monitor,
         speaker: Speaker | None,
+        watch: Watch,
         out: Path,
     ) -> None:
         self.recipe, self.data, self.engine, self.checkpoints, self.monitor = recipe, data, engine, checkpoints, monitor
@@ -73,7 +87,7 @@ class Trainer:
         self.done = self.plan.start_step
         self.guard = SpikeGuard(recipe.stability)
         self.without_effect: set[int] = set()
-        self._speaker = speaker
+        self._speaker, self._watch = speaker, watch
         self._rows = Prefetched(data.batches, self.ranks.rank, self.ranks.size)
         self._seconds_before = 0.0
         self._started = self._saved_at = time.perf_counter()
@@ -91,7 +105,7 @@ class Trainer:
         """Train to the end of the plan, or until told to stop; return the exit code."""
         self.monitor.event(
             "start", self.done, total_steps=self.plan.total_steps, total_tokens=self.plan.total_tokens,
-            world_size=self.ranks.size, device=self.ranks.device.type, pid=os.getpid(),
+            world_size=self.ranks.size, device=self.ranks.device.type, pid=os.getpid(), host=socket.gethostname(),
         )  # fmt: skip
         if self.done == self.plan.start_step:
             self._validate()
@@ -122,6 +136,7 @@ class Trainer:
             self._after(step, stopping, minutes)
             if stopping and self.done < self.plan.total_steps:
                 self.monitor.event("stop", self.done)
+                stop.heard()
                 return stage.EXIT_CODE_STOPPED
         self.monitor.event("end", self.done)
         return 0
@@ -130,6 +145,10 @@ class Trainer:
         """What the plan, the clock or a signal asks for once `done` steps are made."""
         finished = self.done == self.plan.total_steps
         phase = self.plan.phase_ended_by(self.done)
+        if self.done % self.recipe.watch.probe_every_steps == 0:
+            self._watch.measured(probe_s=probe_seconds(self.ranks.device))
+        for straggler in self._watch.stragglers():
+            self.monitor.event("straggler", self.done, **straggler)
         if self.plan.validates_at(self.done):
             self._validate()
         if phase is not None:
@@ -146,10 +165,14 @@ class Trainer:
         """Make one step; (any rank was asked to stop, it is time for a checkpoint)."""
         ranks = self.ranks
         begin = time.perf_counter()
+        self._watch.at(step.index + 1, "data")
         batch_BU = self._rows.read(step, self._following(step))
         waited = time.perf_counter() - begin
+        self._watch.measured(data_wait_s=waited)
+        self._watch.at(step.index + 1, "gradients")
         local_loss, local_z = self.engine.accumulate(batch_BU, step.z_loss, step.mask_documents)
         fingerprint = batch_hash(batch_BU, first_row=ranks.rank * len(batch_BU))
+        self._watch.at(step.index + 1, "agreement")
         loss, z_loss, fingerprints, asked, written, minutes = ranks.sum(
             [
                 local_loss / ranks.size, local_z / ranks.size, fingerprint,
@@ -162,6 +185,7 @@ class Trainer:
             judgements.append(self.guard.judge(step.phase, loss, norm))
             return judgements[-1].verdict == "accepted"
 
+        self._watch.at(step.index + 1, "update")
         norm, applied = self.engine.apply(step.learning_rate, accepts)
         assert applied == (judgements[-1].verdict == "accepted"), (step.index, norm, judgements)
         seconds = time.perf_counter() - begin
@@ -258,7 +282,7 @@ class Trainer:
 
     def _validate(self) -> None:
         begin = time.perf_counter()
-        found = self.data.validation.bits_per_byte(self.engine.token_losses, self.recipe.engine.micro_batch_sequences)
+        found = self.data.validation.bits_per_byte(self._token_losses, self.recipe.engine.micro_batch_sequences)
         said = self._speaker.say(self.engine.next_logits) if self._speaker else []
         last = self.plan.at(max(self.plan.start_step, self.done - 1))
         self.monitor.event(
@@ -271,7 +295,12 @@ class Trainer:
             elapsed_seconds=time.perf_counter() - begin,
         )
 
+    def _token_losses(self, batch_BU: torch.Tensor) -> torch.Tensor:
+        self._watch.at(self.done, "validation")
+        return self.engine.token_losses(batch_BU)
+
     def _write_weights(self, phase: str) -> None:
+        self._watch.at(self.done, "weights")
         weights = self.engine.full_weights()
         if self.ranks.is_first:
             shapes = parameter_shapes(self.recipe.model, self.recipe.tokenizer.vocab_size)
@@ -289,6 +318,7 @@ class Trainer:
         if self.checkpoints.pending is not None:
             self._commit()
         begin = time.perf_counter()
+        self._watch.at(self.done, "checkpoint")
         self.monitor.sync()
         state = State(
             self.done, tokens, self._seconds(), ends_phase, reason, self.ranks.size, self.checkpoints.identity,
@@ -306,6 +336,7 @@ class Trainer:
         if state is None:
             return
         begin = time.perf_counter()
+        self._watch.at(self.done, "commit")
         path = self.checkpoints.commit()
         now = time.perf_counter()
         self.monitor.event(

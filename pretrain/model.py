@@ -3,6 +3,7 @@
 It is Llama's architecture, and the parameters carry the names of Llama-format checkpoints, so weights
 move in and out without translation. Everything is a function of the recipe's `model` section and the
 vocabulary size. No buffers, no dropout, no randomness: the same weights and tokens give the same output.
+What is written here is the plain reference; kernels.py sets faster ways of the same functions on it.
 
 Shape suffixes:
     B sequences    T tokens     V vocabulary    D d_model    F d_ff
@@ -24,10 +25,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from configs.schema import Model
+from pretrain.attention import EOS_ID as EOS_ID
+from pretrain.attention import attend, document_mask
+from pretrain.head import Head
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
+PAD_ID, BOS_ID = 0, 1
 
 
 class RMSNorm(nn.Module):
@@ -47,23 +51,21 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Causal grouped-query attention: N/K query heads share one key/value head."""
 
-    def __init__(self, cfg: Model) -> None:
+    def __init__(self, cfg: Model, linear: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
         self.d_head = cfg.d_head
-        self.q_proj = nn.Linear(cfg.d_model, cfg.n_heads * cfg.d_head, bias=False)
-        self.k_proj = nn.Linear(cfg.d_model, cfg.n_kv_heads * cfg.d_head, bias=False)
-        self.v_proj = nn.Linear(cfg.d_model, cfg.n_kv_heads * cfg.d_head, bias=False)
-        self.o_proj = nn.Linear(cfg.n_heads * cfg.d_head, cfg.d_model, bias=False)
+        self.q_proj = linear(cfg.d_model, cfg.n_heads * cfg.d_head, bias=False)
+        self.k_proj = linear(cfg.d_model, cfg.n_kv_heads * cfg.d_head, bias=False)
+        self.v_proj = linear(cfg.d_model, cfg.n_kv_heads * cfg.d_head, bias=False)
+        self.o_proj = linear(cfg.n_heads * cfg.d_head, cfg.d_model, bias=False)
 
-    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, mask_B1TT: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, documents: Tensor | None = None) -> Tensor:
         # On a CPU the fused kernel's backward pass is five times faster in float32 than in bf16.
         dtype = torch.float32 if x_BTD.device.type == "cpu" else x_BTD.dtype
         q_BNTH = rotate(self._heads(self.q_proj(x_BTD)), cos_TH, sin_TH).to(dtype)
         k_BKTH = rotate(self._heads(self.k_proj(x_BTD)), cos_TH, sin_TH).to(dtype)
         v_BKTH = self._heads(self.v_proj(x_BTD)).to(dtype)
-        out_BNTH = F.scaled_dot_product_attention(
-            q_BNTH, k_BKTH, v_BKTH, attn_mask=mask_B1TT, is_causal=mask_B1TT is None, enable_gqa=True
-        )
+        out_BNTH = attend(q_BNTH, k_BKTH, v_BKTH, documents)
         y_BTD: Tensor = self.o_proj(out_BNTH.transpose(1, 2).flatten(2).to(x_BTD.dtype))
         return y_BTD
 
@@ -75,11 +77,11 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, cfg: Model) -> None:
+    def __init__(self, cfg: Model, linear: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(cfg.d_model, cfg.d_ff, bias=False)
-        self.up_proj = nn.Linear(cfg.d_model, cfg.d_ff, bias=False)
-        self.down_proj = nn.Linear(cfg.d_ff, cfg.d_model, bias=False)
+        self.gate_proj = linear(cfg.d_model, cfg.d_ff, bias=False)
+        self.up_proj = linear(cfg.d_model, cfg.d_ff, bias=False)
+        self.down_proj = linear(cfg.d_ff, cfg.d_model, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         y_BTD: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
@@ -89,15 +91,15 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One layer: x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, cfg: Model) -> None:
+    def __init__(self, cfg: Model, linear: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(cfg.d_model, cfg.norm_eps)
-        self.self_attn = Attention(cfg)
+        self.self_attn = Attention(cfg, linear)
         self.post_attention_layernorm = RMSNorm(cfg.d_model, cfg.norm_eps)
-        self.mlp = FeedForward(cfg)
+        self.mlp = FeedForward(cfg, linear)
 
-    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, mask_B1TT: Tensor | None = None) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TH, sin_TH, mask_B1TT)
+    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, documents: Tensor | None = None) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TH, sin_TH, documents)
         x_BTD = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
         return x_BTD
 
@@ -105,22 +107,21 @@ class Block(nn.Module):
 class Trunk(nn.Module):
     """Embedding, blocks, last norm."""
 
-    def __init__(self, cfg: Model, vocab_size: int, recompute: bool) -> None:
+    def __init__(self, cfg: Model, vocab_size: int, recompute: bool, linear: type[nn.Linear]) -> None:
         super().__init__()
         self.d_head, self.rope_theta, self.recompute = cfg.d_head, cfg.rope_theta, recompute
         self.embed_tokens = nn.Embedding(vocab_size, cfg.d_model)
-        self.layers = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layers))
+        self.layers = nn.ModuleList(Block(cfg, linear) for _ in range(cfg.n_layers))
         self.norm = RMSNorm(cfg.d_model, cfg.norm_eps)
 
-    def forward(self, tokens_BT: Tensor, mask_documents: bool = False) -> Tensor:
-        mask_B1TT = document_mask(tokens_BT) if mask_documents else None
+    def forward(self, tokens_BT: Tensor, documents: Tensor | None = None) -> Tensor:
         cos_TH, sin_TH = rotary_angles(tokens_BT.shape[1], self.d_head, self.rope_theta, tokens_BT.device)
         x_BTD: Tensor = self.embed_tokens(tokens_BT)
         for block in self.layers:
             if self.recompute and torch.is_grad_enabled():
-                x_BTD = checkpoint(block, x_BTD, cos_TH, sin_TH, mask_B1TT, use_reentrant=False)
+                x_BTD = checkpoint(block, x_BTD, cos_TH, sin_TH, documents, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, cos_TH, sin_TH, mask_B1TT)
+                x_BTD = block(x_BTD, cos_TH, sin_TH, documents)
         x_BTD = self.norm(x_BTD)
         return x_BTD
 
@@ -130,42 +131,31 @@ class Decoder(nn.Module):
 
     `recompute` drops each block's activations in the forward pass and makes them again in the
     backward pass (activation checkpointing): about a third more work for one layer's memory.
+    `linear` is the class of the blocks' projections.
     """
 
-    def __init__(self, cfg: Model, vocab_size: int, recompute: bool = False) -> None:
+    def __init__(
+        self, cfg: Model, vocab_size: int, recompute: bool = False, linear: type[nn.Linear] = nn.Linear
+    ) -> None:
         super().__init__()
-        self.model = Trunk(cfg, vocab_size, recompute)
-        self.lm_head = nn.Linear(cfg.d_model, vocab_size, bias=False)
+        self.model = Trunk(cfg, vocab_size, recompute, linear)
+        self.lm_head = Head(cfg.d_model, vocab_size)
 
     def forward(
-        self, tokens_BT: Tensor, targets_BT: Tensor | None = None, mask_documents: bool = False
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor | None = None,
+        mask_documents: bool = False,
+        bounds_S: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits BTV; or, with targets, what losses are made of (see `token_losses`), BT each."""
-        logits_BTV: Tensor = self.lm_head(self.model(tokens_BT, mask_documents))
-        if targets_BT is None:
-            return logits_BTV
-        return token_losses(logits_BTV, targets_BT)
+        """Logits BTV; or, with targets, what losses are made of (see `head.Head`), BT each.
 
-
-def document_mask(tokens_BT: Tensor) -> Tensor:
-    """Which token sees which, bool B1TT: those before it and itself, of its own document.
-
-    A document ends with EOS_ID, which stands nowhere else (a special's name in a text stays text), so
-    the tokens say where documents meet. Rotary angles need no restart: attention sees differences only.
-    """
-    ended_BT = (tokens_BT == EOS_ID).cumsum(1)
-    document_BT = ended_BT - (tokens_BT == EOS_ID).long()  # eos belongs to the document that it ends
-    same_BTT = document_BT[:, :, None] == document_BT[:, None, :]
-    return same_BTT.tril()[:, None]
-
-
-def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """(-log p(target), log Z), float32, BT each; Z is the softmax's normaliser."""
-    logits_BTV = logits_BTV.float()
-    # The fused kernel's backward pass is three times faster than logsumexp's; log Z follows from its result.
-    nll_BT = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(targets_BT)
-    target_BT = logits_BTV.gather(-1, targets_BT[..., None])[..., 0]
-    return nll_BT, nll_BT + target_BT
+        `mask_documents` keeps attention within documents; `bounds_S` (`attention.document_bounds`) does the
+        same by a faster kernel.
+        """
+        documents = document_mask(tokens_BT) if mask_documents and bounds_S is None else bounds_S
+        result: Tensor | tuple[Tensor, Tensor] = self.lm_head(self.model(tokens_BT, documents), targets_BT)
+        return result
 
 
 def rotary_angles(length: int, d_head: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -178,11 +168,13 @@ def rotary_angles(length: int, d_head: int, theta: float, device: torch.device) 
 
 
 def rotate(x_BNTH: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
-    """Turn each pair (i, i + H/2) of a head by its position's angle; float32."""
-    x32_BNTH = x_BNTH.float()
-    first, second = x32_BNTH.chunk(2, dim=-1)
-    turned_BNTH = torch.cat((-second, first), dim=-1)
-    return x32_BNTH * cos_TH + turned_BNTH * sin_TH
+    """Turn each pair (i, i + H/2) of a head by its position's angle; float32.
+
+    Joined last: a compiled backward pass then writes no intermediate of a head's size.
+    """
+    first, second = x_BNTH.float().chunk(2, dim=-1)
+    (cos_first, cos_second), (sin_first, sin_second) = cos_TH.chunk(2, dim=-1), sin_TH.chunk(2, dim=-1)
+    return torch.cat((first * cos_first - second * sin_first, second * cos_second + first * sin_second), dim=-1)
 
 
 def initial_weights(cfg: Model, vocab_size: int, seed: int) -> Iterator[tuple[str, Tensor]]:

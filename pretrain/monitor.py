@@ -9,11 +9,14 @@ Contract: `metrics.jsonl` is the record. One JSON object a line, flushed as it i
     passed_over  a step that a rollback leaves out
     rollback     where training went wrong and which steps it passes over
     warning      something the trainer coped with
+    straggler    a rank whose own work takes longer than that of the others
+    stall        what the watchdogs found when an earlier start no longer moved
     stop, end    how this process ended
 
 On resume and on a rollback, lines of steps after the one returned to are cut (they will be made again),
-so steps are monotone. W&B gets the numbers of `train` and `validation`; whatever it raises is told once and W&B is
-left alone from then on: it can never stop training. Only rank 0 writes.
+so steps are monotone. W&B gets the numbers of `train` and `validation`, an alert for what a person would want
+to know, and the pages that are attached; whatever it raises is told once and W&B is left alone from then on:
+it can never stop training. Only rank 0 writes.
 """
 
 from __future__ import annotations
@@ -25,10 +28,11 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from configs.errors import user_error
 from configs.files import atomic_path, disk_errors
 from configs.schema import Recipe
 
@@ -36,6 +40,9 @@ METRICS_FILE = "metrics.jsonl"
 _WANDB_HOST = "api.wandb.ai"
 _RUN_ID_FILE = "wandb-run-id"
 _FINISH_TIMEOUT_S = 60.0
+_ALERT_EVERY_S = 300
+ALERTS = ("rollback", "straggler", "stall", "stop", "end")
+"""Events that W&B sends as alerts, beside skipped steps."""
 
 Mode = Literal["online", "offline", "disabled"]
 _MODES: dict[str, Mode] = {"online": "online", "offline": "offline", "disabled": "disabled", "off": "disabled"}
@@ -64,8 +71,18 @@ class Monitor:
         with disk_errors(self._path):
             self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
-        if self._wandb is not None and event in ("train", "validation"):
+        if self._wandb is None:
+            return
+        if event in ("train", "validation"):
             self._wandb.log(step, {f"{event}/{name}": value for name, value in _flat(fields)})
+        if event in ALERTS or fields.get("skipped"):
+            told = ", ".join(f"{name} {value}" for name, value in fields.items() if not isinstance(value, (dict, list)))
+            self._wandb.alert("step skipped" if event == "train" else event, f"step {step}: {told}")
+
+    def attach(self, files: Sequence[Path]) -> None:
+        """Give pages to W&B, which keeps one version of equal contents."""
+        if self._wandb is not None and files:
+            self._wandb.attach(files)
 
     def rewind(self, step: int) -> None:
         """Cut the lines of steps after `step`: training returned there."""
@@ -98,7 +115,7 @@ class WandbRun:
 
     def __init__(self, recipe: Recipe, out: Path, warn: Callable[[str], None]) -> None:
         self._run: Any = None
-        self._warn = warn
+        self._warn, self._name = warn, recipe.name
         mode = wandb_mode(recipe.monitor.wandb)
         if mode != "disabled":
             self._guard(lambda: self._start(recipe, out, mode))
@@ -106,6 +123,14 @@ class WandbRun:
     def log(self, step: int, numbers: dict[str, float]) -> None:
         if self._run is not None:
             self._guard(lambda: self._run.log(numbers, step=step))
+
+    def alert(self, title: str, text: str) -> None:
+        if self._run is not None:
+            self._guard(lambda: self._run.alert(title=title, text=text, wait_duration=_ALERT_EVERY_S))
+
+    def attach(self, files: Sequence[Path]) -> None:
+        if self._run is not None:
+            self._guard(lambda: self._attach(files))
 
     def finish(self, exit_code: int) -> None:
         """End the run; an upload that does not end is left behind (`wandb sync` completes it)."""
@@ -118,6 +143,14 @@ class WandbRun:
         if ending.is_alive():
             self._run = None
             self._warn(f"W&B did not end within {_FINISH_TIMEOUT_S:.0f} s and is left behind")
+
+    def _attach(self, files: Sequence[Path]) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"{self._name}-pages", type="pages")
+        for file in files:
+            artifact.add_file(str(file))
+        self._run.log_artifact(artifact)
 
     def _start(self, recipe: Recipe, out: Path, mode: Mode) -> None:
         import wandb  # a second of start-up, and none of it where W&B is off
@@ -147,6 +180,24 @@ def wandb_mode(wish: str) -> Mode:
         named = os.environ.get("WANDB_MODE", "")
         wish = named if named in _MODES else ("online" if _has_key() else "offline")
     return _MODES[wish]
+
+
+def check_key() -> None:
+    """Raise `UserError` when the W&B server does not know the key; asks it, by W&B's own client."""
+    import wandb
+
+    try:
+        wandb.login(verify=True)
+    except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+        raise user_error(
+            "W&B key", None, f"is refused: {' '.join(str(error).split())}",
+            "run `wandb login` with the key of your account, or set monitor.wandb=offline",
+        ) from None  # fmt: skip
+    except wandb.errors.Error as error:
+        raise user_error(
+            "W&B", None, f"cannot be asked: {' '.join(str(error).split())}",
+            "see to the network, or set monitor.wandb=offline and sync later",
+        ) from None  # fmt: skip
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

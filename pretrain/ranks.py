@@ -7,11 +7,24 @@ full disk) goes through here before anyone acts on it; ranks that branch apart h
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+_OF_SLURM = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
+
+
+def place() -> tuple[int, int]:
+    """(rank, size), as the launcher said in the environment; srun's words are put into torch's there."""
+    for name, slurms in _OF_SLURM.items():
+        if name not in os.environ and slurms in os.environ:
+            os.environ[name] = os.environ[slurms]
+    if "SLURM_NTASKS_PER_NODE" in os.environ:
+        os.environ.setdefault("LOCAL_SIZE", os.environ["SLURM_NTASKS_PER_NODE"])
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,39 @@ weights/<phase>.safetensors   float32 master weights at each phase's end, Llama'
 checkpoints/step-00000100/    training state; see checkpoint.py
 summary.json                  counts for the manifest; exists exactly when training is complete
 error.json                    {"problems": [...]}: what the user can mend, beside exit code 2
+beats/, stalls/               heartbeat of each rank; stacks and verdict of a training that hung; see watch.py
+stop                          made by anyone: training finishes its step, saves, and ends with EXIT_CODE_STOPPED
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
+from configs.files import write_json
 from configs.schema import Recipe
 
 CODE_VERSION: int = 2
 
 EXIT_CODE_STOPPED = 75
 """Stopped on a signal with its state saved; run again to go on (sysexits.h: EX_TEMPFAIL)."""
+EXIT_CODE_STALLED = 76
+"""Ended by the watchdog: no progress, a rank or a link is lost; start again from the newest checkpoint."""
 
 WEIGHTS_DIR = "weights"
 CHECKPOINTS_DIR = "checkpoints"
 INCIDENTS_DIR = "incidents"
+BEATS_DIR = "beats"
+STALLS_DIR = "stalls"
 LEDGER_FILE = "ledger.json"
 SUMMARY_FILE = "summary.json"
 ERROR_FILE = "error.json"
+STOP_FILE = "stop"
+REHEARSAL_FILE = "rehearsal.json"
+_ENGINE = {"precision", "micro_batch_sequences", "float8", "deepspeed"}
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
@@ -41,10 +55,21 @@ def config(recipe: Recipe) -> dict[str, Any]:
         "phases": [phase.model_dump(mode="json", exclude={"max_epochs", "replay"}) for phase in recipe.phases],
         "optimizer": recipe.optimizer.model_dump(mode="json"),
         "stability": recipe.stability.model_dump(mode="json"),
-        "engine": recipe.engine.model_dump(mode="json", include={"precision", "micro_batch_sequences"}),
+        "engine": recipe.engine.model_dump(mode="json", include=_ENGINE),
     }
 
 
 def weights_file(phase: str) -> str:
     """Path of a phase's weights, relative to the artifact."""
     return f"{WEIGHTS_DIR}/{phase}.safetensors"
+
+
+def write_error(out: Path, error: UserError) -> None:
+    """Leave the problems where the launcher looks for them, and in the rank's log."""
+    problems = [
+        {"field": p.field, "value": None if p.value is None else str(p.value), "problem": p.problem, "mend": p.mend}
+        for p in error.problems
+    ]
+    print(error, file=sys.stderr)
+    with contextlib.suppress(UserError):  # the disk may be what is full
+        write_json(out / ERROR_FILE, {"problems": problems})

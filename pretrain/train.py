@@ -7,7 +7,8 @@ same number of ranks, up to the order of float sums with another one): data, lea
 functions of the step alone.
 
 Ends with 0 when the plan is done (at once when it was done before), with 75 when SIGTERM, SIGINT or
-SIGUSR1 reached any rank (the step is finished and saved), with 2 when the user can mend it (error.json).
+SIGUSR1 reached any rank (the step is finished and saved), with 76 when it no longer moved (watch.py), with 2
+when the user can mend it (error.json).
 
 A `train` line of metrics.jsonl:
     step, tokens            behind it, over all phases; `seconds` of training behind it, restarts included
@@ -24,7 +25,6 @@ A `train` line of metrics.jsonl:
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,6 @@ from torch import Tensor
 
 from configs import VERSION
 from configs.errors import EXIT_CODE_USER_ERROR, UserError
-from configs.files import write_json
 from configs.recipe import dump_recipe, load_recipe
 from configs.schema import Recipe
 from pretrain import inputs, llama, stage
@@ -46,34 +45,33 @@ from pretrain.loop import StopSignals, Trainer
 from pretrain.model import initial_weights
 from pretrain.monitor import Monitor
 from pretrain.plan import Plan
-from pretrain.ranks import Ranks
+from pretrain.ranks import Ranks, place
+from pretrain.watch import Watch, unreported_stalls
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train; return the exit code."""
     options = _parse(arguments)
     out: Path = options.out
-    stop = StopSignals()
+    rank, size = place()
+    stop = StopSignals(out / stage.STOP_FILE if rank == 0 else None)
     try:
-        ranks = start_ranks(options.device)
-        if ranks.is_first:
-            (out / stage.ERROR_FILE).unlink(missing_ok=True)
-        return _run(options, ranks, stop)
+        recipe = load_recipe(options.recipe)
+        with Watch(recipe.watch, out, rank, size) as watch:
+            ranks = start_ranks(options.device)
+            if ranks.is_first:
+                (out / stage.ERROR_FILE).unlink(missing_ok=True)
+            code = _run(recipe, options, ranks, stop, watch)
+            watch.done = code == 0
+            return code
     except UserError as error:
-        problems = [
-            {"field": p.field, "value": None if p.value is None else str(p.value), "problem": p.problem, "mend": p.mend}
-            for p in error.problems
-        ]
-        print(error, file=sys.stderr)
-        with contextlib.suppress(UserError):  # the disk may be what is full
-            write_json(out / stage.ERROR_FILE, {"problems": problems})
+        stage.write_error(out, error)
         return EXIT_CODE_USER_ERROR
     except OtherRankFailed:
         return EXIT_CODE_USER_ERROR  # that rank has told why
 
 
-def _run(options: argparse.Namespace, ranks: Ranks, stop: StopSignals) -> int:
-    recipe = load_recipe(options.recipe)
+def _run(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: StopSignals, watch: Watch) -> int:
     data = inputs.open_inputs(recipe, options.shards, options.tokenizer, ranks)
     warnings: list[str] = []
     checkpoints = Checkpoints(
@@ -84,11 +82,15 @@ def _run(options: argparse.Namespace, ranks: Ranks, stop: StopSignals) -> int:
     if found is not None and found[0].step == Plan(recipe).total_steps:
         return 0
     monitor = Monitor(recipe, options.out, found[0].step if found else 0, enabled=ranks.is_first)
+    if ranks.is_first:
+        for stall in unreported_stalls(options.out):
+            monitor.event("stall", found[0].step if found else 0, message=stall)
+    monitor.attach(options.attach)
     for warning in warnings:
         monitor.event("warning", found[0].step if found else 0, message=warning)
     engine = Engine(recipe, ranks)
     speaker = Speaker(recipe, options.tokenizer) if recipe.validation.prompts else None
-    trainer = Trainer(recipe, data, engine, checkpoints, monitor, speaker, options.out)
+    trainer = Trainer(recipe, data, engine, checkpoints, monitor, speaker, watch, options.out)
     if found:
         trainer.resume(*found)
     else:
@@ -96,9 +98,10 @@ def _run(options: argparse.Namespace, ranks: Ranks, stop: StopSignals) -> int:
     code = 1
     try:
         code = trainer.run(stop, options.stop_after_step)
-        ranks.barrier()
     finally:
         monitor.close(code)
+    # Launchers end all ranks when the first one leaves with a code: nobody leaves before W&B is done.
+    ranks.barrier()
     return code
 
 
@@ -116,6 +119,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="metrics, checkpoints and weights go here")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--stop-after-step", type=int, help="save and stop after this step, as on a signal")
+    parser.add_argument("--attach", type=Path, action="append", default=[], help="a file for W&B, told once")
     parser.add_argument("--local_rank", type=int, help="appended by the launcher; LOCAL_RANK is what counts")
     return parser.parse_args(arguments)
 

@@ -62,6 +62,13 @@ def test_buckets_follow_the_recipe_where_the_model_is_larger() -> None:
     assert config["zero_optimization"]["reduce_bucket_size"] == 5000
 
 
+def test_a_whole_block_is_prefetched() -> None:
+    """A compiled block is gathered as one module."""
+    recipe = load_recipe(world.ROOT / "configs" / "exaone3_7p8b.yaml")
+    block = 4096 * (2 * 4096 + 2 * 1024) + 3 * 4096 * 14336
+    assert deepspeed_config(recipe, 8, "cuda")["zero_optimization"]["stage3_prefetch_bucket_size"] == block
+
+
 def test_every_shipped_recipe_has_one() -> None:
     for path in sorted((world.ROOT / "configs").glob("*.yaml")):
         if path.name == "base.yaml":

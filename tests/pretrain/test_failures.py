@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from configs.errors import UserError, user_error
+from configs.recipe import dump_recipe
+from tests.pretrain import world
 
 
 @pytest.fixture
@@ -30,7 +32,9 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def _arguments(out: Path) -> list[str]:
-    return ["--recipe", "r", "--shards", "s", "--tokenizer", "t", "--out", str(out), "--local_rank=0"]
+    recipe = out / "recipe.yaml"
+    recipe.write_text(dump_recipe(world.recipe()), encoding="utf-8")
+    return ["--recipe", str(recipe), "--shards", "s", "--tokenizer", "t", "--out", str(out), "--local_rank=0"]
 
 
 def test_a_user_error_leaves_its_problems_and_exit_code_2(train: Any, tmp_path: Path) -> None:
@@ -45,7 +49,7 @@ def test_an_error_file_that_cannot_be_written_hides_nothing(
     def full(*_: object) -> None:
         raise user_error("disk", None, "the disk is full", "free some space")
 
-    monkeypatch.setattr(train, "write_json", full)
+    monkeypatch.setattr(train.stage, "write_json", full)
     assert train.main(_arguments(tmp_path)) == 2
     assert "shards = 3: are cut. Mend: make them again." in capsys.readouterr().err
 
@@ -55,6 +59,15 @@ def test_signals_are_remembered(train: Any) -> None:
     assert not stop.asked
     signal.raise_signal(signal.SIGUSR1)
     assert stop.asked
+
+
+def test_a_file_asks_to_stop_until_it_is_heard(train: Any, tmp_path: Path) -> None:
+    stop = train.StopSignals(tmp_path / "stop")
+    assert not stop.asked
+    (tmp_path / "stop").touch()
+    assert stop.asked
+    stop.heard()
+    assert not stop.asked
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import torch
 import world
 
 from configs.schema import Model
-from pretrain.model import Decoder, RMSNorm, initial_weights, parameter_shapes, rotary_angles, rotate, token_losses
+from pretrain.head import token_losses
+from pretrain.model import Decoder, RMSNorm, initial_weights, parameter_shapes, rotary_angles, rotate
 from pretrain.sizes import flops_per_token, n_matrix_parameters, n_parameters
 
 EXAONE = Model(d_model=4096, n_layers=32, n_heads=32, n_kv_heads=8, d_ff=14336)

@@ -1,0 +1,156 @@
+"""The command line and the environment that start the ranks: one host, a hostfile's hosts, a Slurm job's nodes.
+
+Contract: pure but for free ports and questions to the machine (`choose_device`); what is returned works when
+it is typed by hand. `module` is pretrain's: the trainer or its rehearsal. Over several hosts each rank has a
+log of its own in `logs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from configs.errors import user_error
+from configs.files import atomic_path
+from configs.schema import Recipe
+from launch.preflight import ROOT, choose_device
+
+_PASSED_ON = ("WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY", "HF_HOME")
+"""Of the caller's environment, to ranks on other hosts; keys stay in netrc, command lines are no place for them."""
+_KEEPALIVE = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
+"""An ssh whose host is gone ends after half a minute, not after TCP's hours."""
+
+
+def is_spread(recipe: Recipe) -> bool:
+    """Whether the ranks are started by ssh or srun, on hosts of which this one may be none."""
+    return recipe.launch.hostfile is not None or recipe.launch.launcher == "srun"
+
+
+def start_command(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path) -> list[str]:
+    """What starts `python -m module arguments` once for each rank."""
+    if recipe.launch.launcher == "srun":
+        return _srun(recipe, module, arguments, logs)
+    return _deepspeed(recipe, module, arguments, logs)
+
+
+def environment(recipe: Recipe, scratch: Path) -> dict[str, str]:
+    """The environment of `start_command`'s process; `scratch` takes the file that carries it to other hosts."""
+    ours = rank_environment(recipe)
+    if recipe.launch.launcher == "srun":
+        first = slurm_hosts()[0]
+        ours |= {"MASTER_ADDR": _slurm_address(first), "MASTER_PORT": str(_port_of(str(scratch)))}
+        if "SLURM_CPUS_PER_TASK" in os.environ:
+            ours["SRUN_CPUS_PER_TASK"] = os.environ["SLURM_CPUS_PER_TASK"]
+    found = {**os.environ, **ours}
+    if recipe.launch.hostfile is not None:
+        # DeepSpeed carries over variables that begin with NCCL or PYTHON, and what stands in this file.
+        carried = {name: value for name, value in ours.items() if name != "PYTHONPATH"}
+        carried |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        found["DS_ENV_FILE"] = str(_environment_file(carried, scratch))
+        found["PDSH_SSH_ARGS_APPEND"] = f"{os.environ.get('PDSH_SSH_ARGS_APPEND', '')} {_KEEPALIVE}".strip()
+    return found
+
+
+def rank_environment(recipe: Recipe) -> dict[str, str]:
+    """What each rank needs beside the launcher's own variables."""
+    device, ranks = choose_device(recipe)
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    ours = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "TOKENIZERS_PARALLELISM": "false",
+        # The watchdog speaks first; this one is for a process that it cannot reach.
+        "DEEPSPEED_TIMEOUT": str(max(1, round(2 * recipe.watch.stall_s / 60) + 1)),
+    }
+    if device == "cpu":
+        threads = max(1, len(os.sched_getaffinity(0)) // ranks)
+        ours |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
+    else:
+        # NCCL's flight recorder: its last collectives are written when one hangs (watch.py).
+        ours |= {"TORCH_NCCL_TRACE_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+    return ours | recipe.launch.environment
+
+
+def slurm_hosts() -> list[str]:
+    """Names of this Slurm job's nodes."""
+    nodes = os.environ.get("SLURM_JOB_NODELIST")
+    if nodes is None:
+        raise user_error(
+            "launch.launcher",
+            "srun",
+            "works within a Slurm job only",
+            "submit one with `twofold launch RECIPE --slurm`",
+        )
+    return _asked("scontrol", "show", "hostnames", nodes).split()
+
+
+def _deepspeed(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path) -> list[str]:
+    launch = recipe.launch
+    _, ranks = choose_device(recipe)
+    if launch.hostfile is None:
+        where = ["--master_port", str(_free_port())]
+    else:
+        # Forced: with one host left DeepSpeed would start it here, whatever its name.
+        where = ["--hostfile", str(Path(launch.hostfile).resolve()), "--num_nodes", str(launch.nodes), "--force_multi",
+                 "--master_port", str(_port_of(str(logs))), "--enable_each_rank_log", str(logs.resolve())]  # fmt: skip
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", *where, "--num_gpus", str(ranks)]
+    return [*command, "--module", module, *arguments]
+
+
+def _srun(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path) -> list[str]:
+    _, ranks = choose_device(recipe)
+    nodes = recipe.launch.nodes
+    return [
+        "srun", f"--nodes={nodes}", f"--ntasks={nodes * ranks}", f"--ntasks-per-node={ranks}", "--kill-on-bad-exit=1",
+        "--unbuffered", f"--output={logs.resolve()}/rank-%t.log", "--open-mode=append",
+        sys.executable, "-m", module, *arguments,
+    ]  # fmt: skip
+
+
+def _environment_file(carried: Mapping[str, str], scratch: Path) -> Path:
+    """The user's own .deepspeed_env files, then ours, as DeepSpeed reads them."""
+    lines = []
+    for folder in (Path.home(), Path.cwd()):
+        own = folder / ".deepspeed_env"
+        if own.is_file():
+            lines += [line for line in own.read_text(encoding="utf-8").splitlines() if "=" in line]
+    lines += [f"{name}={shlex.quote(value)}" for name, value in carried.items()]
+    path = (scratch / "deepspeed_env").resolve()
+    with atomic_path(path) as target:
+        target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def _slurm_address(host: str) -> str:
+    """Where a node listens: its name on most clusters, an address where the administrator wrote one."""
+    for word in _asked("scontrol", "show", "node", host).split():
+        if word.startswith("NodeAddr="):
+            return word.partition("=")[2]
+    return host
+
+
+def _asked(*command: str) -> str:
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        reason = " ".join(found.stderr.split()) or f"exit code {found.returncode}"
+        raise user_error(
+            "slurm", " ".join(command), f"does not answer: {reason}", "look whether the allocation still runs"
+        )
+    return found.stdout
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _port_of(run: str) -> int:
+    """For a master on another host: the same for one run, hardly that of another."""
+    return 20_000 + int.from_bytes(hashlib.blake2b(run.encode(), digest_size=4).digest(), "little") % 12_000

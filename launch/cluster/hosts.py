@@ -1,0 +1,100 @@
+"""One command on every host at once: by ssh, or by srun within a Slurm job.
+
+Contract: `ask` returns what the probe says on each host, or why it said nothing; it never takes longer than
+`timeout_s` and some seconds. The ssh that is used is the user's own, as DeepSpeed's launcher uses it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from launch.cluster.probe import MARK
+from launch.preflight import ROOT
+
+_AT_ONCE = 128
+_SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "PasswordAuthentication=no")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one host: `said` by its probe, else the `failure`; `skew_s`: its clock ahead of ours, less the doubt."""
+
+    host: str
+    said: dict[str, Any] | None
+    failure: str = ""
+    skew_s: float = 0.0
+
+
+def ask_by_ssh(hosts: Sequence[str], spec: dict[str, Any], timeout_s: float) -> list[Answer]:
+    """The probes of `hosts`, in their order."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(lambda host: _ssh(host, spec, timeout_s), hosts))
+
+
+def ask_by_srun(hosts: Sequence[str], spec: dict[str, Any], timeout_s: float) -> list[Answer]:
+    """The probes of the job's nodes, in the order of `hosts`."""
+    command = ["srun", f"--nodes={len(hosts)}", f"--ntasks={len(hosts)}", "--ntasks-per-node=1", "--overlap",
+               sys.executable, "-m", "launch.cluster.probe", json.dumps(spec)]  # fmt: skip
+    begin = time.time()
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        return [Answer(host, None, f"srun did not end within {timeout_s:.0f} s") for host in hosts]
+    said = {one["host"]: one for one in _answers(found.stdout)}
+    reason = _last_line(found.stderr) or "srun started nothing there"
+    return [_judged(host, said.get(host), reason, begin, time.time()) for host in hosts]
+
+
+def reachable(hosts: Sequence[str]) -> list[str]:
+    """Those that ssh reaches now."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        codes = pool.map(lambda host: _run([*_SSH, host, "true"], 30.0)[0], hosts)
+        return [host for host, code in zip(hosts, codes, strict=True) if code == 0]
+
+
+def _ssh(host: str, spec: dict[str, Any], timeout_s: float) -> Answer:
+    inner = f"cd {shlex.quote(str(ROOT))} && exec {shlex.quote(sys.executable)} -m launch.cluster.probe " + shlex.quote(
+        json.dumps({**spec, "host": host})
+    )
+    begin = time.time()
+    code, out, err = _run([*_SSH, host, inner], timeout_s)
+    said = _answers(out)
+    reason = _last_line(err) or f"exit code {code}"
+    return _judged(host, said[0] if said else None, reason, begin, time.time())
+
+
+def _judged(host: str, said: dict[str, Any] | None, reason: str, begin: float, end: float) -> Answer:
+    if said is None:
+        return Answer(host, None, reason)
+    there = said["time"]
+    return Answer(host, said, skew_s=there - end if there > end else min(0.0, there - begin))
+
+
+def _run(command: Sequence[str], timeout_s: float) -> tuple[int, str, str]:
+    try:
+        found = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return 124, "", f"no answer within {timeout_s:.0f} s"
+    except FileNotFoundError:
+        return 127, "", f"{command[0]} is not installed here"
+    return found.returncode, found.stdout, found.stderr
+
+
+def _answers(text: str) -> list[dict[str, Any]]:
+    """What probes said, among what login scripts print."""
+    return [json.loads(line[len(MARK) :]) for line in text.splitlines() if line.startswith(MARK)]
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
