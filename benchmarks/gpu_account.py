@@ -29,13 +29,14 @@ CLASSES = (
 )  # fmt: skip
 """In order of precedence where several run at once."""
 IDLE = "idle"
+_ELEMENTWISE = "norms and element-wise"
 
 _RULES: tuple[tuple[str, str], ...] = (
     # Inductor names a fused kernel after all operators in it, those of its neighbours' layouts included.
-    ("norms and element-wise", r"^triton_(?:poi|per|red)_(?!.*(?:log_softmax|nll|cross_entropy|logsumexp))"),
+    (_ELEMENTWISE, r"^triton_(?:poi|per|red)_(?!.*(?:log_softmax|nll|cross_entropy|logsumexp))"),
     ("gather and partition", r"nccl|all_?gather|reduce_?scatter|c10d::"),
     ("attention", r"sdpa|flash|fmha|attention|attn|_fwd_kernel_varlen"),
-    ("optimizer", r"adam|multi_tensor_apply|_foreach_(?!norm)|lpnorm|l2norm|_foreach_norm"),
+    ("optimizer", r"adam|multi_tensor_apply|_foreach_|lpnorm|l2norm"),
     ("loss", r"cross_entropy|softmax|nll|logsumexp|log_z"),
     (
         "matrix products",
@@ -49,20 +50,24 @@ _RULES_COMPILED = tuple((name, re.compile(pattern)) for name, pattern in _RULES)
 
 _PREFIX = "twofold: "
 _STEP = f"{_PREFIX}step"
-_ZERO_LABEL = "zero"
-ZERO_RANGES: dict[str, dict[str, tuple[str, ...]]] = {
-    "deepspeed.runtime.zero.stage3": {
-        "DeepSpeedZeroOptimizer_Stage3": (
-            "reduce_independent_p_g_buckets_and_remove_grads", "partition_grads", "_prepare_sub_group",
-            "independent_gradient_partition_epilogue", "_reassign_or_swap_out_partitioned_parameters",
-            "_release_sub_group",
-        ),
+LABELLED: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
+    "zero": {
+        "deepspeed.runtime.zero.stage3": {
+            "DeepSpeedZeroOptimizer_Stage3": (
+                "reduce_independent_p_g_buckets_and_remove_grads", "partition_grads", "_prepare_sub_group",
+                "independent_gradient_partition_epilogue", "_reassign_or_swap_out_partitioned_parameters",
+                "_release_sub_group",
+            ),
+        },
+        "deepspeed.runtime.zero.partitioned_param_coordinator": {
+            "PartitionedParameterCoordinator": ("fetch_sub_module", "release_sub_module"),
+        },
     },
-    "deepspeed.runtime.zero.partitioned_param_coordinator": {
-        "PartitionedParameterCoordinator": ("fetch_sub_module", "release_sub_module"),
-    },
+    "loss": {"pretrain.head": {"Head": ("forward",), "_ChunkedLosses": ("backward",)}},
 }  # fmt: skip
-"""DeepSpeed's methods (0.19.8) whose element-wise kernels and copies are gathering and partitioning."""
+"""Label -> module -> class -> methods that are wrapped in its range: DeepSpeed's (0.19.8) and the head's."""
+_OWNERS = {"zero": "gather and partition", "update": "optimizer", "loss": "loss"}
+"""Label -> class of the element-wise kernels and copies that are launched inside."""
 
 
 class Slice(NamedTuple):
@@ -75,15 +80,11 @@ class Slice(NamedTuple):
 
 
 def classify(name: str, label: str = "") -> str:
-    """The class of a kernel; inside ZeRO's ranges everything but a product is gathering and partitioning."""
+    """The class of a kernel; products, attention and collectives stay what they are inside any labelled range."""
     lower = name.lower()
-    found = next((kind for kind, pattern in _RULES_COMPILED if pattern.search(lower)), "norms and element-wise")
-    movable = found in ("norms and element-wise", "memcpy", "loss")
-    if label == _ZERO_LABEL and movable:
-        return "gather and partition"
-    if label == "update" and movable:
-        return "optimizer"
-    return found
+    found = next((kind for kind, pattern in _RULES_COMPILED if pattern.search(lower)), _ELEMENTWISE)
+    movable = found in (_ELEMENTWISE, "memcpy", "loss")
+    return _OWNERS.get(label, found) if movable else found
 
 
 def account(slices: Iterable[Slice], begin: float, end: float, steps: int) -> dict[str, Any]:
@@ -142,7 +143,7 @@ class Account:
         """Mark the border between two steps; starts and ends the profile at its own."""
         index, self._begun = self._begun, self._begun + 1
         if index == self._first:
-            label_zero()
+            label_methods()
             activities = [torch.profiler.ProfilerActivity.CPU]
             activities += [torch.profiler.ProfilerActivity.CUDA] if self._device == "cuda" else []
             self._profiler = torch.profiler.profile(activities=activities)
@@ -200,26 +201,29 @@ def slices_of(trace: Mapping[str, Any]) -> list[Slice]:
     return found
 
 
-def label_zero() -> None:
-    """Wrap DeepSpeed's own methods in labelled ranges, where they are; only ever done to profile."""
+def label_methods() -> None:
+    """Wrap the methods of LABELLED in labelled ranges, where they are; only ever done to profile."""
     import importlib
 
-    for module, classes in ZERO_RANGES.items():
-        loaded = importlib.import_module(module)
-        for name, methods in classes.items():
-            owner = getattr(loaded, name, None)
-            for method in methods:
-                if hasattr(owner, method):
-                    setattr(owner, method, _labelled(getattr(owner, method)))
+    for label, modules in LABELLED.items():
+        for module, classes in modules.items():
+            loaded = importlib.import_module(module)
+            for name, methods in classes.items():
+                owner = getattr(loaded, name, None)
+                for method in (method for method in methods if hasattr(owner, method)):
+                    setattr(owner, method, _labelled(owner.__dict__[method], label))
 
 
-def _labelled(method: Any) -> Any:
-    @torch.compiler.disable
+def _labelled(method: Any, label: str) -> Any:
+    """The method within a range; static ones stay static. What it calls may still be compiled."""
+    function = method.__func__ if isinstance(method, staticmethod) else method
+
+    @torch.compiler.disable(recursive=False)
     def within(*arguments: Any, **options: Any) -> Any:
-        with torch.profiler.record_function(_PREFIX + _ZERO_LABEL):
-            return method(*arguments, **options)
+        with torch.profiler.record_function(_PREFIX + label):
+            return function(*arguments, **options)
 
-    return within
+    return staticmethod(within) if isinstance(method, staticmethod) else within
 
 
 class _Labels:

@@ -42,7 +42,7 @@ def _shapes(case: Case) -> dict[str, tuple[int, int, int]]:
     """Rows, inner, columns: a micro-batch of tokens through each linear layer, and squares."""
     model, tokens = case.model(), case.micro_batch * case.sequence_length
     keys = model.n_kv_heads * model.d_head
-    side = 256 if case.tiny else 8192
+    side = 64 if case.tiny else 8192
     return {
         f"square {side}": (side, side, side),
         "queries, keys and values": (tokens, model.d_model, model.d_model + 2 * keys),

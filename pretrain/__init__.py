@@ -6,6 +6,10 @@
     data.py                token shards -> batches, by random access
     inputs.py              opens all that is read and refuses what does not fit together
     model.py               the decoder, in one file, shapes in the names
+    attention.py           causal attention, within documents too
+    head.py                logits and losses, all at once or in chunks
+    float8.py              linear layers in float8
+    kernels.py             which way each part runs on a device
     ds_config.py           recipe -> DeepSpeed's configuration
     engine.py              the model under ZeRO-3 (the only module that imports deepspeed)
     ranks.py               sums and agreement between ranks

@@ -137,7 +137,7 @@ class Engine:
 
     def _to_device(self, values: Tensor) -> Tensor:
         """A copy that the host does not wait for: from pageable memory it would."""
-        if self.ranks.device.type == "cuda":
+        if self.ranks.device.type == "cuda" and values.device.type == "cpu":
             values = values.pin_memory()
         return values.to(self.ranks.device, non_blocking=True)
 

@@ -70,7 +70,8 @@ class _Float8Product(torch.autograd.Function):
 
 def quantised(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """(x / scale in `dtype`, scale): the largest |x| becomes the largest number of `dtype`; scale is float32."""
-    scale = x.detach().abs().amax().float().clamp(min=_LEAST) / torch.finfo(dtype).max
+    # Without detach(): a compiled block of torch 2.11 saves that alias of a weight, and all layers' weights stay.
+    scale = x.abs().amax().float().clamp(min=_LEAST) / torch.finfo(dtype).max
     return rounded(x, scale, dtype), scale
 
 

@@ -29,7 +29,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from configs.schema import Engine, Recipe
@@ -81,7 +81,20 @@ class Kernels:
     @property
     def linear(self) -> type[nn.Linear]:
         """Class of the blocks' projections."""
-        return float8.Float8Linear if self.float8 else nn.Linear
+        if self.float8:
+            return float8.Float8Linear
+        return nn.Linear if self.compiler is None else GraphLinear
+
+
+class GraphLinear(nn.Linear):
+    """nn.Linear for compiled blocks: the same product, without torch.nn.functional.linear.
+
+    DeepSpeed puts a function of its own in that one's place, which asks for the parameter's number; in
+    torch 2.11 the answer guards the graph, and each layer gets one of its own.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.t()
 
 
 def choose(recipe: Recipe, device: torch.device) -> Kernels:

@@ -88,7 +88,9 @@ def _run(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: StopSi
     monitor.attach(options.attach)
     for warning in warnings:
         monitor.event("warning", found[0].step if found else 0, message=warning)
+    watch.at(0, "model")
     engine = Engine(recipe, ranks)
+    watch.at(0, "weights")
     speaker = Speaker(recipe, options.tokenizer) if recipe.validation.prompts else None
     trainer = Trainer(recipe, data, engine, checkpoints, monitor, speaker, watch, options.out)
     if found:

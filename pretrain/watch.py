@@ -214,7 +214,7 @@ def _told(silent: Sequence[Beat], missing: Sequence[int], behind: Sequence[Beat]
         where = "; ".join(f"step {beat.step}, {beat.doing}" for beat in behind[:3])
         return f"all ranks wait for {_names(behind)} (at {where})"
     where = f"step {alive[0].step}, {alive[0].doing}" if alive else "nowhere"
-    return f"all ranks are alive and at the same place ({where}): the network between them does not deliver"
+    return f"all ranks are alive and at one place ({where}): a link is cut, or this takes longer than watch.stall_s"
 
 
 def _names(beats: Sequence[Beat]) -> str:

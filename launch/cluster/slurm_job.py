@@ -46,7 +46,9 @@ code=999
 while kill -0 $twofold 2>/dev/null; do wait $twofold; code=$?; done
 
 if [ $code -eq {stopped} ] || {{ [ $code -eq 1 ] && [ "$(newest)" != "$before" ]; }}; then
-    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then
+    # A job that was cancelled, or that Slurm itself queues again, is no longer RUNNING.
+    state=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%T)
+    if [ "$state" = RUNNING ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then
         echo "twofold ended with code $code and goes on from $(newest)"
         scontrol requeue "$SLURM_JOB_ID"
         sleep 60  # until Slurm ends this shell
@@ -58,7 +60,7 @@ exit $code
 _DATA = """\
 cd {root}
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
-exec {python} -m launch.cli run {words} --until shards
+exec {python} -m launch.cli run {words} launch.launcher=srun --until shards
 """
 
 

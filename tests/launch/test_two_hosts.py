@@ -18,7 +18,7 @@ from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold
 from tests.launch.two_hosts import TwoHosts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.e2e]
-STALL_S = 8
+STALL_S = 20
 PLAN = (
     *TINY_TRAINING, "phases.general.tokens=100K", "phases.domain.tokens=100K", "checkpoints.every=10K",
     "validation.every=100K", f"watch={{stall_s: {STALL_S}, beat_s: 0.5}}",
@@ -94,7 +94,7 @@ def test_a_cut_link_ends_all_ranks_and_a_restart_equals_an_undisturbed_run(
     cut = time.monotonic()
     try:
         while hosts.processes("pretrain.train"):
-            assert time.monotonic() - cut < 3 * STALL_S + 15, "ranks outlive the limit"
+            assert time.monotonic() - cut < 2.5 * STALL_S, "ranks outlive the limit"
             time.sleep(0.2)
         out, err = process.communicate(timeout=90)
     finally:
@@ -103,7 +103,7 @@ def test_a_cut_link_ends_all_ranks_and_a_restart_equals_an_undisturbed_run(
     assert "training failed" in err
     assert not hosts.processes("deepspeed")
     (verdict,) = run_dir.glob("artifacts/train-*/stalls/*/verdict.json")
-    assert "the network between them" in json.loads(verdict.read_text())["text"]
+    assert "a link is cut" in json.loads(verdict.read_text())["text"]
     assert len(list(verdict.parent.glob("rank-*.txt"))) == 2
     again = hosts.twofold("run", *told)
     out, err = again.communicate(timeout=180)
@@ -143,7 +143,8 @@ def test_training_goes_on_without_a_lost_host(hosts: TwoHosts, one_host: Path, r
 def test_preflight_names_the_host(hosts: TwoHosts, run_dir: Path, tmp_path: Path, lines: str, says: str) -> None:
     hostfile = tmp_path / "hostfile"
     hostfile.write_text(lines)
-    process = hosts.twofold("preflight", str(SMOKE), "--hostfile", str(hostfile), f"run_dir={run_dir}", *PLAN, *OVER_TWO)
+    told = ("preflight", str(SMOKE), "--hostfile", str(hostfile), f"run_dir={run_dir}")
+    process = hosts.twofold(*told, *PLAN, *OVER_TWO)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2, out + err
     assert says in err

@@ -45,7 +45,8 @@ class TwoHosts:
     def start(self, *command: str, host: int = 0, **environment: str) -> subprocess.Popen[str]:
         """Start a command on a host, from the checkout's root."""
         # ssh finds its configuration by the password file, not by HOME: the one in PATH names ours.
-        variables = {**_environment(), "PYTHONPATH": str(ROOT), "COLUMNS": "200", "WANDB_MODE": "offline", **environment}
+        ours = {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "WANDB_MODE": "offline"}
+        variables = {**_environment(), **ours, **environment}
         variables["PATH"] = f"{self.folder / 'bin'}:{variables['PATH']}"
         return subprocess.Popen(
             ["ip", "netns", "exec", self.names[host], *command], cwd=ROOT, env=variables, text=True,
@@ -125,8 +126,8 @@ def _keys(folder: Path) -> None:
 
 def _sshd(folder: Path, name: str) -> subprocess.Popen[bytes]:
     Path("/run/sshd").mkdir(parents=True, exist_ok=True)
-    options = ["StrictModes=no", f"AuthorizedKeysFile={folder / 'authorized_keys'}", "PermitRootLogin=yes", "PidFile=none",
-               "UsePAM=no", "MaxStartups=100"]  # fmt: skip
+    keys = f"AuthorizedKeysFile={folder / 'authorized_keys'}"
+    options = [keys, "StrictModes=no", "PermitRootLogin=yes", "PidFile=none", "UsePAM=no", "MaxStartups=100"]
     words = [word for option in options for word in ("-o", option)]
     log = (folder / f"sshd-{name}.log").open("wb")
     server = shutil.which("sshd", path=_PATH)

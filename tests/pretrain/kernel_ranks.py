@@ -24,8 +24,7 @@ from pretrain.ranks import Ranks
 
 COMPILED = "aot_eager"
 WAYS: dict[str, Kernels] = {
-    "plain": Kernels(),
-    "eager, head recomputed": Kernels(losses="recomputed", recompute=True),
+    "eager": Kernels(losses="recomputed", recompute=True),
     "compiled": Kernels(compiler=COMPILED, losses="kept", document_bounds=True),
     "compiled, recomputed": Kernels(compiler=COMPILED, losses="recomputed", document_bounds=True, recompute=True),
     "compiled, selective": Kernels(compiler=COMPILED, losses="kept", recompute="selective"),

@@ -107,7 +107,7 @@ def test_no_saved_activation_holds_a_gathered_weight(way: str, seen: Any) -> Non
 
 
 def test_accumulating_never_waits_for_the_device(seen: Any) -> None:
-    assert [seen[way]["waits"] for way in kernel_ranks.WAYS if way not in COMPILED] == [0, 0]
+    assert [seen[way]["waits"] for way in kernel_ranks.WAYS if way not in COMPILED] == [0]
 
 
 def test_validation_says_the_same_by_every_way(seen: Any) -> None:
