@@ -1,17 +1,17 @@
 """Attention's inner part: causal, and causal within documents, by the fastest kernel that the device has.
 
-Contract: `attend(q, k, v, documents)` is softmax(q k / sqrt(H)) v over the keys that a query may see; grouped-query
-heads are handled by the kernels, never copied. What `documents` is says how they are kept apart:
+Contract: `attend(q, k, v, documents)` is softmax(q k / sqrt(H)) v over the keys that a query may see; key/value
+heads are copied only where no fused kernel shares them. What `documents` is says how they are kept apart:
     None                  one document a row: torch's fused attention, causal
     bool B1TT             a dense mask (`document_mask`), the reference: T^2 bytes a sequence, and no flash kernel
     int32 S               `document_bounds`: FlashAttention for rows of unequal length; work falls with the documents
 
 Bounds have a length that repeats, so that a compiled block is not compiled again for each batch: the number of
-segments is rounded up to 32, 256, 2048, …, and what is left over are empty segments at the end, which the kernel
-skips (its thread blocks return where a segment has no row for them; about 0.1 ms a layer for 32 segments of 4096).
-One segment for each token would always fit and needs no count, but launches 8.4 M thread blocks a layer for 8192
-tokens: about ten times the attention itself. So segments are counted where tokens come from, on the host, before
-they are sent: nothing waits for the device.
+segments is rounded up to 32, 256, 2048, …, and what is left over are empty segments at the end, whose thread
+blocks return at once (32 segments of 4096 rows launch 33 thousand, of which 2 thousand work). One segment for each
+token would fit always, without a count, but would launch 8.4 million a layer for 8192 tokens, and the backward
+pass would set aside 128 float32 rows for each: 17 GB. So segments are counted where tokens come from, on the host,
+before they are sent: nothing waits for the device.
 
 Shape suffixes:  B sequences  T tokens  N query heads  K key/value heads  H d_head  S segment bounds
 """
@@ -37,9 +37,22 @@ def attend(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, documents: Tensor | N
     """Causal attention, BNTH, of q over k and v, within documents where they are given."""
     if documents is not None and documents.dtype == torch.int32:
         return _within_bounds(q_BNTH, k_BKTH, v_BKTH, documents)
+    if not takes_grouped_heads(q_BNTH.device.type, q_BNTH.dtype, masked=documents is not None):
+        shared = q_BNTH.shape[1] // k_BKTH.shape[1]
+        k_BKTH, v_BKTH = (x.repeat_interleave(shared, dim=1) for x in (k_BKTH, v_BKTH))
+    grouped = q_BNTH.shape[1] != k_BKTH.shape[1]
     return F.scaled_dot_product_attention(
-        q_BNTH, k_BKTH, v_BKTH, attn_mask=documents, is_causal=documents is None, enable_gqa=True
+        q_BNTH, k_BKTH, v_BKTH, attn_mask=documents, is_causal=documents is None, enable_gqa=grouped
     )
+
+
+def takes_grouped_heads(device: str, dtype: torch.dtype, masked: bool) -> bool:
+    """Whether a fused kernel shares key/value heads by itself.
+
+    On CUDA only cuDNN's and FlashAttention do, for half precision and without a mask; for the rest the
+    memory-efficient kernel is left, which wants equal heads, or plain operators and T^2 scores a head.
+    """
+    return device != "cuda" or (dtype in (torch.bfloat16, torch.float16) and not masked)
 
 
 def document_mask(tokens_BT: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ from pretrain.stage import BEATS_DIR, EXIT_CODE_STALLED, STALLS_DIR
 
 _LONGEST_GRACE_S = 15.0
 """How long a stalled rank waits for the stacks of the others."""
+_WRITING_S = 5.0
+"""How long it may take to write them."""
 _MISSED_BEATS = 4
 """A rank so many beats behind the newest one is dead or cut off."""
 
@@ -131,7 +133,7 @@ class Watch:
         limit = self._settings.stall_s
         while not self._closed.wait(min(limit / 20, 5.0)):
             # Fed by this thread, which needs the interpreter: stuck with it, the C timer speaks.
-            faulthandler.dump_traceback_later(1.5 * limit + 2 * self._grace, exit=True)
+            faulthandler.dump_traceback_later(1.5 * limit + self._grace + _WRITING_S, exit=True)
             if time.monotonic() - self._moved > limit:
                 self._end()
 
@@ -146,7 +148,7 @@ class Watch:
         faulthandler.dump_traceback(all_threads=True)
         writing = threading.Thread(target=self._write_stall, daemon=True)
         writing.start()
-        writing.join(2 * self._grace)  # a file system may be what hangs
+        writing.join(self._grace + _WRITING_S)  # a file system may be what hangs
         os._exit(EXIT_CODE_STALLED)
 
     def _write_stall(self) -> None:
@@ -240,6 +242,8 @@ def find_stragglers(beats: Sequence[Beat], factor: float) -> list[dict[str, Any]
 
 def _dump_flight_recorder(path: Path) -> None:
     """NCCL's last collectives, where it keeps them (TORCH_NCCL_TRACE_BUFFER_SIZE); `torchfrtrace` reads them."""
+    if "torch" not in sys.modules:
+        return
     with contextlib.suppress(ImportError, AttributeError, RuntimeError):
         from torch._C import _distributed_c10d
 

@@ -106,8 +106,7 @@ def state_bytes(cfg: Model, vocab_size: int, setting: Setting) -> dict[str, int]
     secondary = sum(-(-size // setting.secondary_ranks) for size in sizes.values()) if setting.secondary_ranks else 0
     return {
         "parameters": setting.width * (part + secondary),
-        # Training in float32, ZeRO uses the parameters themselves as masters.
-        "master weights": 4 * part if setting.bf16 else 0,
+        "master weights": 4 * part,  # in float32 training, too
         "gradients": 4 * part,
         "moments": 8 * part,
         "whole small parameters": setting.width * kept if setting.ranks > 1 else 0,
@@ -138,7 +137,7 @@ def block_bytes(cfg: Model, setting: Setting) -> int:
 
 def _eager_block(cfg: Model, setting: Setting) -> float:
     """Bytes a token that autograd saves, operator by operator."""
-    D, F, Q, K = cfg.d_model, cfg.d_ff, cfg.n_heads * cfg.d_head, cfg.n_kv_heads * cfg.d_head
+    D, F, Q = cfg.d_model, cfg.d_ff, cfg.n_heads * cfg.d_head
     s = setting.width
     norm = 4 * D + 4 + (s * D if setting.bf16 else 4 * D)  # x in float32, 1 / rms, x / rms before the weight
     into = s * D  # what the norm gives to projections
@@ -192,7 +191,7 @@ def loss_bytes(cfg: Model, vocab_size: int, setting: Setting) -> int:
 
 def kept_logits_bytes(vocab_size: int, setting: Setting) -> int:
     """What the head's forward pass keeps: nothing where it is done again."""
-    width = {"plain": 4, "kept": setting.width, "recomputed": 0}[setting.head]
+    width = {"plain": 8, "kept": setting.width, "recomputed": 0}[setting.head]
     return setting.tokens * vocab_size * width
 
 

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretrain import attention
-from pretrain.attention import EOS_ID, attend, document_bounds, document_mask, fastest_first, segments, varlen_options
+from pretrain.attention import (
+    EOS_ID,
+    attend,
+    document_bounds,
+    document_mask,
+    fastest_first,
+    segments,
+    takes_grouped_heads,
+    varlen_options,
+)
 from pretrain.kernels import Kernels, install
 from pretrain.model import Decoder, initial_weights
 
@@ -98,6 +107,26 @@ def test_segments_equal_the_dense_mask_in_outputs_and_gradients() -> None:
     pairs = zip(*(torch.autograd.grad((out * weights).sum(), inputs) for out in (found, expected)), strict=True)
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_copied_heads_change_nothing(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, tokens = _inputs()
+    mask = document_mask(tokens) if masked else None
+    shared = attend(*inputs, mask)
+    monkeypatch.setattr(attention, "takes_grouped_heads", lambda *_, **__: False)
+    copied = attend(*inputs, mask)
+    torch.testing.assert_close(copied, shared, atol=1e-6, rtol=1e-5)
+    gradients = (torch.autograd.grad(out.square().sum(), inputs) for out in (copied, shared))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_heads_are_copied_where_no_fused_kernel_shares_them() -> None:
+    assert takes_grouped_heads("cuda", torch.bfloat16, masked=False)
+    assert not takes_grouped_heads("cuda", torch.bfloat16, masked=True)
+    assert not takes_grouped_heads("cuda", torch.float32, masked=False)
+    assert takes_grouped_heads("cpu", torch.float32, masked=True)
 
 
 @pytest.mark.usefixtures("slow_kernel")
