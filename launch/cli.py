@@ -202,7 +202,7 @@ def _launch(options: argparse.Namespace) -> int:
     from launch import launch_command
 
     if options.slurm:
-        launch_command.by_slurm(options.recipe, options.overrides, options.dry_run, _CONSOLE)
+        launch_command.by_slurm(options.recipe, options.overrides, not options.no_preflight, options.dry_run, _CONSOLE)
     else:
         launch_command.by_hostfile(
             options.recipe, options.overrides, options.hostfile, not options.no_preflight, options.dry_run, _CONSOLE

@@ -49,13 +49,13 @@ def by_hostfile(path: str, overrides: Sequence[str], hosts: Path, check: bool, d
     run_recipe(recipe, console)
 
 
-def by_slurm(path: str, overrides: Sequence[str], dry: bool, console: Console) -> None:
+def by_slurm(path: str, overrides: Sequence[str], check: bool, dry: bool, console: Console) -> None:
     """Submit the jobs of a recipe."""
     recipe = load_recipe(path, [*overrides, "launch.launcher=srun"])
     check_package_roots()
     check_training_fits(recipe)
     words = [str(Path(path).resolve()), *overrides]
-    wanted = {"train": slurm_job.training_script(recipe, words)}
+    wanted = {"train": slurm_job.training_script(recipe, words, check)}
     if "shards" not in existing(recipe):
         wanted = {"data": slurm_job.data_script(recipe, words), **wanted}
     number: str | None = None

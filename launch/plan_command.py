@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from configs.files import atomic_path
+from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.units import format_count
 from launch import pages, plots
@@ -29,14 +30,19 @@ _POINTS = 600
 
 def plan(recipe: Recipe, out: Path | None, console: Console) -> Path:
     """Print and draw the plan; return the page."""
-    supply = _supply(recipe)
+    shards = _shards(recipe)
+    supply = _supply(shards)
     if supply:
         check_supply(recipe.phases, supply)
     console.print(_table([_phase_row(recipe, number) for number in range(len(recipe.phases))], _SHOWN))
     console.print(_table(_mixture_rows(recipe, supply)))
-    path = out or Path(recipe.run_dir) / "plan.html"
+    return write(recipe, out or Path(recipe.run_dir) / "plan.html", shards)
+
+
+def write(recipe: Recipe, path: Path, shards: Artifact | None) -> Path:
+    """Draw the page; returns where it is."""
     with atomic_path(path) as target:
-        target.write_text(render(recipe, supply), encoding="utf-8")
+        target.write_text(render(recipe, _supply(shards)), encoding="utf-8")
     return path
 
 
@@ -130,11 +136,13 @@ def _table(rows: Sequence[Mapping[str, str]], names: Sequence[str] | None = None
     return table
 
 
-def _supply(recipe: Recipe) -> dict[str, int]:
-    """Training tokens by source, where every input is here and the shards are made; else nothing."""
+def _shards(recipe: Recipe) -> Artifact | None:
+    """The recipe's token shards, where every input is here and they are made."""
     from data_pipeline.reading import sources
 
-    if not all(sources.exists(source) for source in recipe.sources.values()):
-        return {}
-    shards = existing(recipe).get("shards")
+    return existing(recipe).get("shards") if all(map(sources.exists, recipe.sources.values())) else None
+
+
+def _supply(shards: Artifact | None) -> dict[str, int]:
+    """Training tokens by source."""
     return read_index(shards.path).tokens("train") if shards else {}

@@ -146,10 +146,14 @@ def _build_shards(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
 
 
 def _build_train(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from launch import training
+    from launch import plan_command, training
 
-    made = context.artifacts
-    return training.build(context.recipe, made["shards"], made["tokenizer"], out)
+    recipe, made = context.recipe, context.artifacts
+    pages = [plan_command.write(recipe, out / "plan.html", made["shards"])]
+    report = Path(recipe.run_dir) / "data_report.html"  # made on demand: it reads the whole ledger
+    return training.build(
+        recipe, made["shards"], made["tokenizer"], out, [*pages, *([report] if report.exists() else [])]
+    )
 
 
 def _build_export(context: Context, out: Path, work: Path) -> Mapping[str, Any]:

@@ -45,11 +45,14 @@ _SILENT_LAUNCHER = 1.5
 """Times watch.stall_s, and a minute, without a heartbeat after which a launcher is given up."""
 
 
-def build(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> Mapping[str, Any]:
-    """Train to the end of the plan (from the newest checkpoint in `out`, if any)."""
+def build(
+    recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path, pages: Sequence[Path] = ()
+) -> Mapping[str, Any]:
+    """Train to the end of the plan (from the newest checkpoint in `out`, if any); W&B gets the pages."""
     check_supply(recipe, shards)
     check_hostfile(recipe)
     inputs = write_inputs(recipe, shards, tokenizer, out)
+    inputs += [word for page in pages for word in ("--attach", str(page.resolve()))]
     (out / stage.STOP_FILE).unlink(missing_ok=True)
     failures, saved = 0, _newest_checkpoint(out)
     now: Recipe | None = recipe

@@ -38,12 +38,16 @@ export TORCHINDUCTOR_CACHE_DIR="${{TMPDIR:-/tmp}}/twofold-$USER/inductor"
 newest() {{ ls -d {artifacts}/train-*/checkpoints/step-* 2>/dev/null | sort | tail -1; }}
 before=$(newest)
 
-{python} -m launch.cli run {words} launch.launcher=srun launch.nodes="$SLURM_JOB_NUM_NODES" &
-twofold=$!
 # Slurm's warning goes on to twofold, which asks all ranks to save; the shell only waits.
-trap 'kill -USR1 $twofold 2>/dev/null' USR1 TERM
-code=999
-while kill -0 $twofold 2>/dev/null; do wait $twofold; code=$?; done
+warned=
+trap 'warned=1; kill -USR1 $twofold 2>/dev/null' USR1 TERM
+{preflight}
+code={stopped}
+if [ -z "$warned" ]; then
+    {python} -m launch.cli run {words} launch.launcher=srun launch.nodes="$SLURM_JOB_NUM_NODES" &
+    twofold=$!
+    while kill -0 $twofold 2>/dev/null; do wait $twofold; code=$?; done
+fi
 
 if [ $code -eq {stopped} ] || {{ [ $code -eq 1 ] && [ "$(newest)" != "$before" ]; }}; then
     # A job that was cancelled, or that Slurm itself queues again, is no longer RUNNING.
@@ -57,6 +61,13 @@ fi
 exit $code
 """
 
+_PREFLIGHT = """
+# Once, before anything long: a host, a link or a file that is not right ends the job with its name.
+if [ "${{SLURM_RESTART_COUNT:-0}}" -eq 0 ]; then
+    {python} -m launch.cli preflight {words} launch.launcher=srun launch.nodes="$SLURM_JOB_NUM_NODES" || exit
+fi
+"""
+
 _DATA = """\
 cd {root}
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
@@ -64,8 +75,8 @@ exec {python} -m launch.cli run {words} launch.launcher=srun --until shards
 """
 
 
-def training_script(recipe: Recipe, words: Sequence[str]) -> str:
-    """`words` are the recipe and its overrides, as typed."""
+def training_script(recipe: Recipe, words: Sequence[str], check: bool = True) -> str:
+    """`words` are the recipe and its overrides, as typed; with `check` the job begins with a preflight."""
     job, launch = _job(recipe), recipe.launch
     device, ranks = choose_device(recipe)
     nodes = str(launch.nodes) if launch.min_nodes is None else f"{launch.min_nodes}-{launch.nodes}"
@@ -79,8 +90,9 @@ def training_script(recipe: Recipe, words: Sequence[str]) -> str:
     }
     if device == "cuda" and not any(word in job.sbatch for word in _GPU_WORDS):
         options["gpus-per-node"] = str(ranks)
+    said = {"python": shlex.quote(sys.executable), "words": shlex.join(words)}
     body = _TRAIN.format(
-        root=shlex.quote(str(ROOT)), python=shlex.quote(sys.executable), words=shlex.join(words),
+        **said, root=shlex.quote(str(ROOT)), preflight=_PREFLIGHT.format(**said) if check else "",
         artifacts=shlex.quote(str((Path(recipe.run_dir) / "artifacts").resolve())),
         stopped=EXIT_CODE_STOPPED, requeues=job.requeues,
     )  # fmt: skip

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pretrain.monitor import read_events
+from pretrain.stage import STOP_FILE
 from tests.launch import slurm_cluster
 from tests.launch.conftest import SMOKE, twofold
 from tests.launch.test_two_hosts import PLAN, curve, one_host, run_dir, wait_for_step
@@ -68,17 +73,33 @@ def starts(run_dir: Path) -> int:
     return sum(event["event"] == "start" for event in read_events(metrics))
 
 
+@contextmanager
+def paused(run_dir: Path) -> Iterator[None]:
+    """Rank 0 stands still, and all wait for it."""
+    (beat,) = run_dir.glob("artifacts/train-*/beats/rank-00000.json")
+    pid = json.loads(beat.read_text())["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def log(run_dir: Path) -> str:
     return "".join(path.read_text() for path in run_dir.glob("slurm/train-*.log"))
 
 
-def test_a_warning_and_a_requeue_and_the_curve_is_that_of_an_undisturbed_run(
+def test_a_time_limit_and_a_requeue_and_the_curve_is_that_of_an_undisturbed_run(
     slurm: None, one_host: Path, run_dir: Path
 ) -> None:
-    job = submit(run_dir)
-    wait_for_step(run_dir, 20)
-    subprocess.run(["scancel", "--batch", "--signal=USR1", job], check=True)  # as Slurm before the time limit
+    job = submit(run_dir, "--no-preflight", "watch.stall_s=200")
+    wait_for_step(run_dir, 12)
+    with paused(run_dir):  # Slurm looks at limits twice a minute, and all of this training takes no longer
+        # A minute is left from the start, which is save_lead_s: time for the warning.
+        subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=1"], check=True)
+        wait(lambda: any(run_dir.glob(f"artifacts/train-*/{STOP_FILE}")), 90, run_dir)
     wait(lambda: "goes on from" in log(run_dir), 60, run_dir)
+    subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=10"], check=True)
     wait(lambda: restarted(job), 60, run_dir)
     wait(lambda: finished(run_dir), 120, run_dir)
     assert curve(run_dir) == curve(one_host)
@@ -86,7 +107,7 @@ def test_a_warning_and_a_requeue_and_the_curve_is_that_of_an_undisturbed_run(
 
 
 def test_a_lost_node_requeues_and_scancel_saves(slurm: None, one_host: Path, run_dir: Path) -> None:
-    job = submit(run_dir)
+    job = submit(run_dir, "--no-preflight")
     wait_for_step(run_dir, 12)
     subprocess.run(["scontrol", "update", "nodename=n2", "state=down", "reason=test"], check=True)
     wait(lambda: state(job) in ("PENDING", "CONFIGURING"), 60, run_dir)
@@ -130,6 +151,9 @@ def test_data_and_training_as_two_jobs(slurm: None, tmp_path: Path, packed_run: 
     wait(lambda: finished(fresh), 150, fresh)
     assert state(job) in ("COMPLETING", "COMPLETED", "GONE", "RUNNING")
     assert len(list(fresh.glob("slurm/data-*.log"))) == 1
+    said = log(fresh)  # of the preflight that the training job begins with
+    assert "2 answer, one code" in said
+    assert "slowest link" in said
 
 
 def test_an_expired_allocation_is_told(slurm: None, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,10 +163,15 @@ def test_the_real_client_offline_leaves_its_files_in_the_folder(
     out = tmp_path / "out"
     out.mkdir()
     monitor = _monitor(out, wish="auto")
+    page = tmp_path / "plan.html"
+    page.write_text("<html>the plan</html>")
+    monitor.attach([page])
     monitor.event("train", 1, loss=1.0)
     monitor.close(0)
     run_id = (out / "wandb-run-id").read_text()
-    assert [path.name for path in out.glob("wandb/offline-run-*/*.wandb")] == [f"run-{run_id}.wandb"]
+    (record,) = out.glob("wandb/offline-run-*/*.wandb")
+    assert record.name == f"run-{run_id}.wandb"
+    assert b"plan.html" in record.read_bytes()
     assert not [event for event in read_events(out / "metrics.jsonl") if event["event"] == "warning"]
 
 
