@@ -93,7 +93,9 @@ def test_batch_not_divisible(tmp_path: Path) -> None:
 
 
 def test_nodes_without_hostfile(tmp_path: Path) -> None:
-    line = refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "launch.nodes=2", "launch.cpu_ranks=1")
+    line = refused(
+        "run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "launch.nodes=2", "launch.cpu_ranks=1", "launch.device=cpu"
+    )
     assert "launch.hostfile" in line
 
 
