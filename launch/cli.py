@@ -150,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     resume.add_argument("--steps", type=int, default=12, metavar="N", help="steps of each phase (default 12)")
     resume.add_argument("--same-ranks", action="store_true", help="leave out the trial with other numbers of ranks")
+    resume.add_argument("--kills", type=int, default=0, metavar="N", help="also kill a random rank N times")
     resume.add_argument("--seed", type=int, default=0, help="draws the moments of the interruptions")
     clean = _command(commands, "clean", _clean, "list artifacts that this recipe no longer uses")
     clean.add_argument("--yes", action="store_true", help="remove them")
@@ -329,7 +330,7 @@ def _verify_resume(options: argparse.Namespace) -> int:
     if options.steps < 6:
         raise user_error("--steps", options.steps, "leaves no room for interruptions", "use at least 6")
     recipe = load_recipe(options.recipe, options.overrides)
-    held = verify_resume(recipe, _CONSOLE, options.steps, options.seed, options.same_ranks)
+    held = verify_resume(recipe, _CONSOLE, options.steps, options.seed, options.same_ranks, options.kills)
     return 0 if held else 1
 
 

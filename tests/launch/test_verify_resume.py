@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +16,7 @@ from typing import Any
 import pytest
 
 from configs.recipe import load_recipe
-from launch.verify_resume import Trials, _siblings, compare, shortened, with_ranks
+from launch.trials import Trials, compare, ranks_of, shortened, with_ranks
 from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold
 
 
@@ -71,28 +76,36 @@ def test_after_another_number_of_ranks_losses_may_differ_by_rounding_only(
     assert all(check.passed for check in compare(whole, other, [], exactly=False)) == passed
 
 
-def test_siblings_are_the_ranks_of_one_launcher() -> None:
-    import os
-    import subprocess
-
-    children = [subprocess.Popen(["sleep", "30"]) for _ in range(2)]
+def test_ranks_are_the_trainers_of_one_launcher(tmp_path: Path) -> None:
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "train.py").write_text("import time; time.sleep(30)")
+    start = f"{sys.executable} -m pretrain.train & {sys.executable} -m pretrain.train --module x & sleep 30 & wait"
+    launchers = [subprocess.Popen(["bash", "-c", start], cwd=tmp_path, start_new_session=True) for _ in range(2)]
     try:
-        assert {child.pid for child in children} <= set(_siblings(children[0].pid))
-        assert os.getpid() not in _siblings(children[0].pid)
+        found = []
+        for _ in range(200):
+            found = [ranks_of(launcher.pid) for launcher in launchers]
+            if [len(ranks) for ranks in found] == [2, 2]:
+                break
+            time.sleep(0.05)
+        assert [len(ranks) for ranks in found] == [2, 2]
+        assert not set(found[0]) & set(found[1])
+        assert not {launcher.pid for launcher in launchers} & {pid for ranks in found for pid in ranks}
     finally:
-        for child in children:
-            child.kill()
-            child.wait()
-    assert _siblings(children[0].pid) == []
+        for launcher in launchers:
+            os.killpg(launcher.pid, signal.SIGKILL)
+            launcher.wait()
 
 
 @pytest.mark.e2e
 def test_a_real_run_resumes_bit_for_bit(packed_run: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     shutil.copytree(packed_run, run_dir, symlinks=True)
-    arguments = (f"run_dir={run_dir}", *TINY_TRAINING, "--steps", "6", "--same-ranks")
+    arguments = (f"run_dir={run_dir}", *TINY_TRAINING, "--steps", "6", "--same-ranks", "--kills", "2")
     code, out, err = twofold("verify-resume", str(SMOKE), *arguments)
     assert code == 0, out + err
     assert "DIFFERS" not in out
     for fact in ("stopped after", "killed in", "stopped at the phase's end", "damaged"):
         assert fact in out.replace("\n", " "), fact
+    for fact in ("each start goes on from the newest checkpoint", "steps done again", "no process is left"):
+        assert fact in out, fact
