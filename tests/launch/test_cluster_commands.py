@@ -1,0 +1,109 @@
+"""Command lines and environments that start the ranks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.errors import UserError
+from configs.recipe import load_recipe
+from configs.schema import Recipe
+from launch.cluster import commands
+from launch.preflight import ROOT
+from tests.launch.conftest import SMOKE
+
+RUNNER = [sys.executable, "-m", "deepspeed.launcher.runner"]
+
+
+def _recipe(*overrides: str) -> Recipe:
+    return load_recipe(SMOKE, ["launch.device=cpu", "engine.micro_batch_sequences=1", *overrides])
+
+
+def _program(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_one_host(tmp_path: Path) -> None:
+    command = commands.start_command(_recipe(), "pretrain.train", ["--out", "o"], tmp_path)
+    assert command[:4] == [*RUNNER, "--master_port"]
+    assert command[5:] == ["--num_gpus", "2", "--module", "pretrain.train", "--out", "o"]
+    assert not commands.is_spread(_recipe())
+
+
+def test_a_hostfile(tmp_path: Path) -> None:
+    hostfile = tmp_path / "hostfile"
+    recipe = _recipe("launch.nodes=2", f"launch.hostfile={hostfile}", "launch.cpu_ranks=4")
+    command = commands.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
+    assert command[3:7] == ["--hostfile", str(hostfile), "--num_nodes", "2"]
+    assert command[command.index("--num_gpus") + 1] == "4"
+    assert command[command.index("--enable_each_rank_log") + 1] == str(tmp_path)
+    port = int(command[command.index("--master_port") + 1])
+    assert 20_000 <= port < 32_000
+    again = commands.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
+    assert again == command, "all hosts must be told the same port"
+    assert commands.is_spread(recipe)
+
+
+def test_srun(tmp_path: Path) -> None:
+    recipe = _recipe("launch.nodes=4", "launch.launcher=srun", "launch.cpu_ranks=2")
+    command = commands.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
+    assert command[:4] == ["srun", "--nodes=4", "--ntasks=8", "--ntasks-per-node=2"]
+    assert f"--output={tmp_path}/rank-%t.log" in command
+    assert command[-5:] == [sys.executable, "-m", "pretrain.train", "--out", "o"]
+
+
+def test_what_ranks_need_is_carried_to_other_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".deepspeed_env").write_text("MINE=1\n# no variable\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    monkeypatch.chdir(tmp_path)
+    recipe = _recipe(
+        "launch.nodes=2", f"launch.hostfile={tmp_path / 'hostfile'}", "launch.environment={NCCL_SOCKET_IFNAME: 'ib 0'}"
+    )
+    found = commands.environment(recipe, tmp_path)
+    assert found["NCCL_SOCKET_IFNAME"] == "ib 0"
+    assert found["PYTHONPATH"].split(":")[0] == str(ROOT)
+    carried = Path(found["DS_ENV_FILE"]).read_text().splitlines()
+    assert carried[0] == "MINE=1"
+    assert {"DS_ACCELERATOR=cpu", "NCCL_SOCKET_IFNAME='ib 0'", "WANDB_MODE=offline"} <= set(carried)
+    assert not any(line.startswith(("WANDB_API_KEY", "PYTHONPATH", "#")) for line in carried)
+    assert "ServerAliveInterval" in found["PDSH_SSH_ARGS_APPEND"]
+
+
+def test_the_launchers_limit_is_longer_than_the_watchdogs() -> None:
+    for stall_s in (20, 900, 7200):
+        told = commands.rank_environment(_recipe(f"watch.stall_s={stall_s}"))
+        assert 60 * int(told["DEEPSPEED_TIMEOUT"]) > 2 * stall_s
+
+
+def test_a_slurm_jobs_first_node_is_the_master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = 'case "$2" in hostnames) echo n3; echo n4;; node) echo "NodeName=n3 NodeAddr=10.0.0.3 Port=1";; esac'
+    _program(tmp_path, "scontrol", answers, monkeypatch)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[3-4]")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
+    assert commands.slurm_hosts() == ["n3", "n4"]
+    found = commands.environment(_recipe("launch.nodes=2", "launch.launcher=srun"), tmp_path)
+    assert found["MASTER_ADDR"] == "10.0.0.3"
+    assert found["SRUN_CPUS_PER_TASK"] == "12"
+
+
+def test_srun_outside_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
+    with pytest.raises(UserError, match="works within a Slurm job only"):
+        commands.slurm_hosts()
+
+
+def test_an_allocation_that_slurm_no_longer_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(tmp_path, "scontrol", "echo 'Invalid job id specified' >&2; exit 1", monkeypatch)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[3-4]")
+    with pytest.raises(UserError, match="Invalid job id") as caught:
+        commands.slurm_hosts()
+    assert "look whether the allocation still runs" in str(caught.value)
