@@ -24,6 +24,8 @@ _MENDS = {
     errno.EDQUOT: ("the disk quota is used up", "free some space or set run_dir elsewhere, then run again"),
     errno.EACCES: ("is not accessible to this user", "grant the permission or name another path"),
     errno.EPERM: ("is not accessible to this user", "grant the permission or name another path"),
+    errno.ENOTDIR: ("leads through a file that is no folder", "set run_dir to another path, or move the file away"),
+    errno.EEXIST: ("is a file where a folder must be", "set run_dir to another path, or move the file away"),
     errno.EROFS: ("lies on a read-only file system", "set run_dir to a writable path"),
 }
 

@@ -38,6 +38,8 @@ def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path: Path) -> No
         (errno.EACCES, "not accessible"),
         (errno.EPERM, "not accessible"),
         (errno.EROFS, "read-only"),
+        (errno.ENOTDIR, "no folder"),
+        (errno.EEXIST, "where a folder must be"),
     ],
 )
 def test_disk_errors_name_the_file_and_the_mend(tmp_path: Path, number: int, words: str) -> None:
