@@ -84,29 +84,32 @@ class Trials:
         self.kill_at("step", step, fraction, chosen)
         return self.done
 
-    def kill_at(self, moment: Moment, step: int, fraction: float, chosen: float) -> None:
-        """Start, SIGKILL a rank (`chosen`, 0 to 1) at a moment, `fraction` into it, and wait until all have ended."""
-        began, starts = time.time(), len(self.events("start"))
+    def kill_at(self, moment: Moment, step: int, fraction: float, chosen: float) -> bool:
+        """Start, SIGKILL a rank (`chosen`, 0 to 1) at a moment, `fraction` into it, and wait until all have ended.
+
+        After `step` at the latest; whether there was still a rank to kill.
+        """
+        began = time.time()
         process = self.start()
 
         def behind() -> bool:
             if moment == "start":
                 return bool(ranks_of(process.pid))
-            if len(self.events("start")) == starts:  # lines of steps that are done again are still there
-                return False
-            if moment == "step":
-                return self.done >= step
+            if not any(event["time"] > began for event in self.events("start")[-1:]):
+                return False  # lines of steps that are done again may still be there
             saving = (self.out / stage.CHECKPOINTS_DIR).glob("*.partial")
-            return any(_modified(path) > began for path in saving)
+            return (moment == "save" and any(_modified(path) > began for path in saving)) or self.done >= step
 
         while process.poll() is None and not behind() and time.time() < began + _START_TIMEOUT_S:
-            time.sleep(0.005)
+            time.sleep(0.001)
         time.sleep(fraction * (_START_S if moment == "start" else self._step_seconds()))
-        if ranks := ranks_of(process.pid):
+        ranks = ranks_of(process.pid)
+        if ranks:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(ranks[int(chosen * len(ranks))], signal.SIGKILL)
-        process.wait()
+        code = process.wait()
         self.left_behind += ranks_of(process.pid)
+        return bool(ranks) and code != 0
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in read_events(self.out / METRICS_FILE) if event["event"] == kind]

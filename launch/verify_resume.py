@@ -14,6 +14,7 @@ Moments are drawn from a seed. Folders lie in <run_dir>/verify-resume and are ma
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import pairwise
 from pathlib import Path
@@ -113,11 +114,16 @@ def _killed(whole: Trials, folder: Path, kills: int, seed: int, console: Console
     saved = [0, *(event["step"] for event in whole.events("checkpoint"))]
     interval = max(later - earlier for earlier, later in pairwise(saved))
     table = Table("kill", "moment", "at step", "checkpoint", "done again", box=None, pad_edge=False)
-    wrong, again = [], []
+    wrong, again, missed = [], [], 0
     for number in range(1, kills + 1):
         draw = random.Random(f"{seed}/{number}")
         newest, moment = trials.newest_checkpoint(), draw.choice(_MOMENTS)
-        trials.kill_at(moment, min(newest + draw.randint(1, 2 * interval), total - 1), draw.random(), draw.random())
+        # Spread over the whole training; a save comes when it comes.
+        ahead = (
+            interval + 1 if moment == "save" else math.ceil(draw.uniform(number - 1, number) * total / kills) - newest
+        )
+        step = min(newest + max(1, ahead), total - 1)
+        missed += not trials.kill_at(moment, step, draw.random(), draw.random())
         if moment != "start":  # then it may be killed before it says where it begins
             wrong += [event["step"] for event in trials.events("start")[-1:] if event["step"] != newest]
         again.append(max(0, trials.done - trials.newest_checkpoint()))
@@ -126,6 +132,7 @@ def _killed(whole: Trials, folder: Path, kills: int, seed: int, console: Console
     trials.train()
     return [
         *compare(whole, trials, [f"a rank killed {kills} times"], exactly=True),
+        Check("each kill met a rank", not missed, f"{missed} came too late" if missed else ""),
         Check("each start goes on from the newest checkpoint", not wrong, f"not these: {wrong}" if wrong else ""),
         Check("steps done again", max(again) <= 2 * interval, f"at most {max(again)}, a checkpoint every {interval}"),
         Check("no process is left", not trials.left_behind, ""),

@@ -1,10 +1,10 @@
 """Bytes on each device by cause, from the recipe's shapes and what ZeRO-3 and the kernels keep.
 
 Contract: pure; no rounding but ZeRO-3's own padding. State (parameters, masters, gradients, moments) is exact.
-Activations follow pretrain/model.py operator by operator: what autograd saves, each storage once. A step has
-three moments that can be the peak: the head's backward pass, a block's backward pass, the update; the
-footprint is that of the largest, and names it. Held against the trainer's real tensors in
-tests/launch/test_planner_memory.py.
+Activations follow pretrain/model.py operator by operator: what autograd saves, each storage once; they equal
+what torch's allocator gave on a CPU, in each way to recompute. The peak is looked for at the head's backward
+pass, at each block's, and at the end; the footprint is that of the largest, and names it. Held against the
+trainer's real tensors in tests/launch/test_planner_memory.py.
 
 From DeepSpeed 0.19.8's source (runtime/zero/stage3.py): the reduce bucket has the type of communication
 (float32) and its full size from the start; a bucket of several gradients is joined anew before it is reduced;
@@ -17,6 +17,7 @@ Shape letters as in pretrain/model.py: D d_model, F d_ff, Q = N x H query width,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,8 +35,12 @@ _SUB_GROUP = 1_000_000_000
 """DeepSpeed's defaults of stage3_max_reuse_distance and sub_group_size."""
 _PLAIN_LOGIT_BYTES = 16
 """A logit's float32 values alive at once: softmax, its gradient, and those of the two ways that use it."""
-_EAGER_CHUNK_BYTES, _COMPILED_CHUNK_BYTES = 18, 4
-"""A chunk's float32 copies, a logit (head.py measured the eager way with eight chunks)."""
+_PLAIN_KEPT_BYTES = 4
+"""What is still there of a logit while blocks go backward."""
+_JOINED = 2
+"""Copies of a full bucket: its gradients in a row, and the ranks' parts of them in a row."""
+_EAGER_CHUNK_BYTES = 18
+"""A chunk's float32 copies, a logit; compiled, there are none."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,11 @@ class Setting:
         """Bytes of a number in the precision of training."""
         return 2 if self.bf16 else 4
 
+    @property
+    def attention_width(self) -> int:
+        """The same within attention."""
+        return 4 if self.cpu else self.width
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -78,7 +88,7 @@ class Footprint:
 
     causes: dict[str, int]
     moment: str
-    """`head`, `block` or `update`."""
+    """`head`, `block` or `end` of the backward pass."""
 
     @property
     def total(self) -> int:
@@ -137,25 +147,27 @@ def block_bytes(cfg: Model, setting: Setting) -> int:
 
 def _eager_block(cfg: Model, setting: Setting) -> float:
     """Bytes a token that autograd saves, operator by operator."""
-    D, F, Q = cfg.d_model, cfg.d_ff, cfg.n_heads * cfg.d_head
-    s = setting.width
-    norm = 4 * D + 4 + (s * D if setting.bf16 else 4 * D)  # x in float32, 1 / rms, x / rms before the weight
+    D, F, s = cfg.d_model, cfg.d_ff, setting.width
+    norm = 4 * D + 4 + s * D  # x in float32, 1 / rms, x / rms before the weight
     into = s * D  # what the norm gives to projections
-    return 2 * (norm + into) + _attention(cfg, setting) + s * Q + 4 * s * F  # o_proj's input; gate, silu, up, product
+    return 2 * (norm + into) + _attention(cfg, setting) + 4 * s * F  # gate, silu, up, product
 
 
 def _compiled_block(cfg: Model, setting: Setting) -> float:
-    """Bytes a token that a compiled block keeps: its inputs and the products; what lies between is made again."""
-    D, F = cfg.d_model, cfg.d_ff
-    s = setting.width
-    return 2 * s * D + 2 * 4 + _attention(cfg, setting) + 2 * s * F  # two residual streams, 1 / rms; gate and up
+    """Bytes a token that a compiled block keeps: what its products take and give; the rest is made again."""
+    D, F, s = cfg.d_model, cfg.d_ff, setting.width
+    Q, K = cfg.n_heads * cfg.d_head, cfg.n_kv_heads * cfg.d_head
+    if setting.recompute == "selective":  # the block's input, outputs of products and of attention
+        return 2 * s * D + s * (Q + 2 * K) + setting.attention_width * Q + 4 * cfg.n_heads + 2 * s * F
+    # Two residual streams and what the norms make of them, 1 / rms; gate, up and their product.
+    return 4 * s * D + 8 + _attention(cfg, setting) + 3 * s * F
 
 
 def _attention(cfg: Model, setting: Setting) -> float:
-    """Bytes a token of q, k, v, the output and the log of the softmax's sum."""
+    """Bytes a token of q, k, v, the output and the log of the softmax's sum; o_proj's input where it is a copy."""
     Q, K = cfg.n_heads * cfg.d_head, cfg.n_kv_heads * cfg.d_head
-    width = 4 if setting.cpu else setting.width
-    return width * (2 * Q + 2 * K) + 4 * cfg.n_heads
+    copied = setting.width * Q if setting.cpu else 0  # CUDA's kernels lay the output out as o_proj reads it
+    return setting.attention_width * (2 * Q + 2 * K) + 4 * cfg.n_heads + copied
 
 
 def activation_bytes(cfg: Model, setting: Setting) -> int:
@@ -166,16 +178,20 @@ def activation_bytes(cfg: Model, setting: Setting) -> int:
 
 
 def _outer_bytes(cfg: Model, setting: Setting) -> int:
-    """The last norm, the head's input, token ids, and the rotary tables."""
+    """The last norm, the head's input, and the rotary tables."""
     D, s = cfg.d_model, setting.width
-    norm = 2 * s * D + 4 if setting.compiled else 4 * D + 4 + s * D
-    return setting.tokens * (norm + s * D + 2 * 8) + 2 * 4 * setting.sequence_length * cfg.d_head
+    norm = s * D + 4 if setting.compiled else 4 * D + 4 + s * D
+    return setting.tokens * (norm + s * D) + 2 * 4 * setting.sequence_length * cfg.d_head
 
 
 def working_bytes(cfg: Model, setting: Setting) -> int:
-    """A block's backward pass beside what was kept: gradients of its widest tensors, and what is made again."""
+    """A block's backward pass at its peak, beyond what is kept: gradients in flight, and what is made again."""
+    D, F, s = cfg.d_model, cfg.d_ff, setting.width
+    if setting.recompute == "selective":
+        return setting.tokens * s * (4 * F + 2 * D)
+    flying = 2 * s * D if setting.compiled else max(0, 2 * s * F - (4 + s) * D)
     again = block_bytes(cfg, setting) if setting.recompute == "blocks" else 0
-    return again + setting.tokens * setting.width * (3 * cfg.d_ff + 3 * cfg.d_model)
+    return again + setting.tokens * flying
 
 
 def loss_bytes(cfg: Model, vocab_size: int, setting: Setting) -> int:
@@ -184,9 +200,9 @@ def loss_bytes(cfg: Model, vocab_size: int, setting: Setting) -> int:
     if setting.head == "plain":
         return tokens * vocab_size * _PLAIN_LOGIT_BYTES
     chunk = min(tokens * vocab_size, CHUNK_LOGITS)
-    copies = chunk * (_COMPILED_CHUNK_BYTES if setting.compiled else _EAGER_CHUNK_BYTES)
+    copies = 0 if setting.compiled else chunk * _EAGER_CHUNK_BYTES
     logits = setting.width * (tokens * vocab_size if setting.head == "kept" else chunk)
-    return logits + copies + 4 * tokens * cfg.d_model
+    return logits + copies + tokens * (4 + 3 * setting.width) * cfg.d_model
 
 
 def kept_logits_bytes(vocab_size: int, setting: Setting) -> int:
@@ -212,38 +228,15 @@ def _block_elements(cfg: Model) -> int:
     return sum(size for name, size in parameter_sizes(cfg, 0).items() if name.startswith("layers.0."))
 
 
-def reduced_bytes(cfg: Model, vocab_size: int, setting: Setting) -> tuple[int, int]:
-    """Gradients on their way out, at the head and at a block: as they come, and joined for the reduction."""
-    head, block = vocab_size * cfg.d_model, _block_elements(cfg)
-    fits = max(1, setting.bucket_elements // block) * block
-    joined = 4 * min(fits, setting.bucket_elements, cfg.n_layers * block)
-    fresh = block if setting.compiled else cfg.d_model * cfg.d_ff
-    # A gradient larger than the bucket goes by itself, in a float32 copy.
-    alone = 4 * head if head > setting.bucket_elements else 0
-    return setting.width * head + alone, setting.width * fresh + joined
-
-
 def footprint(cfg: Model, vocab_size: int, setting: Setting, constants: Constants, kind: str = "cuda") -> Footprint:
     """Bytes by cause at the peak."""
-    state = state_bytes(cfg, vocab_size, setting)
-    bucket = 4 * setting.bucket_elements
-    # Allocated with the engine and free after the first update: it counts at every moment of the first step.
-    update = update_bytes(cfg, vocab_size, setting)
-    at_head, at_block = gathered_bytes(cfg, vocab_size, setting)
-    out_head, out_block = reduced_bytes(cfg, vocab_size, setting)
-    kept = activation_bytes(cfg, setting)
-    moments = {
-        "head": {"activations": kept, "logits and loss": loss_bytes(cfg, vocab_size, setting),
-                 "gathered weights": at_head, "gradients in reduction": out_head},
-        "block": {"activations": kept, "block in work": working_bytes(cfg, setting),
-                  "gathered weights": at_block, "gradients in reduction": out_block},
-        "update": {},
+    # The update's copy is allocated with the engine, and free after the first step: it counts at every moment.
+    held = {
+        **state_bytes(cfg, vocab_size, setting), "reduce bucket": 4 * setting.bucket_elements,
+        "gradients for the update": update_bytes(cfg, vocab_size, setting),
     }  # fmt: skip
-    moment = max(moments, key=lambda name: sum(moments[name].values()))
-    causes = {
-        **{name: size for name, size in state.items() if size},
-        "reduce bucket": bucket, "gradients for the update": update, **moments[moment],
-    }  # fmt: skip
+    moment, peak = max(_moments(cfg, vocab_size, setting), key=lambda named: sum(named[1].values()))
+    causes = held | peak
     tensors = sum(causes.values())
     if kind == "cuda":
         causes["CUDA and NCCL"] = round(
@@ -251,6 +244,34 @@ def footprint(cfg: Model, vocab_size: int, setting: Setting, constants: Constant
         )
         causes["fragmentation"] = math.ceil(constants.fragmentation_share * tensors)
     return Footprint({name: size for name, size in causes.items() if size}, moment)
+
+
+def _moments(cfg: Model, vocab_size: int, setting: Setting) -> Iterator[tuple[str, dict[str, int]]]:
+    """What is alive beside the state as the backward pass goes: head, each block from the last, the end."""
+    kept, outer = activation_bytes(cfg, setting), _outer_bytes(cfg, setting)
+    a_block = (kept - outer) // cfg.n_layers
+    head, block = vocab_size * cfg.d_model, _block_elements(cfg)
+    gathered_head, gathered_block = gathered_bytes(cfg, vocab_size, setting)
+    # A gradient larger than the bucket goes by itself, in a float32 copy.
+    alone = head > setting.bucket_elements
+    yield "head", {
+        "activations": kept, "logits and loss": loss_bytes(cfg, vocab_size, setting), "gathered weights": gathered_head,
+        "gradients in reduction": setting.width * head + (4 * head if alone else 0),
+    }  # fmt: skip
+    plain = setting.tokens * vocab_size * _PLAIN_KEPT_BYTES if setting.head == "plain" else 0
+    fresh = setting.width * (block if setting.compiled else cfg.d_model * cfg.d_ff)
+    filled = 0 if alone else head
+    for behind in range(cfg.n_layers):
+        sent, filled = (filled, block) if filled + block > setting.bucket_elements else (0, filled + block)
+        yield "block", {
+            "activations": kept - behind * a_block, "block in work": working_bytes(cfg, setting),
+            "logits and loss": plain, "gathered weights": gathered_block,
+            "gradients in reduction": fresh + _JOINED * 4 * sent,
+        }  # fmt: skip
+    yield "end", {
+        "activations": outer, "logits and loss": plain, "gathered weights": gathered_block,
+        "gradients in reduction": fresh + _JOINED * 4 * min(filled + head, setting.bucket_elements),
+    }  # fmt: skip
 
 
 def most_sequences(cfg: Model, vocab_size: int, setting: Setting, gpu: Gpu, constants: Constants) -> int:
