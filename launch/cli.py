@@ -105,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "check", _check, "validate a recipe and show what it would train; no GPU, no data needed")
     plan = _command(commands, "plan", _plan, "draw tokens, learning rate, batch and mixture by step; no data needed")
     plan.add_argument("--out", type=Path, metavar="OUT.html", help="default: plan.html in the run folder")
+    plan.add_argument("--gpus", type=int, metavar="N", help="compute memory, time and cost on N devices instead")
+    plan.add_argument("--gpu", default="h100", metavar="NAME", help="their kind: h100, h200, a100, a100-40gb, measured")
+    plan.add_argument("--constants", type=Path, metavar="FILE", help="measured constants in place of assumed ones")
+    plan.add_argument("--json", type=Path, metavar="OUT", help="write the computed numbers, too")
+    plan.add_argument("--calibrate", type=Path, metavar="OUT", help="measure constants on this machine instead")
     _command(commands, "verify", _verify, "compare every byte of a recipe's artifacts with their manifests")
     train = _command(commands, "train-classifier", _train_classifier, "train a recipe's classifiers, show their cards")
     train.add_argument("--name", help="quality, toxicity or domain; default: all that the recipe has")
@@ -241,9 +246,19 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from launch import gpu_plan_command
     from launch.plan_command import plan
 
-    _CONSOLE.print(f"  {plan(load_recipe(options.recipe, options.overrides), options.out, _CONSOLE)}")
+    recipe = load_recipe(options.recipe, options.overrides)
+    if options.calibrate is not None:
+        path = gpu_plan_command.calibrate(recipe, options.calibrate, _CONSOLE)
+    elif options.gpus is not None:
+        path = gpu_plan_command.gpu_plan(
+            recipe, options.gpus, options.gpu, options.constants, options.out, options.json, _CONSOLE
+        )
+    else:
+        path = plan(recipe, options.out, _CONSOLE)
+    _CONSOLE.print(f"  {path}")
     return 0
 
 

@@ -34,8 +34,8 @@ def plan(recipe: Recipe, out: Path | None, console: Console) -> Path:
     supply = _supply(shards)
     if supply:
         check_supply(recipe.phases, supply)
-    console.print(_table([_phase_row(recipe, number) for number in range(len(recipe.phases))], _SHOWN))
-    console.print(_table(_mixture_rows(recipe, supply)))
+    console.print(table([_phase_row(recipe, number) for number in range(len(recipe.phases))], _SHOWN))
+    console.print(table(_mixture_rows(recipe, supply)))
     return write(recipe, out or Path(recipe.run_dir) / "plan.html", shards)
 
 
@@ -128,7 +128,7 @@ _SHOWN = ("phase", "tokens", "steps", "batch", "length", "learning rate")
 """Of a phase, in the terminal."""
 
 
-def _table(rows: Sequence[Mapping[str, str]], names: Sequence[str] | None = None) -> Table:
+def table(rows: Sequence[Mapping[str, str]], names: Sequence[str] | None = None) -> Table:
     names = names or list(rows[0])
     table = Table(*(Column(name, no_wrap=True) for name in names), box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for row in rows:

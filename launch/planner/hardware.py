@@ -63,6 +63,9 @@ ASSUMED: dict[str, Assumption] = {
     "matmul_share": Assumption(
         0.72, "of peak", "largest product seen on an H100: 798 of 989 TFLOP/s; a layer's shapes stay some 10 % below"
     ),
+    "float8_share": Assumption(
+        0.5, "of twice the bf16 peak", "published float8 runs gain 1.3 to 1.45, scaling and casts in it"
+    ),
     "attention_share": Assumption(0.5, "of peak, causal pairs", "cuDNN and FlashAttention on Hopper, head size 128"),
     "memory_share": Assumption(0.85, "of HBM's rate", "a copy reaches 3.0 of 3.35 TB/s; short kernels less"),
     "link_share": Assumption(0.84, "of NVLink's rate", "380 of 450 GB/s one way, NVIDIA/nccl issue 1264"),
@@ -73,6 +76,7 @@ ASSUMED: dict[str, Assumption] = {
     "overlap_share": Assumption(
         0.7, "of computing time", "how much of it can hide transfers: they take cores and memory rate from it"
     ),
+    "pass_factor": Assumption(1.0, "of its parts' sum", "a measured pass over what its parts should take"),
     "micro_batch_s": Assumption(0.01, "s", "launches and ZeRO-3's hooks that no kernel hides"),
     "step_s": Assumption(0.05, "s", "norm, spike guard, log line, collection of garbage"),
     "context_bytes": Assumption(1.5e9, "bytes", "CUDA context, cuBLAS and cuDNN workspaces"),
@@ -96,6 +100,7 @@ class Constants:
     """Values of ASSUMED's names, measured ones in their place; see ASSUMED for units."""
 
     matmul_share: float = ASSUMED["matmul_share"].value
+    float8_share: float = ASSUMED["float8_share"].value
     attention_share: float = ASSUMED["attention_share"].value
     memory_share: float = ASSUMED["memory_share"].value
     link_share: float = ASSUMED["link_share"].value
@@ -104,6 +109,7 @@ class Constants:
     network_hop_s: float = ASSUMED["network_hop_s"].value
     collective_s: float = ASSUMED["collective_s"].value
     overlap_share: float = ASSUMED["overlap_share"].value
+    pass_factor: float = ASSUMED["pass_factor"].value
     micro_batch_s: float = ASSUMED["micro_batch_s"].value
     step_s: float = ASSUMED["step_s"].value
     context_bytes: float = ASSUMED["context_bytes"].value

@@ -1,0 +1,217 @@
+"""`twofold plan RECIPE --gpus N`: memory, time and cost on a cluster, computed; `--calibrate`: constants, measured.
+
+Contract: `gpu_plan` needs neither data nor GPU; prints tables, writes one self-contained page and, if asked, JSON.
+`calibrate` starts ranks on this machine through the real launcher (pretrain/calibration.py) and keeps what it
+measured as a constants file that `--constants` reads.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from rich.console import Console
+
+from configs.errors import UserError, user_error
+from configs.files import atomic_path, write_json
+from configs.recipe import dump_recipe
+from configs.schema import Recipe
+from configs.units import format_bytes, format_count
+from launch import pages, plots, training
+from launch.cluster import commands
+from launch.outcomes import TrainingFailed
+from launch.plan_command import table
+from launch.planner import estimate as planner
+from launch.planner import goodput, hardware, measured
+from launch.planner.estimate import Estimate, Way
+from launch.planner.hardware import Constants
+from launch.preflight import choose_device
+
+MODULE = "pretrain.calibration"
+_SWEPT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+_GB = 1e9
+
+
+def gpu_plan(
+    recipe: Recipe, gpus: int, name: str, constants: Path | None, out: Path | None, as_json: Path | None,
+    console: Console,
+) -> Path:  # fmt: skip
+    """Print and draw what the recipe costs on so many devices; return the page."""
+    if gpus < 1:
+        raise user_error("--gpus", gpus, "is no number of devices", "give a positive one")
+    known = hardware.read(constants) if constants else Constants()
+    gpu = hardware.gpu(name, known)
+    found = planner.estimate(recipe, gpus, gpu, known)
+    _print(recipe, found, console)
+    if as_json:
+        write_json(as_json, _as_json(recipe, found, known))
+    path = out or Path(recipe.run_dir) / f"plan-{gpus}-{gpu.name}.html"
+    with atomic_path(path) as target:
+        target.write_text(render(recipe, found, sweep(recipe, gpu, known), known), encoding="utf-8")
+    return path
+
+
+def calibrate(recipe: Recipe, path: Path, console: Console) -> Path:
+    """Measure this machine's constants with the recipe's model; the file."""
+    device, ranks = choose_device(recipe)
+    recipe = training.with_launch(recipe, nodes=1, min_nodes=None, hostfile=None, launcher="deepspeed", device=device)
+    out = Path(recipe.run_dir) / "calibration"
+    out.mkdir(parents=True, exist_ok=True)
+    result = out / measured.CALIBRATION_FILE
+    result.unlink(missing_ok=True)
+    resolved = (out / "recipe.yaml").resolve()
+    with atomic_path(resolved) as target:
+        target.write_text(dump_recipe(recipe), encoding="utf-8")
+    told = ["--recipe", str(resolved), "--out", str(out.resolve()), "--device", device]
+    with console.status(f"measuring on {ranks} ranks of {device}"):
+        code = training.run_quietly(recipe, commands.start_command(recipe, MODULE, told, out), out)
+    training.raise_reported(out)
+    if code or not result.exists():
+        raise TrainingFailed(f"{training.log_end(out)}\n\nthe calibration ended with exit code {code}")
+    found = json.loads(result.read_text(encoding="utf-8"))
+    constants = measured.constants_of(recipe, found)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    hardware.write(path, constants, {"measured_on": found["device"], "ranks": found["ranks"], "date": today})
+    shown = [row for row in constants.rows() if row["status"] == "measured"]
+    console.print(table(shown, ("constant", "value", "unit")))
+    return path
+
+
+def sweep(recipe: Recipe, gpu: hardware.Gpu, constants: Constants) -> list[Estimate]:
+    """The recipe on every number of devices, by powers of two, on which it fits and divides."""
+    found = []
+    for number in _SWEPT:
+        try:
+            found.append(planner.estimate(recipe, number, gpu, constants))
+        except UserError:
+            continue
+    return found
+
+
+def render(recipe: Recipe, found: Estimate, swept: Sequence[Estimate], constants: Constants) -> str:
+    """The page."""
+    best = found.best
+    numbers = [one.ranks for one in swept]
+    days, shares = [one.days for one in swept], [one.best.utilisation["full"] for one in swept]
+    seconds = [found.saving.write * 1.35**power for power in range(40)]
+    kept = [goodput.goodput(found.saving, value) for value in seconds]
+    memory = {_label(way): _in_gb(way.footprint.causes) for way in found.ways if not way.zero_plus}
+    figures = {
+        "Memory of each device at the peak, GB": plots.stacked_bars(memory, "GB"),
+        "Seconds of a step": plots.stacked_bars(
+            {_label(way): _seconds(way) for way in found.ways if not way.zero_plus}, "s"
+        ),
+        "Days by number of devices": plots.lines({"days": (numbers, days)}, "devices", "days", from_zero=True),
+        "MFU by number of devices": plots.lines(
+            {"full attention counted": (numbers, shares)}, "devices", "share of the peak", from_zero=True
+        ),
+        "Goodput by checkpoint interval": plots.lines(
+            {"goodput": ([value / 60 for value in seconds if value < 86_400],
+                         [share for value, share in zip(seconds, kept, strict=True) if value < 86_400])},
+            "minutes", "kept share of the time",
+        ),
+    }  # fmt: skip
+    return pages.render(
+        "gpu_plan.html",
+        recipe=recipe, gpu=found.gpu, gpus=found.ranks,
+        cards=[
+            (f"{found.days:,.1f}", "days"), (f"{format_count(found.device_hours)}", "device hours"),
+            (f"{best.utilisation['full']:.1%}", "MFU, full attention counted"),
+            (f"{best.tokens_per_s / found.ranks:,.0f}", "tokens/s a device"),
+            (format_bytes(best.footprint.total), "memory a device"), (f"{found.interval.goodput:.2%}", "goodput"),
+        ],
+        overrides=" ".join(best.overrides(recipe, found.gpu)),
+        ways=_way_rows(found), phases=_phase_rows(found), costs=_cost_rows(recipe, found), constants=constants.rows(),
+        figures={title: Markup(figure) for title, figure in figures.items()},
+    )  # fmt: skip
+
+
+def _print(recipe: Recipe, found: Estimate, console: Console) -> None:
+    best = found.best
+    console.print(
+        f"[bold]{found.ranks} x {found.gpu.name}, computed[/bold]  {found.days:,.1f} days, "
+        f"{format_count(found.device_hours)} device hours, MFU {best.utilisation['full']:.1%} "
+        f"({best.utilisation['causal']:.1%} causal), {best.tokens_per_s / found.ranks:,.0f} tokens/s a device"
+    )
+    console.print(f"  [dim]{' '.join(best.overrides(recipe, found.gpu))}[/dim]", soft_wrap=True)
+    for rows in (_way_rows(found), _memory_rows(best), _phase_rows(found), _cost_rows(recipe, found)):
+        console.print(table(rows))
+
+
+def _way_rows(found: Estimate) -> list[dict[str, str]]:
+    rows = []
+    for way in found.ways:
+        remark = "recommended" if way is found.best else "untested here" if way.zero_plus else ""
+        rows.append({
+            "recomputed": way.setting.recompute, "ZeRO++": way.zero_plus or "–",
+            "sequences": str(way.setting.sequences), "memory": format_bytes(way.footprint.total),
+            "step": f"{way.time.total:.2f} s", "tokens/s": f"{way.tokens_per_s / found.ranks:,.0f}",
+            "MFU": f"{way.utilisation['full']:.1%}", "": remark,
+        })  # fmt: skip
+    return rows
+
+
+def _memory_rows(way: Way) -> list[dict[str, str]]:
+    causes = sorted(way.footprint.causes.items(), key=lambda cause: -cause[1])
+    rows = [{"memory at the peak": name, "bytes": format_bytes(size)} for name, size in causes]
+    return [*rows, {"memory at the peak": "in all", "bytes": format_bytes(way.footprint.total)}]
+
+
+def _phase_rows(found: Estimate) -> list[dict[str, str]]:
+    return [
+        {
+            "phase": phase.name, "steps": f"{phase.steps:,}", "tokens": format_count(phase.tokens),
+            "days": f"{phase.days / found.interval.goodput:,.1f}",
+            "device hours": format_count(phase.device_hours / found.interval.goodput),
+        }
+        for phase in found.phases
+    ]  # fmt: skip
+
+
+def _cost_rows(recipe: Recipe, found: Estimate) -> list[dict[str, str]]:
+    saving = found.saving
+    rows = {
+        "checkpoint": f"{format_bytes(goodput.checkpoint_bytes(recipe))}, training pauses {saving.pause:.1f} s, "
+                      f"whole after {saving.write:.0f} s",
+        "failures": f"one in {1 / saving.failures_per_s / 3600:,.1f} h, {saving.restart / 60:.0f} min each",
+        "best interval": f"{found.interval.seconds / 60:.1f} min, goodput {found.interval.goodput:.2%}",
+    }  # fmt: skip
+    if recipe.checkpoints.every_minutes:
+        minutes = recipe.checkpoints.every_minutes
+        rows["the recipe's interval"] = f"{minutes:g} min, goodput {goodput.goodput(saving, 60 * minutes):.2%}"
+    rows |= {name: format_bytes(size) for name, size in found.storage.items()}
+    return [{"": name, "cost": value} for name, value in rows.items()]
+
+
+def _as_json(recipe: Recipe, found: Estimate, constants: Constants) -> dict[str, Any]:
+    return {
+        "recipe": recipe.name, "gpus": found.ranks, "gpu": asdict(found.gpu), "status": "computed",
+        "days": found.days, "device_hours": found.device_hours,
+        "recommended": {
+            "overrides": found.best.overrides(recipe, found.gpu), "setting": asdict(found.best.setting),
+            "tokens_per_s_per_gpu": found.best.tokens_per_s / found.ranks, "mfu": found.best.utilisation,
+            "memory_bytes": found.best.footprint.causes, "step_seconds": found.best.time.causes,
+            "transfer_seconds": found.best.time.transfers,
+        },
+        "phases": [asdict(phase) for phase in found.phases], "saving_seconds": asdict(found.saving),
+        "checkpoint_interval": asdict(found.interval), "storage_bytes": found.storage,
+        "ways": _way_rows(found), "constants": constants.rows(),
+    }  # fmt: skip
+
+
+def _label(way: Way) -> str:
+    return f"{way.setting.recompute}, {way.setting.sequences} sequences"
+
+
+def _in_gb(causes: Mapping[str, int]) -> dict[str, float]:
+    return {name: size / _GB for name, size in causes.items()}
+
+
+def _seconds(way: Way) -> dict[str, float]:
+    """Of a step, each cause of its total."""
+    return {name: seconds for name, seconds in way.time.causes.items() if seconds}

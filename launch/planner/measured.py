@@ -1,0 +1,87 @@
+"""A calibration's numbers -> the planner's constants.
+
+Contract: pure. Reads what pretrain/calibration.py wrote. On a GPU of the table, rates become shares of its
+datasheet; any other device becomes the device `measured`, whose rates are the measured ones and whose shares are 1.
+What a whole pass takes beyond its parts becomes `pass_factor` (what grows with the work) and `micro_batch_s` (what
+does not), from passes of two sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from configs.schema import Recipe
+from launch.planner import times
+from launch.planner.estimate import setting_of
+from launch.planner.hardware import GPUS, MEASURED_DEVICE, Constants, Gpu
+from launch.planner.memory import Recompute
+
+CALIBRATION_FILE = "calibration.json"
+_RECOMPUTES: dict[Any, Recompute] = {False: "nothing", "selective": "selective", True: "blocks"}
+
+
+def constants_of(recipe: Recipe, found: Mapping[str, Any]) -> Constants:
+    """The constants that the calibration of `recipe` measured."""
+    rates = found["rates"]
+    gpu = _device(found)
+    where = f"pretrain.calibration on {found['ranks']} x {found['device']}"
+    values = {
+        "matmul_share": rates["products_flops"] / gpu.peak_flops,
+        "attention_share": rates["attention_flops"] / gpu.peak_flops,
+        "memory_share": rates["copy_bytes_per_s"] / gpu.memory_bytes_per_s,
+    }
+    if "link_bytes_per_s" in rates:
+        values |= {
+            "link_share": rates["link_bytes_per_s"] / gpu.link_bytes_per_s,
+            "collective_s": rates["collective_s"],
+            "link_hop_s": 0.0,
+        }
+    constants = replace(Constants(), **values, device=gpu)
+    factor, fixed = _pass(recipe, found, gpu, constants)
+    values |= {"pass_factor": factor, "micro_batch_s": fixed, "step_s": _update_rest(recipe, found, gpu, constants)}
+    return replace(constants, **values, measured=dict.fromkeys(values, where))
+
+
+def _pass(recipe: Recipe, found: Mapping[str, Any], gpu: Gpu, constants: Constants) -> tuple[float, float]:
+    """(measured seconds over modelled ones, seconds that no size changes) of a micro-batch."""
+    seconds = {int(sequences): value for sequences, value in found["seconds"]["micro_batch"].items()}
+    modelled = {sequences: modelled_pass(recipe, found["ranks"], gpu, constants, sequences) for sequences in seconds}
+    small, large = min(seconds), max(seconds)
+    if small == large:
+        return seconds[large] / modelled[large], 0.0
+    factor = (seconds[large] - seconds[small]) / (modelled[large] - modelled[small])
+    fixed = seconds[large] - factor * modelled[large]
+    # Passes of one size only a little slower than of the other: all of it is taken to grow.
+    return (factor, fixed) if fixed >= 0 < factor else (seconds[large] / modelled[large], 0.0)
+
+
+def modelled_pass(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants, sequences: int) -> float:
+    """Seconds of one micro-batch, transfers in it, nothing fixed."""
+    recompute = _RECOMPUTES[recipe.engine.activation_checkpointing]
+    setting = setting_of(recipe, ranks, gpu, sequences, recompute)
+    step = times.step_time(
+        recipe.model, recipe.tokenizer.vocab_size, setting, gpu, constants, 1, recipe.engine.float8
+    )  # fmt: skip
+    return step.total - step.update - step.fixed
+
+
+def _update_rest(recipe: Recipe, found: Mapping[str, Any], gpu: Gpu, constants: Constants) -> float:
+    """What the measured update took beyond the modelled one."""
+    setting = setting_of(recipe, found["ranks"], gpu, 1, "nothing")
+    step = times.step_time(recipe.model, recipe.tokenizer.vocab_size, setting, gpu, constants, 1, False)
+    return max(0.0, float(found["seconds"]["update"]) - step.update)
+
+
+def _device(found: Mapping[str, Any]) -> Gpu:
+    if found["kind"] == "cuda":
+        for name in sorted(GPUS, key=len, reverse=True):
+            if name.split("-")[0] in found["device"].lower():
+                return GPUS[name]
+    rates = found["rates"]
+    link = float(rates.get("link_bytes_per_s", rates["copy_bytes_per_s"]))
+    return Gpu(
+        MEASURED_DEVICE, int(found["memory_bytes"]), rates["products_flops"], rates["copy_bytes_per_s"], link, link,
+        per_node=int(found["ranks"]), kind=found["kind"],
+    )  # fmt: skip
