@@ -97,23 +97,22 @@ def render(recipe: Recipe, found: Estimate, swept: Sequence[Estimate], constants
     """The page."""
     best = found.best
     numbers = [one.ranks for one in swept]
-    days, shares = [one.days for one in swept], [one.best.utilisation["full"] for one in swept]
-    seconds = [found.saving.write * 1.35**power for power in range(40)]
-    kept = [goodput.goodput(found.saving, value) for value in seconds]
-    memory = {_label(way): _in_gb(way.footprint.causes) for way in found.ways if not way.zero_plus}
+    days, shares = [one.days for one in swept], [100 * one.best.utilisation["full"] for one in swept]
+    shortest, longest = found.saving.write / 60, 24 * 60
+    minutes = [shortest * (longest / shortest) ** (point / 60) for point in range(61)]
+    kept = [100 * goodput.goodput(found.saving, 60 * value) for value in minutes]
+    memory = {_label(way): _grouped(way.footprint.causes) for way in found.ways if not way.zero_plus}
     figures = {
         "Memory of each device at the peak, GB": plots.stacked_bars(memory, "GB"),
         "Seconds of a step": plots.stacked_bars(
             {_label(way): _seconds(way) for way in found.ways if not way.zero_plus}, "s"
         ),
-        "Days by number of devices": plots.lines({"days": (numbers, days)}, "devices", "days", from_zero=True),
+        "Days by number of devices": plots.lines({"days": (numbers, days)}, "devices", "days", logarithmic="xy"),
         "MFU by number of devices": plots.lines(
-            {"full attention counted": (numbers, shares)}, "devices", "share of the peak", from_zero=True
+            {"full attention counted": (numbers, shares)}, "devices", "% of the peak", from_zero=True, logarithmic="x"
         ),
         "Goodput by checkpoint interval": plots.lines(
-            {"goodput": ([value / 60 for value in seconds if value < 86_400],
-                         [share for value, share in zip(seconds, kept, strict=True) if value < 86_400])},
-            "minutes", "kept share of the time",
+            {"goodput": (minutes, kept)}, "minutes", "% of the time", logarithmic="x"
         ),
     }  # fmt: skip
     return pages.render(
@@ -208,8 +207,16 @@ def _label(way: Way) -> str:
     return f"{way.setting.recompute}, {way.setting.sequences} sequences"
 
 
-def _in_gb(causes: Mapping[str, int]) -> dict[str, float]:
-    return {name: size / _GB for name, size in causes.items()}
+def _grouped(causes: Mapping[str, int]) -> dict[str, float]:
+    """GB by few enough causes to be told apart."""
+    groups = {
+        "weights and optimizer": ("parameters", "master weights", "moments", "whole small parameters"),
+        "gradients and buckets": ("gradients", "reduce bucket", "gradients for the update", "gradients in reduction"),
+        "activations": ("activations", "block in work"), "logits and loss": ("logits and loss",),
+        "gathered weights": ("gathered weights",), "CUDA, NCCL, fragmentation": ("CUDA and NCCL", "fragmentation"),
+    }  # fmt: skip
+    assert set(causes) <= {name for names in groups.values() for name in names}
+    return {group: sum(causes.get(name, 0) for name in names) / _GB for group, names in groups.items()}
 
 
 def _seconds(way: Way) -> dict[str, float]:

@@ -37,9 +37,10 @@ _STYLE: dict[Any, Any] = {
 
 
 def lines(
-    series: Series, x_label: str, y_label: str, bands: Sequence[Band] = (), height: float = 3.2, from_zero: bool = False
-) -> str:
-    """Lines over a common axis, phases shaded behind them."""
+    series: Series, x_label: str, y_label: str, bands: Sequence[Band] = (), height: float = 3.2,
+    from_zero: bool = False, logarithmic: str = "",
+) -> str:  # fmt: skip
+    """Lines over a common axis, phases shaded behind them; `logarithmic` names axes (x, y, xy)."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, height), layout="constrained")
         axes = figure.subplots()
@@ -53,7 +54,10 @@ def lines(
             colour = PALETTE[position % len(PALETTE)]
             axes.plot(x, y, stroke, label=name, color=colour, marker=marker, markersize=3.5, lw=1.6)
         axes.set(xlabel=x_label, ylabel=y_label)
+        axes.set(**{f"{axis}scale": "log" for axis in logarithmic})
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if "y" in logarithmic:
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         if from_zero:
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
