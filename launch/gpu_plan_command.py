@@ -58,6 +58,17 @@ def gpu_plan(
 
 def calibrate(recipe: Recipe, path: Path, console: Console) -> Path:
     """Measure this machine's constants with the recipe's model; the file."""
+    found = measure(recipe, console)
+    constants = measured.constants_of(recipe, found)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    hardware.write(path, constants, {"measured_on": found["device"], "ranks": found["ranks"], "date": today})
+    shown = [row for row in constants.rows() if row["status"] == "measured"]
+    console.print(table(shown, ("constant", "value", "unit")))
+    return path
+
+
+def measure(recipe: Recipe, console: Console) -> dict[str, Any]:
+    """What pretrain.calibration says of the recipe on all devices of this machine."""
     device, ranks = choose_device(recipe)
     recipe = training.with_launch(recipe, nodes=1, min_nodes=None, hostfile=None, launcher="deepspeed", device=device)
     out = Path(recipe.run_dir) / "calibration"
@@ -73,13 +84,8 @@ def calibrate(recipe: Recipe, path: Path, console: Console) -> Path:
     training.raise_reported(out)
     if code or not result.exists():
         raise TrainingFailed(f"{training.log_end(out)}\n\nthe calibration ended with exit code {code}")
-    found = json.loads(result.read_text(encoding="utf-8"))
-    constants = measured.constants_of(recipe, found)
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    hardware.write(path, constants, {"measured_on": found["device"], "ranks": found["ranks"], "date": today})
-    shown = [row for row in constants.rows() if row["status"] == "measured"]
-    console.print(table(shown, ("constant", "value", "unit")))
-    return path
+    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return found
 
 
 def sweep(recipe: Recipe, gpu: hardware.Gpu, constants: Constants) -> list[Estimate]:
