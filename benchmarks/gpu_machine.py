@@ -131,7 +131,9 @@ def smoke(machine: Machine, options: argparse.Namespace) -> int:
     settings = ["configs/smoke.yaml", f"run_dir={run_dir}", "monitor.wandb=off", *options.rest]
     code = machine.run("smoke", [sys.executable, "-m", "launch.cli", "run", *settings])
     machine.keep(run_dir / "report" / "report.html", run_dir / "train" / "metrics.jsonl")
-    return code or machine.run("verify-resume", [sys.executable, "-m", "launch.cli", "verify-resume", *settings])
+    return code or machine.run(
+        "verify-resume", [sys.executable, "-m", "launch.cli", "verify-resume", *settings, "engine.deterministic=true"]
+    )
 
 
 def tests(machine: Machine, options: argparse.Namespace) -> int:

@@ -127,6 +127,8 @@ class Engine(Section):
     """`auto`: the fastest way of each part that the device has (on a CPU the plain one); `plain`: the reference."""
     float8: bool = False
     """Matrix products of the blocks in float8; needs compute capability 8.9 (H100)."""
+    deterministic: bool = False
+    """The same bits from run to run on a GPU, too, for proofs: slower kernels, and an error where there is none."""
     persistence_threshold: CountOrZero = 100_000
     """Parameters smaller than this stay whole on every rank (ZeRO-3)."""
     bucket_elements: Count = 500_000_000

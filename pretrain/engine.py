@@ -81,6 +81,7 @@ class Engine:
         self.ranks = ranks
         self.kernels = kernels or choose(recipe, ranks.device)
         self._micro_batch = recipe.engine.micro_batch_sequences
+        torch.use_deterministic_algorithms(recipe.engine.deterministic)
         config = deepspeed_config(recipe, ranks.size, ranks.device.type)
         with deepspeed.zero.Init(config_dict_or_path=config):
             model = Decoder(recipe.model, recipe.tokenizer.vocab_size, linear=self.kernels.linear)

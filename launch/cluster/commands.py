@@ -73,6 +73,8 @@ def rank_environment(recipe: Recipe) -> dict[str, str]:
     else:
         # NCCL's flight recorder: its last collectives are written when one hangs (watch.py).
         ours |= {"TORCH_NCCL_TRACE_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+        if recipe.engine.deterministic:
+            ours["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS may split sums otherwise each time
     return ours | recipe.launch.environment
 
 

@@ -107,3 +107,11 @@ def test_an_allocation_that_slurm_no_longer_knows(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match="Invalid job id") as caught:
         commands.slurm_hosts()
     assert "look whether the allocation still runs" in str(caught.value)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_cublas_is_told_to_sum_in_one_order(deterministic: bool) -> None:
+    recipe = load_recipe("configs/exaone3_7p8b.yaml", [f"engine.deterministic={str(deterministic).lower()}"])
+    told = commands.rank_environment(recipe)
+    assert told.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if deterministic else None)
+    assert told["TORCH_NCCL_TRACE_BUFFER_SIZE"] == "2000"

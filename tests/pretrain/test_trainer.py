@@ -114,7 +114,9 @@ def test_training_again_when_all_is_done_changes_nothing(uninterrupted: world.Ru
 
 def test_two_ranks_under_zero3_equal_a_plain_loop(make: Make, shards_dir: Path) -> None:
     """The slow obvious reference: one process, the whole batch at once, torch's AdamW and clipping."""
-    run = make(engine__precision="fp32", optimizer__gradient_clip=0.5, optimizer__weight_decay=0.3)
+    run = make(
+        engine__precision="fp32", engine__deterministic=True, optimizer__gradient_clip=0.5, optimizer__weight_decay=0.3
+    )
     assert run.train() == 0, run.log
     losses, norms, model = _plain_loop(run.recipe, shards_dir)
     events = run.events("train")
