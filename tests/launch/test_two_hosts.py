@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from launch.verify_resume import EXACT, NUMERIC
+from launch.trials import EXACT, NUMERIC
 from pretrain.monitor import read_events
 from tests.launch import two_hosts
 from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,11 +169,14 @@ def test_the_real_client_offline_leaves_its_files_in_the_folder(
     monitor.attach([page])
     monitor.event("train", 1, loss=1.0)
     monitor.close(0)
+    assert not [event for event in read_events(out / "metrics.jsonl") if event["event"] == "warning"]
     run_id = (out / "wandb-run-id").read_text()
     (record,) = out.glob("wandb/offline-run-*/*.wandb")
     assert record.name == f"run-{run_id}.wandb"
-    assert b"plan.html" in record.read_bytes()
-    assert not [event for event in read_events(out / "metrics.jsonl") if event["event"] == "warning"]
+    deadline = time.monotonic() + 30  # W&B's own process writes it
+    while b"plan.html" not in record.read_bytes():
+        assert time.monotonic() < deadline, record.read_bytes()
+        time.sleep(0.1)
 
 
 def test_online_only_where_a_key_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
