@@ -1,6 +1,7 @@
 # make run    install, then raw documents -> report.html on the shipped sample (minutes on a CPU)
 # make test   install, then linters, types, the import contract and all tests
-.PHONY: install run test lint clean
+# make cluster-test   as root: the tests that need two hosts or a Slurm, with Debian's packages for them
+.PHONY: install run test lint clean cluster-packages cluster-test
 VENV := .venv
 BIN := $(VENV)/bin
 # The first of these that is a Python 3.11 or 3.12; PYTHON=... chooses another.
@@ -25,7 +26,14 @@ lint: install
 	$(BIN)/lint-imports --no-cache
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -rs
+
+# Two hosts and a Slurm on this machine, as root, with Debian's packages.
+cluster-packages:
+	apt-get install --yes --quiet iproute2 openssh-server pdsh slurm-wlm munge
+
+cluster-test: install cluster-packages
+	$(BIN)/python -m pytest -m cluster -rs
 
 clean:
 	rm -rf runs
