@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import common
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from launch import gpu_plan_command
+from launch.commands import gpu_plan
 from launch.planner import measured, memory
 from launch.planner.estimate import setting_of
 from launch.planner.hardware import Constants
@@ -56,7 +56,7 @@ def compare(device: str, folder: Path, repetitions: int) -> tuple[dict[str, floa
     for _ in range(repetitions):
         for name in SHAPES:
             recipe = shaped(name, folder, device)
-            found = gpu_plan_command.measure(recipe, common.CONSOLE)
+            found = gpu_plan.measure(recipe, common.CONSOLE)
             constants = constants or measured.constants_of(recipe, found)
             gpu = constants.device
             assert gpu is not None

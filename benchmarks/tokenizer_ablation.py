@@ -38,7 +38,7 @@ from benchmarks.tokenizer_variants import VARIANTS, documents, is_held_out, text
 from benchmarks.two_phases import T_95
 from configs.files import atomic_path
 from configs.schema import Model, Tokenizer
-from launch import plots
+from launch.pages import plots
 from pretrain.model import EOS_ID, PAD_ID, Decoder, initial_weights
 from tokenizer.compression import LabelledText, first_bytes
 from tokenizer.encode import Encoder

@@ -27,7 +27,8 @@ from configs.files import atomic_path, write_json
 from configs.manifest import Artifact
 from configs.recipe import load_recipe, parse_recipe
 from configs.schema import Recipe
-from launch import plots, training
+from launch import training
+from launch.pages import plots
 from launch.run import run_recipe
 
 GENERAL_SHARE = 0.75

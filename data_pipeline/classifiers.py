@@ -6,7 +6,7 @@ Contract: for each classifier of the recipe writes
     <name>/card.json    data and hashes, settings, temperature, and what the model does on texts of the test
                         part, which it has not seen: precision, recall, F1, AUC, calibration, thresholds
 
-The stage of the command line adds `<name>/card.html` (launch/model_card.py). Texts are split by hash
+The stage of the command line adds `<name>/card.html` (launch/pages/model_card.py). Texts are split by hash
 (data_pipeline/labelled.py); probabilities are calibrated by one temperature, fitted on the calibration
 part. Too few labels, a missing label or an unreadable line is a `UserError`. Cost: reading the labelled
 files, and seconds for ten thousand short texts.

@@ -183,21 +183,21 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _decide(options: argparse.Namespace) -> int:
-    from launch.decide_command import decide
+    from launch.commands.decide import decide
 
     decide(load_recipe(options.recipe, options.overrides), _CONSOLE, options.keep)
     return 0
 
 
 def _why(options: argparse.Namespace) -> int:
-    from launch.why import explain
+    from launch.commands.why import explain
 
     explain(load_recipe(options.recipe, options.overrides), options.document, _CONSOLE)
     return 0
 
 
 def _data_report(options: argparse.Namespace) -> int:
-    from launch.data_report import write
+    from launch.commands.data_report import write
 
     recipe = load_recipe(options.recipe, options.overrides)
     _CONSOLE.print(f"  {write(recipe, options.out, options.sample)}")
@@ -205,12 +205,12 @@ def _data_report(options: argparse.Namespace) -> int:
 
 
 def _launch(options: argparse.Namespace) -> int:
-    from launch import launch_command
+    from launch.commands import launch
 
     if options.slurm:
-        launch_command.by_slurm(options.recipe, options.overrides, not options.no_preflight, options.dry_run, _CONSOLE)
+        launch.by_slurm(options.recipe, options.overrides, not options.no_preflight, options.dry_run, _CONSOLE)
     else:
-        launch_command.by_hostfile(
+        launch.by_hostfile(
             options.recipe, options.overrides, options.hostfile, not options.no_preflight, options.dry_run, _CONSOLE
         )
     return 0
@@ -218,7 +218,7 @@ def _launch(options: argparse.Namespace) -> int:
 
 def _preflight(options: argparse.Namespace) -> int:
     from launch.cluster import hostfile
-    from launch.preflight_command import preflight
+    from launch.commands.preflight import preflight
 
     overrides = list(options.overrides)
     if options.hostfile:
@@ -230,14 +230,14 @@ def _preflight(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from launch.status_command import status
+    from launch.commands.status import status
 
     status(options.folder, _CONSOLE)
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
-    from launch.check import describe
+    from launch.commands.check import describe
 
     recipe = load_recipe(options.recipe, options.overrides)
     describe(recipe, _CONSOLE)
@@ -246,14 +246,14 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from launch import gpu_plan_command
-    from launch.plan_command import plan
+    from launch.commands import gpu_plan
+    from launch.commands.plan import plan
 
     recipe = load_recipe(options.recipe, options.overrides)
     if options.calibrate is not None:
-        path = gpu_plan_command.calibrate(recipe, options.calibrate, _CONSOLE)
+        path = gpu_plan.calibrate(recipe, options.calibrate, _CONSOLE)
     elif options.gpus is not None:
-        path = gpu_plan_command.gpu_plan(
+        path = gpu_plan.gpu_plan(
             recipe, options.gpus, options.gpu, options.constants, options.out, options.json, _CONSOLE
         )
     else:
@@ -271,7 +271,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _train_classifier(options: argparse.Namespace) -> int:
-    from launch.train_classifier import Target, train_classifier
+    from launch.commands.train_classifier import Target, train_classifier
 
     recipe = load_recipe(options.recipe, options.overrides)
     train_classifier(recipe, options.name, Target(options.target_share, options.target_precision), _CONSOLE)
@@ -279,7 +279,7 @@ def _train_classifier(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from launch.calibrate import calibrate, settings_of
+    from launch.commands.calibrate import calibrate, settings_of
 
     recipe = load_recipe(options.recipe, options.overrides)
     settings = settings_of(options.reference, options.drop_share)
@@ -289,21 +289,21 @@ def _calibrate(options: argparse.Namespace) -> int:
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
-    from launch.tokenize_command import train_tokenizer
+    from launch.commands.tokenize import train_tokenizer
 
     train_tokenizer(load_recipe(options.recipe, options.overrides), _CONSOLE)
     return 0
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from launch.tokenize_command import pack
+    from launch.commands.tokenize import pack
 
     pack(load_recipe(options.recipe, options.overrides), _CONSOLE)
     return 0
 
 
 def _compare_tokenizers(options: argparse.Namespace) -> int:
-    from launch.compare_tokenizers import compare_tokenizers
+    from launch.commands.compare_tokenizers import compare_tokenizers
 
     recipe = load_recipe(options.recipe, options.overrides)
     compare_tokenizers(recipe, options.peers, options.text, options.out, _CONSOLE)
@@ -311,7 +311,7 @@ def _compare_tokenizers(options: argparse.Namespace) -> int:
 
 
 def _tokenize(options: argparse.Namespace) -> int:
-    from launch.tokenize_command import tokenize
+    from launch.commands.tokenize import tokenize
 
     text = sys.stdin.read() if options.text == "-" else options.text
     tokenize(options.recipe, load_recipe(options.recipe, options.overrides), text, _CONSOLE)
@@ -319,28 +319,28 @@ def _tokenize(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from launch.checkpoint_commands import export
+    from launch.commands.checkpoints import export
 
     export(load_recipe(options.recipe, options.overrides), options.step, options.out, _CONSOLE)
     return 0
 
 
 def _average(options: argparse.Namespace) -> int:
-    from launch.checkpoint_commands import average
+    from launch.commands.checkpoints import average
 
     average(load_recipe(options.recipe, options.overrides), options.last, options.out, _CONSOLE)
     return 0
 
 
 def _trace(options: argparse.Namespace) -> int:
-    from launch.checkpoint_commands import trace
+    from launch.commands.checkpoints import trace
 
     trace(load_recipe(options.recipe, options.overrides), options.step, options.json, _CONSOLE)
     return 0
 
 
 def _verify_resume(options: argparse.Namespace) -> int:
-    from launch.verify_resume import verify_resume
+    from launch.commands.verify_resume import verify_resume
 
     if options.steps < 6:
         raise user_error("--steps", options.steps, "leaves no room for interruptions", "use at least 6")

@@ -73,7 +73,7 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 def _build_classifiers(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import classifiers
-    from launch import model_card
+    from launch.pages import model_card
 
     counts = classifiers.build(context.recipe, out, work)
     model_card.write(out)
@@ -146,10 +146,11 @@ def _build_shards(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
 
 
 def _build_train(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from launch import plan_command, training
+    from launch import training
+    from launch.pages import plan
 
     recipe, made = context.recipe, context.artifacts
-    pages = [plan_command.write(recipe, out / "plan.html", made["shards"])]
+    pages = [plan.write(recipe, out / "plan.html", made["shards"])]
     report = Path(recipe.run_dir) / "data_report.html"  # made on demand: it reads the whole ledger
     return training.build(
         recipe, made["shards"], made["tokenizer"], out, [*pages, *([report] if report.exists() else [])]
@@ -163,7 +164,7 @@ def _build_export(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
 
 
 def _build_report(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from launch import report
+    from launch.pages import report
 
     return report.build(context.recipe, context.artifacts, out)
 
@@ -226,7 +227,7 @@ _ALL = (
     Stage(
         "report",
         "report.html",
-        "launch.report",
+        "launch.pages.report",
         (*_MEASURED, "decide", "keep", "classifiers", "tokenizer", "shards", "train", "export"),
         _build_report,
     ),

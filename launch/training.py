@@ -31,7 +31,7 @@ from configs.files import atomic_path
 from configs.manifest import Artifact
 from configs.recipe import dump_recipe
 from configs.schema import Recipe
-from launch.cluster import commands, hostfile, hosts
+from launch.cluster import command_lines, hostfile, hosts
 from launch.follow import follow
 from launch.outcomes import Interrupted, TrainingFailed
 from launch.preflight import ROOT, choose_device
@@ -152,9 +152,9 @@ def run_quietly(recipe: Recipe, command: Sequence[str], out: Path) -> int:
 def _train(recipe: Recipe, inputs: list[str], out: Path) -> int:
     """Start the trainer once and wait for its end; the exit code."""
     logs = out / LOGS_DIR
-    if commands.is_spread(recipe):
+    if command_lines.is_spread(recipe):
         logs.mkdir(exist_ok=True)
-    command = commands.start_command(recipe, MODULE, inputs, logs)
+    command = command_lines.start_command(recipe, MODULE, inputs, logs)
     with _started(recipe, command, out) as (process, hangs), _signals_passed_on(out):
         return follow(process, out / METRICS_FILE, hangs)
 
@@ -175,7 +175,7 @@ def _started(
     with (out / "train.log").open("ab") as stream:
         # A session of its own: Ctrl-C in the terminal reaches us alone, and the whole group can be ended.
         process = subprocess.Popen(
-            list(command), env=commands.environment(recipe, out), cwd=ROOT, start_new_session=True,
+            list(command), env=command_lines.environment(recipe, out), cwd=ROOT, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
         )  # fmt: skip
         try:

@@ -23,7 +23,7 @@ from configs.manifest import Artifact
 from configs.recipe import dump_recipe, parse_recipe
 from configs.schema import Recipe
 from launch import training
-from launch.cluster import commands
+from launch.cluster import command_lines
 from launch.outcomes import TrainingFailed
 from launch.preflight import ROOT
 from pretrain import stage
@@ -65,10 +65,10 @@ class Trials:
     def start(self, *options: str, ranks: int | None = None) -> subprocess.Popen[bytes]:
         recipe = self.recipe if ranks is None else with_ranks(self.recipe, ranks)
         told = training.arguments(recipe, self._file, self.shards.path, self.tokenizer.path, self.out)
-        command = commands.start_command(recipe, training.MODULE, told, self.out)
+        command = command_lines.start_command(recipe, training.MODULE, told, self.out)
         with (self.out / "train.log").open("ab") as log:
             return subprocess.Popen(
-                [*command, *options], env=commands.environment(recipe, self.out), cwd=ROOT, start_new_session=True,
+                [*command, *options], env=command_lines.environment(recipe, self.out), cwd=ROOT, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 

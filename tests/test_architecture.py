@@ -25,8 +25,8 @@ OWNERS = {
     "fsspec": "data_pipeline/reading/storage.py",
     "py3langid": "data_pipeline/measuring/language.py",
     "datatrove": "launch/executors/",
-    "matplotlib": "launch/plots.py",
-    "jinja2": "launch/pages.py",
+    "matplotlib": "launch/pages/plots.py",
+    "jinja2": "launch/pages/__init__.py",
     "numba": ["data_pipeline/measuring/compiled.py", "tokenizer/compiled.py"],  # stages do not import each other
     "ray": "launch/executors/ray.py",
     "rensa": "data_pipeline/measuring/minhash.py",

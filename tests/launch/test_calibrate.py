@@ -19,8 +19,8 @@ from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.calibrate import Settings
-from launch import calibrate
 from launch.cli import main
+from launch.commands import calibrate
 from launch.stages import stages_of
 from tests.conftest import ROOT
 

@@ -10,7 +10,7 @@ import pytest
 from configs.errors import UserError
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from launch.cluster import commands
+from launch.cluster import command_lines
 from launch.preflight import ROOT
 from tests.launch.conftest import SMOKE
 
@@ -29,29 +29,29 @@ def _program(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_one_host(tmp_path: Path) -> None:
-    command = commands.start_command(_recipe(), "pretrain.train", ["--out", "o"], tmp_path)
+    command = command_lines.start_command(_recipe(), "pretrain.train", ["--out", "o"], tmp_path)
     assert command[:4] == [*RUNNER, "--master_port"]
     assert command[5:] == ["--num_gpus", "2", "--module", "pretrain.train", "--out", "o"]
-    assert not commands.is_spread(_recipe())
+    assert not command_lines.is_spread(_recipe())
 
 
 def test_a_hostfile(tmp_path: Path) -> None:
     hostfile = tmp_path / "hostfile"
     recipe = _recipe("launch.nodes=2", f"launch.hostfile={hostfile}", "launch.cpu_ranks=4")
-    command = commands.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
+    command = command_lines.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
     assert command[3:7] == ["--hostfile", str(hostfile), "--num_nodes", "2"]
     assert command[command.index("--num_gpus") + 1] == "4"
     assert command[command.index("--enable_each_rank_log") + 1] == str(tmp_path)
     port = int(command[command.index("--master_port") + 1])
     assert 20_000 <= port < 32_000
-    again = commands.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
+    again = command_lines.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
     assert again == command, "all hosts must be told the same port"
-    assert commands.is_spread(recipe)
+    assert command_lines.is_spread(recipe)
 
 
 def test_srun(tmp_path: Path) -> None:
     recipe = _recipe("launch.nodes=4", "launch.launcher=srun", "launch.cpu_ranks=2")
-    command = commands.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
+    command = command_lines.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
     assert command[:4] == ["srun", "--nodes=4", "--ntasks=8", "--ntasks-per-node=2"]
     assert f"--output={tmp_path}/rank-%t.log" in command
     assert command[-5:] == [sys.executable, "-m", "pretrain.train", "--out", "o"]
@@ -68,7 +68,7 @@ def test_what_ranks_need_is_carried_to_other_hosts(tmp_path: Path, monkeypatch: 
     recipe = _recipe(
         "launch.nodes=2", f"launch.hostfile={tmp_path / 'hostfile'}", "launch.environment={NCCL_SOCKET_IFNAME: 'ib 0'}"
     )
-    found = commands.environment(recipe, tmp_path)
+    found = command_lines.environment(recipe, tmp_path)
     assert found["NCCL_SOCKET_IFNAME"] == "ib 0"
     assert found["PYTHONPATH"].split(":")[0] == str(ROOT)
     carried = Path(found["DS_ENV_FILE"]).read_text().splitlines()
@@ -80,7 +80,7 @@ def test_what_ranks_need_is_carried_to_other_hosts(tmp_path: Path, monkeypatch: 
 
 def test_the_launchers_limit_is_longer_than_the_watchdogs() -> None:
     for stall_s in (20, 900, 7200):
-        told = commands.rank_environment(_recipe(f"watch.stall_s={stall_s}"))
+        told = command_lines.rank_environment(_recipe(f"watch.stall_s={stall_s}"))
         assert 60 * int(told["DEEPSPEED_TIMEOUT"]) > 2 * stall_s
 
 
@@ -89,8 +89,8 @@ def test_a_slurm_jobs_first_node_is_the_master(tmp_path: Path, monkeypatch: pyte
     _program(tmp_path, "scontrol", answers, monkeypatch)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[3-4]")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
-    assert commands.slurm_hosts() == ["n3", "n4"]
-    found = commands.environment(_recipe("launch.nodes=2", "launch.launcher=srun"), tmp_path)
+    assert command_lines.slurm_hosts() == ["n3", "n4"]
+    found = command_lines.environment(_recipe("launch.nodes=2", "launch.launcher=srun"), tmp_path)
     assert found["MASTER_ADDR"] == "10.0.0.3"
     assert found["SRUN_CPUS_PER_TASK"] == "12"
 
@@ -98,20 +98,20 @@ def test_a_slurm_jobs_first_node_is_the_master(tmp_path: Path, monkeypatch: pyte
 def test_srun_outside_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
     with pytest.raises(UserError, match="works within a Slurm job only"):
-        commands.slurm_hosts()
+        command_lines.slurm_hosts()
 
 
 def test_an_allocation_that_slurm_no_longer_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _program(tmp_path, "scontrol", "echo 'Invalid job id specified' >&2; exit 1", monkeypatch)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[3-4]")
     with pytest.raises(UserError, match="Invalid job id") as caught:
-        commands.slurm_hosts()
+        command_lines.slurm_hosts()
     assert "look whether the allocation still runs" in str(caught.value)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_cublas_is_told_to_sum_in_one_order(deterministic: bool) -> None:
     recipe = load_recipe("configs/exaone3_7p8b.yaml", [f"engine.deterministic={str(deterministic).lower()}"])
-    told = commands.rank_environment(recipe)
+    told = command_lines.rank_environment(recipe)
     assert told.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if deterministic else None)
     assert told["TORCH_NCCL_TRACE_BUFFER_SIZE"] == "2000"

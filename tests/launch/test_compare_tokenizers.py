@@ -14,9 +14,9 @@ from rich.console import Console
 
 from configs.errors import UserError, user_error
 from configs.recipe import load_recipe
-from launch import compare_tokenizers as command
-from launch import tokenizer_page
 from launch.cli import main
+from launch.commands import compare_tokenizers as command
+from launch.pages import tokenizers
 from tests.launch.conftest import SMOKE, twofold
 
 
@@ -88,13 +88,13 @@ def test_the_page_is_self_contained_and_escaped(run_dir: Path, found: dict[str, 
     assert "default-src 'none'" in page
     for title in ("Compression", "How text is cut", "Size of the vocabulary", "Inside Korean", "Least met"):
         assert title in page
-    assert tokenizer_page.render(found) == page, "the JSON is all that the page needs"
+    assert tokenizers.render(found) == page, "the JSON is all that the page needs"
 
 
 def test_the_best_other_is_named_with_the_difference(found: dict[str, Any]) -> None:
-    cards = {label for _, label in tokenizer_page.cards(found, {"ko": "Korean"})}
+    cards = {label for _, label in tokenizers.cards(found, {"ko": "Korean"})}
     assert "Korean: tokens a word, 0.0% more than <b>same, the best other" in cards
-    assert [row["name"] for row in tokenizer_page.compression_rows(found, "ko")] == ["<b>same", "smoke", "half"]
+    assert [row["name"] for row in tokenizers.compression_rows(found, "ko")] == ["<b>same", "smoke", "half"]
 
 
 def test_texts_of_ones_own_without_mecab_or_shards(

@@ -18,7 +18,8 @@ from configs.errors import UserError
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline import tables
-from launch import data_report, ledger_sample
+from launch.commands import data_report
+from launch.pages import ledger_sample
 from launch.run import existing, run_recipe
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE
@@ -72,7 +73,7 @@ def test_the_fragment_of_moved_thresholds_is_yaml(decided: Recipe, tmp_path: Pat
     page = data_report.write(decided, tmp_path / "page.html", 5_000).read_text(encoding="utf-8")
     # A text area's value is not part of the document, so it is copied to where it is.
     page = page.replace("</body>", "<script>x</script></body>")
-    script = (ROOT / "launch/templates/data_report.js").read_text(encoding="utf-8")
+    script = (ROOT / "launch/pages/templates/data_report.js").read_text(encoding="utf-8")
     assert 'document.getElementById("fragment").value = fragment();' in script
     copied = script.replace('document.getElementById("fragment").value = fragment();', "document.title = fragment();")
     old, new = (data_report.base64.b64encode(data_report.hashlib.sha256(text.encode()).digest()).decode()

@@ -14,7 +14,7 @@ from rich.console import Console
 from configs.errors import UserError
 from configs.recipe import load_recipe
 from data_pipeline import tables
-from launch import decide_command
+from launch.commands import decide
 from launch.run import existing, run_recipe
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE
@@ -35,7 +35,7 @@ def test_no_text_is_needed_and_the_ledger_is_that_of_a_full_run(run_dir: Path, t
     before = existing(load_recipe(SMOKE, [f"run_dir={run_dir}"]))["decide"]
     for stage in ("extract", "lines"):
         _without_texts(run_dir / stage)
-    difference = decide_command.decide(recipe, QUIET)
+    difference = decide.decide(recipe, QUIET)
     after = existing(recipe)["decide"]
     full = tmp_path / "full"
     run_recipe(load_recipe(SMOKE, [f"run_dir={full}", *STRICTER]), QUIET, until="decide")
@@ -52,10 +52,10 @@ def test_no_text_is_needed_and_the_ledger_is_that_of_a_full_run(run_dir: Path, t
 
 def test_it_goes_back_and_shows_the_tables(run_dir: Path) -> None:
     stricter = load_recipe(SMOKE, [f"run_dir={run_dir}", *STRICTER])
-    decide_command.decide(stricter, QUIET, keep=True)
+    decide.decide(stricter, QUIET, keep=True)
     assert "keep" in existing(stricter)
     console = Console(record=True, width=120, quiet=True)
-    difference = decide_command.decide(load_recipe(SMOKE, [f"run_dir={run_dir}"]), console)
+    difference = decide.decide(load_recipe(SMOKE, [f"run_dir={run_dir}"]), console)
     assert difference
     assert difference.newly_kept.total() > 0
     assert not difference.newly_dropped
@@ -64,7 +64,7 @@ def test_it_goes_back_and_shows_the_tables(run_dir: Path) -> None:
 def test_what_needs_a_text_is_refused(run_dir: Path) -> None:
     recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", "data.near_duplicates.bands=10"])
     with pytest.raises(UserError, match=r"needs score, dedup, decontaminate of exactly this recipe.*Mend: run"):
-        decide_command.decide(recipe, QUIET)
+        decide.decide(recipe, QUIET)
 
 
 def _without_texts(made: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import UserError
-from launch.labelled_texts import read_texts
+from launch.commands.labelled_texts import read_texts
 from tokenizer.compression import LabelledText
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from configs.manifest import open_artifact
 from configs.recipe import load_recipe
-from launch import report
+from launch.pages import report
 from tests.launch.conftest import SMOKE, TINY_TRAINING, artifact_hashes, start, twofold
 
 pytestmark = pytest.mark.e2e

@@ -12,7 +12,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.recipe import load_recipe
-from launch.gpu_plan_command import render, sweep
+from launch.commands.gpu_plan import render, sweep
 from launch.planner import hardware, measured, times
 from launch.planner.estimate import divisors_of_batches, estimate, setting_of
 from launch.planner.hardware import GPUS, Constants

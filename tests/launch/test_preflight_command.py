@@ -11,7 +11,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.recipe import load_recipe
-from launch.preflight_command import SLOW_LINK, _seconds, slow_links
+from launch.commands.preflight import SLOW_LINK, _seconds, slow_links
 from pretrain.monitor import check_key
 from tests.launch.conftest import SMOKE, twofold
 

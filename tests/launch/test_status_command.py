@@ -12,7 +12,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.recipe import dump_recipe, load_recipe
-from launch.status_command import rows, training_folder
+from launch.commands.status import rows, training_folder
 from pretrain import stage
 from pretrain.monitor import METRICS_FILE, read_events
 from pretrain.watch import Beat, beat_file, read_beats

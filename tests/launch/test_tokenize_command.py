@@ -11,7 +11,7 @@ from rich.console import Console
 from configs.errors import UserError
 from configs.recipe import load_recipe
 from launch.cli import _options, main
-from launch.tokenize_command import characters, pack, tokenize, train_tokenizer
+from launch.commands.tokenize import characters, pack, tokenize, train_tokenizer
 from tests.launch.conftest import SMOKE, twofold
 
 

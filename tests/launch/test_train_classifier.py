@@ -12,8 +12,8 @@ from rich.console import Console
 from configs.errors import UserError
 from configs.recipe import load_recipe
 from data_pipeline.measuring import evaluation
-from launch import model_card
-from launch.train_classifier import Target, thresholds, train_classifier
+from launch.commands.train_classifier import Target, thresholds, train_classifier
+from launch.pages import model_card
 from tests.launch.conftest import SMOKE
 
 

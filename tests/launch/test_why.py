@@ -11,7 +11,7 @@ from rich.console import Console
 from configs.errors import UserError
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from launch import why
+from launch.commands import why
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, twofold
 

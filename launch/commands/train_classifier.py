@@ -24,7 +24,7 @@ from configs.errors import user_error
 from configs.manifest import Artifact
 from configs.schema import Recipe
 from data_pipeline import tables
-from launch import model_card
+from launch.pages import model_card
 from launch.run import existing, run_recipe
 
 _FIGURES = ("auc", "precision", "recall", "f1", "accuracy", "mean_auc", "mean_f1")

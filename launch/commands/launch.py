@@ -19,9 +19,9 @@ from configs.manifest import partial_dir
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from launch import training
-from launch.cluster import commands, hostfile, slurm_job
+from launch.cluster import command_lines, hostfile, slurm_job
+from launch.commands.preflight import preflight
 from launch.preflight import check_package_roots, check_training_fits
-from launch.preflight_command import preflight
 from launch.run import existing, run_recipe
 from launch.stages import stages_of
 
@@ -78,7 +78,7 @@ def plain_command(recipe: Recipe) -> str:
     out = partial_dir(Path(recipe.run_dir), train.specify(recipe, made)).resolve()
     out.mkdir(parents=True, exist_ok=True)
     told = training.write_inputs(recipe, made["shards"], made["tokenizer"], out)
-    command = commands.start_command(recipe, training.MODULE, told, out / training.LOGS_DIR)
-    needed = commands.environment(recipe, out)
+    command = command_lines.start_command(recipe, training.MODULE, told, out / training.LOGS_DIR)
+    needed = command_lines.environment(recipe, out)
     words = [f"{name}={shlex.quote(needed[name])}" for name in ("PYTHONPATH", "DS_ENV_FILE", "PDSH_SSH_ARGS_APPEND")]
     return " ".join([*words, shlex.join(command)])

@@ -14,7 +14,8 @@ from typing import Any
 from markupsafe import Markup
 
 from configs.files import atomic_path
-from launch import pages, plots
+from launch import pages
+from launch.pages import plots
 
 PURPOSES = {
     "quality": "Scores how much a document reads like those labelled good; rules bound quality_score from below.",

@@ -1,48 +1,33 @@
-"""`twofold plan`: what a recipe will do, step by step, before anything is busy.
+"""The page of a plan: tokens, learning rate, batch and mixture by step.
 
-Contract: needs neither data nor GPU; where this recipe's token shards exist, passes over each source are
-shown, too, and a supply that cannot fill the plan is an error, as at the start of training. Prints a table
-a phase and writes one self-contained page of plots.
+Contract: from the recipe alone; with token shards, passes over each source are shown, too. Self-contained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from markupsafe import Markup
-from rich.console import Console
-from rich.table import Column, Table
 
 from configs.files import atomic_path
 from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.units import format_count
-from launch import pages, plots
-from launch.run import existing
+from launch import pages
+from launch.pages import plots
 from pretrain.order import Order, quotas
-from pretrain.plan import Plan, check_supply
+from pretrain.plan import Plan
 from tokenizer.shards import read_index
 
 _POINTS = 600
 """Steps that a curve is drawn from; the borders of segments and phases are always among them."""
 
 
-def plan(recipe: Recipe, out: Path | None, console: Console) -> Path:
-    """Print and draw the plan; return the page."""
-    shards = _shards(recipe)
-    supply = _supply(shards)
-    if supply:
-        check_supply(recipe.phases, supply)
-    console.print(table([_phase_row(recipe, number) for number in range(len(recipe.phases))], _SHOWN))
-    console.print(table(_mixture_rows(recipe, supply)))
-    return write(recipe, out or Path(recipe.run_dir) / "plan.html", shards)
-
-
 def write(recipe: Recipe, path: Path, shards: Artifact | None) -> Path:
     """Draw the page; returns where it is."""
     with atomic_path(path) as target:
-        target.write_text(render(recipe, _supply(shards)), encoding="utf-8")
+        target.write_text(render(recipe, supply_of(shards)), encoding="utf-8")
     return path
 
 
@@ -70,8 +55,8 @@ def render(recipe: Recipe, supply: Mapping[str, int]) -> str:
             (format_count(steps.total_tokens), "tokens"), (f"{steps.total_steps:,}", "steps"),
             (str(len(recipe.phases)), "phases"), (str(len(names)), "sources"),
         ],
-        phases=[_phase_row(recipe, number) for number in range(len(recipe.phases))],
-        mixtures=_mixture_rows(recipe, supply),
+        phases=[phase_row(recipe, number) for number in range(len(recipe.phases))],
+        mixtures=mixture_rows(recipe, supply),
         figures={title: Markup(figure) for title, figure in figures.items()},
     )  # fmt: skip
 
@@ -87,7 +72,7 @@ def _drawn(recipe: Recipe, steps: Plan) -> list[int]:
     return sorted(spread | borders | {max(0, border - 1) for border in borders})
 
 
-def _phase_row(recipe: Recipe, number: int) -> dict[str, str]:
+def phase_row(recipe: Recipe, number: int) -> dict[str, str]:
     phase, steps = recipe.phases[number], Plan(recipe)
     first, last = steps.first_step(number), steps.first_step(number + 1) - 1
     rate = phase.learning_rate
@@ -105,7 +90,7 @@ def _phase_row(recipe: Recipe, number: int) -> dict[str, str]:
     }
 
 
-def _mixture_rows(recipe: Recipe, supply: Mapping[str, int]) -> list[dict[str, str]]:
+def mixture_rows(recipe: Recipe, supply: Mapping[str, int]) -> list[dict[str, str]]:
     """A row a source and phase: its share as mixed exactly, its tokens, its passes by the phase's end."""
     rows = []
     order = Order(recipe.seed, recipe.phases, supply) if supply else None
@@ -124,25 +109,6 @@ def _mixture_rows(recipe: Recipe, supply: Mapping[str, int]) -> list[dict[str, s
     return rows
 
 
-_SHOWN = ("phase", "tokens", "steps", "batch", "length", "learning rate")
-"""Of a phase, in the terminal."""
-
-
-def table(rows: Sequence[Mapping[str, str]], names: Sequence[str] | None = None) -> Table:
-    names = names or list(rows[0])
-    table = Table(*(Column(name, no_wrap=True) for name in names), box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for row in rows:
-        table.add_row(*(row[name] for name in names))
-    return table
-
-
-def _shards(recipe: Recipe) -> Artifact | None:
-    """The recipe's token shards, where every input is here and they are made."""
-    from data_pipeline.reading import sources
-
-    return existing(recipe).get("shards") if all(map(sources.exists, recipe.sources.values())) else None
-
-
-def _supply(shards: Artifact | None) -> dict[str, int]:
+def supply_of(shards: Artifact | None) -> dict[str, int]:
     """Training tokens by source."""
     return read_index(shards.path).tokens("train") if shards else {}

@@ -2,7 +2,7 @@
 
 Contract: one self-contained file: no network, one script whose hash the page's content policy names, every
 text of a document escaped, in the mark-up and in the script's data. The page judges a sample of the ledger
-(launch/ledger_sample.py) again in the browser, as data_pipeline/decide.py does, whenever a threshold is
+(launch/pages/ledger_sample.py) again in the browser, as data_pipeline/decide.py does, whenever a threshold is
 moved; the figures for all documents are those of the ledger. `#ko.words.min=60` after the address moves a
 threshold, so a view can be shared. Reads the ledger's columns and a few hundred texts.
 """
@@ -30,7 +30,8 @@ from configs.schema import Recipe
 from configs.units import format_bytes
 from data_pipeline import decontaminate, dedup, tables, verdicts
 from data_pipeline.measuring import pii
-from launch import ledger_sample, pages
+from launch import pages
+from launch.pages import ledger_sample
 from launch.run import existing
 from launch.stages import documents
 
@@ -43,7 +44,7 @@ FIXED = (
 BEFORE_RULES = 4
 _EACH_SIDE = 2
 _CLUSTERS, _MEMBERS = 8, 3
-_SCRIPT = Path(__file__).with_name("templates") / "data_report.js"
+_SCRIPT = pages.TEMPLATES / "data_report.js"
 Row = dict[str, Any]
 
 

@@ -21,7 +21,8 @@ from configs.files import atomic_path
 from configs.manifest import Artifact, git_revision
 from configs.schema import Recipe
 from configs.units import format_bytes, format_count
-from launch import pages, plots
+from launch import pages
+from launch.pages import plots
 from pretrain.sizes import n_parameters
 
 CODE_VERSION = 1

@@ -1,4 +1,4 @@
-"""HTML pages from templates; the only module that imports jinja2.
+"""Everything that is HTML: pages from templates; this module alone imports jinja2, plots.py matplotlib.
 
 Contract: every value is escaped unless it is `Markup`, and a name that a template uses and the caller
 does not give is an error. Templates fetch nothing; each states that in its content policy.
@@ -11,10 +11,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-_TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(template: str, **values: Any) -> str:
-    """The page of a file in launch/templates."""
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    """The page of a file in launch/pages/templates."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     return environment.get_template(template).render(**values)

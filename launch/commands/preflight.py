@@ -27,7 +27,7 @@ from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.units import format_bytes
 from launch import training
-from launch.cluster import checks, commands, hosts, probe
+from launch.cluster import checks, command_lines, hosts, probe
 from launch.preflight import check_package_roots, check_training_fits, choose_device
 from launch.run import existing
 from pretrain import monitor, stage
@@ -146,7 +146,7 @@ def _hosts(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]:
 def _asked(recipe: Recipe, spec: dict[str, Any]) -> list[hosts.Answer]:
     if recipe.launch.launcher == "srun":
         _check_allocation(recipe)
-        return hosts.ask_by_srun(commands.slurm_hosts()[: recipe.launch.nodes], spec, _PROBE_TIMEOUT_S)
+        return hosts.ask_by_srun(command_lines.slurm_hosts()[: recipe.launch.nodes], spec, _PROBE_TIMEOUT_S)
     named = [host.name for host in training.check_hostfile(recipe)]
     if not named:
         return [hosts.Answer("this machine", probe.facts(spec))]
@@ -192,7 +192,7 @@ def _rehearse(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]:
         (out / name).unlink(missing_ok=True)
     (out / training.LOGS_DIR).mkdir(exist_ok=True)
     told = training.write_inputs(recipe, made["shards"], made["tokenizer"], out)
-    command = commands.start_command(recipe, REHEARSAL, told, out / training.LOGS_DIR)
+    command = command_lines.start_command(recipe, REHEARSAL, told, out / training.LOGS_DIR)
     begin = time.monotonic()
     code = training.run_quietly(recipe, command, out)
     training.raise_reported(out)

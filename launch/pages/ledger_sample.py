@@ -23,7 +23,7 @@ import xxhash
 from configs.features import FEATURES
 from configs.manifest import Artifact
 from data_pipeline import tables
-from launch.why import excerpt
+from launch.commands.why import excerpt
 
 Place = tuple[str, int, int]
 """Source, task, row."""

@@ -22,10 +22,11 @@ from configs.files import atomic_path, write_json
 from configs.recipe import dump_recipe
 from configs.schema import Recipe
 from configs.units import format_bytes, format_count
-from launch import pages, plots, training
-from launch.cluster import commands
+from launch import pages, training
+from launch.cluster import command_lines
+from launch.commands.plan import table
 from launch.outcomes import TrainingFailed
-from launch.plan_command import table
+from launch.pages import plots
 from launch.planner import estimate as planner
 from launch.planner import goodput, hardware, measured
 from launch.planner.estimate import Estimate, Way
@@ -80,7 +81,7 @@ def measure(recipe: Recipe, console: Console) -> dict[str, Any]:
         target.write_text(dump_recipe(recipe), encoding="utf-8")
     told = ["--recipe", str(resolved), "--out", str(out.resolve()), "--device", device]
     with console.status(f"measuring on {ranks} ranks of {device}"):
-        code = training.run_quietly(recipe, commands.start_command(recipe, MODULE, told, out), out)
+        code = training.run_quietly(recipe, command_lines.start_command(recipe, MODULE, told, out), out)
     training.raise_reported(out)
     if code or not result.exists():
         raise TrainingFailed(f"{training.log_end(out)}\n\nthe calibration ended with exit code {code}")

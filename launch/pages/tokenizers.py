@@ -15,7 +15,8 @@ from markupsafe import Markup
 from configs import VERSION
 from configs.files import atomic_path
 from configs.units import format_bytes
-from launch import pages, plots
+from launch import pages
+from launch.pages import plots
 
 LANGUAGES = {"ko": "Korean", "en": "English", "code": "Code"}
 _SHOWN_CANDIDATES = 60

@@ -2,7 +2,7 @@
 
 Contract: makes the recipe's tokenizer where it is missing; measures it and every tokenizer of `--with` on the kept
 documents that are held out from training (or on `--text`), through the same engine; writes a page
-(launch/tokenizer_page.py) and the same figures as JSON beside it. Use of the vocabulary is counted where the token
+(launch/tokenizers.py) and the same figures as JSON beside it. Use of the vocabulary is counted where the token
 shards are made already, and morphemes where MeCab is installed; where not, the page says so. Cost: for each
 tokenizer some 3 s, 0.5 GB and a second for 2 MB of text, of which each source gives 1 MB.
 """
@@ -23,9 +23,10 @@ from configs.files import write_json
 from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.units import format_bytes
-from launch import labelled_texts, tokenizer_page
+from launch.commands import labelled_texts
+from launch.commands.tokenize import characters
+from launch.pages import tokenizers
 from launch.run import existing, run_recipe
-from launch.tokenize_command import characters
 from tokenizer import compression as measures
 from tokenizer import morpheme_scores, morphemes, vocabulary
 from tokenizer.candidates import Candidate, load, load_folder
@@ -64,7 +65,7 @@ def compare_tokenizers(
     found = measure(recipe, existing(recipe), others, groups, held_out=given is None)
     console.print(table(found))
     target = out or Path(recipe.run_dir) / "tokenizers.html"
-    tokenizer_page.write(found, target)
+    tokenizers.write(found, target)
     write_json(target.with_suffix(".json"), found)
     console.print(f"  {escape(str(target))}\n  {escape(str(target.with_suffix('.json')))}", soft_wrap=True)
 
