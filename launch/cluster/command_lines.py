@@ -107,10 +107,11 @@ def _deepspeed(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path
 def _srun(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path) -> list[str]:
     _, ranks = choose_device(recipe)
     nodes = recipe.launch.nodes
+    used = slurm_hosts()[:nodes]  # of those that Slurm gave; the first is the master
     return [
-        "srun", f"--nodes={nodes}", f"--ntasks={nodes * ranks}", f"--ntasks-per-node={ranks}", "--kill-on-bad-exit=1",
-        "--unbuffered", f"--output={logs.resolve()}/rank-%t.log", "--open-mode=append",
-        sys.executable, "-m", module, *arguments,
+        "srun", f"--nodes={nodes}", f"--nodelist={','.join(used)}", f"--ntasks={nodes * ranks}",
+        f"--ntasks-per-node={ranks}", "--kill-on-bad-exit=1", "--unbuffered",
+        f"--output={logs.resolve()}/rank-%t.log", "--open-mode=append", sys.executable, "-m", module, *arguments,
     ]  # fmt: skip
 
 

@@ -41,8 +41,8 @@ def ask_by_ssh(hosts: Sequence[str], spec: dict[str, Any], timeout_s: float) -> 
 
 def ask_by_srun(hosts: Sequence[str], spec: dict[str, Any], timeout_s: float) -> list[Answer]:
     """The probes of the job's nodes, in the order of `hosts`."""
-    command = ["srun", f"--nodes={len(hosts)}", f"--ntasks={len(hosts)}", "--ntasks-per-node=1", "--overlap",
-               sys.executable, "-m", "launch.cluster.probe", json.dumps(spec)]  # fmt: skip
+    where = [f"--nodes={len(hosts)}", f"--nodelist={','.join(hosts)}", f"--ntasks={len(hosts)}", "--ntasks-per-node=1"]
+    command = ["srun", *where, "--overlap", sys.executable, "-m", "launch.cluster.probe", json.dumps(spec)]
     begin = time.time()
     try:
         found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)

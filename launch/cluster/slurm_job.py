@@ -23,6 +23,7 @@ from configs.errors import user_error
 from configs.files import atomic_path
 from configs.launch_schema import SlurmJob
 from configs.schema import Recipe
+from launch.cluster.hostfile import most_nodes
 from launch.preflight import ROOT, choose_device
 from pretrain.stage import EXIT_CODE_STOPPED
 
@@ -35,6 +36,7 @@ export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
 export TRITON_CACHE_DIR="${{TMPDIR:-/tmp}}/twofold-$USER/triton"
 export TORCHINDUCTOR_CACHE_DIR="${{TMPDIR:-/tmp}}/twofold-$USER/inductor"
 
+{nodes}
 newest() {{ ls -d {artifacts}/train-*/checkpoints/step-* 2>/dev/null | sort | tail -1; }}
 before=$(newest)
 
@@ -44,7 +46,7 @@ trap 'warned=1; kill -USR1 $twofold 2>/dev/null' USR1 TERM
 {preflight}
 code={stopped}
 if [ -z "$warned" ]; then
-    {python} -m launch.cli run {words} launch.launcher=srun launch.nodes="$SLURM_JOB_NUM_NODES" &
+    {python} -m launch.cli run {words} launch.launcher=srun launch.nodes=$nodes &
     twofold=$!
     while kill -0 $twofold 2>/dev/null; do wait $twofold; code=$?; done
 fi
@@ -61,10 +63,19 @@ fi
 exit $code
 """
 
+_ALL_NODES = "nodes=$SLURM_JOB_NUM_NODES\n"
+_FITTING_NODES = """\
+# Slurm may give any number of nodes between the two; every batch divides over these many.
+nodes=$SLURM_JOB_NUM_NODES
+for fitting in {fitting}; do
+    if [ $fitting -le $SLURM_JOB_NUM_NODES ]; then nodes=$fitting; break; fi
+done
+"""
+
 _PREFLIGHT = """
 # Once, before anything long: a host, a link or a file that is not right ends the job with its name.
 if [ "${{SLURM_RESTART_COUNT:-0}}" -eq 0 ]; then
-    {python} -m launch.cli preflight {words} launch.launcher=srun launch.nodes="$SLURM_JOB_NUM_NODES" || exit
+    {python} -m launch.cli preflight {words} launch.launcher=srun launch.nodes=$nodes || exit
 fi
 """
 
@@ -93,7 +104,7 @@ def training_script(recipe: Recipe, words: Sequence[str], check: bool = True) ->
     said = {"python": shlex.quote(sys.executable), "words": shlex.join(words)}
     body = _TRAIN.format(
         **said, root=shlex.quote(str(ROOT)), preflight=_PREFLIGHT.format(**said) if check else "",
-        artifacts=shlex.quote(str((Path(recipe.run_dir) / "artifacts").resolve())),
+        nodes=_nodes_used(recipe), artifacts=shlex.quote(str((Path(recipe.run_dir) / "artifacts").resolve())),
         stopped=EXIT_CODE_STOPPED, requeues=job.requeues,
     )  # fmt: skip
     return _head(recipe, "train", job, options) + body
@@ -128,6 +139,17 @@ def submit(script: Path, after: str | None = None) -> str:
         said = " ".join(found.stderr.split()) or "no reason given"
         raise user_error("launch.slurm", str(script), f"was refused by sbatch: {said}", "correct launch.slurm")
     return number[1]
+
+
+def _nodes_used(recipe: Recipe) -> str:
+    """Shell lines that set `nodes`, of those that Slurm gave."""
+    launch = recipe.launch
+    if launch.min_nodes is None:
+        return _ALL_NODES
+    _, ranks = choose_device(recipe)
+    counts = range(launch.nodes, launch.min_nodes - 1, -1)
+    fitting = [str(nodes) for nodes in counts if most_nodes(recipe, nodes, ranks) == nodes]
+    return _FITTING_NODES.format(fitting=" ".join(fitting))
 
 
 def _job(recipe: Recipe) -> SlurmJob:

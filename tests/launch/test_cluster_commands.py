@@ -49,10 +49,12 @@ def test_a_hostfile(tmp_path: Path) -> None:
     assert command_lines.is_spread(recipe)
 
 
-def test_srun(tmp_path: Path) -> None:
+def test_srun_on_the_first_nodes_of_those_that_slurm_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(tmp_path, "scontrol", "for n in 1 2 3 4 5 6; do echo n$n; done", monkeypatch)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-6]")
     recipe = _recipe("launch.nodes=4", "launch.launcher=srun", "launch.cpu_ranks=2")
     command = command_lines.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
-    assert command[:4] == ["srun", "--nodes=4", "--ntasks=8", "--ntasks-per-node=2"]
+    assert command[:5] == ["srun", "--nodes=4", "--nodelist=n1,n2,n3,n4", "--ntasks=8", "--ntasks-per-node=2"]
     assert f"--output={tmp_path}/rank-%t.log" in command
     assert command[-5:] == [sys.executable, "-m", "pretrain.train", "--out", "o"]
 

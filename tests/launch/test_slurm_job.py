@@ -66,13 +66,13 @@ PROGRAMS = {
 }
 
 
-def _run(tmp_path: Path, training: str, **environment: str) -> tuple[int, list[str]]:
+def _run(tmp_path: Path, training: str, *overrides: str, **environment: str) -> tuple[int, list[str]]:
     """Run the training job's script as a batch shell would, with programs of ours; (exit code, calls)."""
     for name, text in PROGRAMS.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "training").write_text(training)
-    script = slurm_job.training_script(_recipe(tmp_path), ["a recipe.yaml", "seed=7"])
+    script = slurm_job.training_script(_recipe(tmp_path, *overrides), ["a recipe.yaml", "seed=7"])
     body = "\n".join(line for line in script.splitlines() if not line.startswith("cd "))
     body = body.replace(slurm_job.shlex.quote(slurm_job.sys.executable), str(tmp_path / "python"))
     told = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "3", "USER": "u"}
@@ -94,6 +94,13 @@ def test_training_that_is_done_ends_the_job(tmp_path: Path) -> None:
         "-m launch.cli preflight a recipe.yaml seed=7 launch.launcher=srun launch.nodes=3",
         "-m launch.cli run a recipe.yaml seed=7 launch.launcher=srun launch.nodes=3",
     ]
+
+
+@pytest.mark.parametrize(("given", "used"), [(8, 8), (7, 4), (4, 4), (3, 2)])
+def test_as_many_nodes_are_used_as_the_batch_divides_over(tmp_path: Path, given: int, used: int) -> None:
+    told = ("launch.nodes=8", "launch.min_nodes=2", "launch.cpu_ranks=1", "engine.micro_batch_sequences=4")
+    _, calls = _run(tmp_path, "exit 0", *told, SLURM_JOB_NUM_NODES=str(given))
+    assert [call.split()[-1] for call in calls] == 2 * [f"launch.nodes={used}"]
 
 
 def test_what_preflight_finds_ends_the_job(tmp_path: Path) -> None:
