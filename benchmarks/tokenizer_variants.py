@@ -24,11 +24,11 @@ from tokenizer.compression import LabelledText
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "exaone3": {"pattern": "exaone3", "morphemes": "mecab"},
-    "exaone3-code": {"pattern": "exaone3-code"},
-    "exaone3-code, MeCab": {"pattern": "exaone3-code", "morphemes": "mecab"},
+    "exaone3-code": {"pattern": "exaone3-code", "superwords": 0},
+    "exaone3-code, MeCab": {"pattern": "exaone3-code", "morphemes": "mecab", "superwords": 0},
     "plain": {"pattern": "plain"},
-    "superbpe": {"pattern": "exaone3-code", "superwords": 0.2},
-    "superbpe, a tenth": {"pattern": "exaone3-code", "superwords": 0.1},
+    "superbpe": {"pattern": "exaone3-code", "superwords": 0.1},
+    "superbpe, a fifth": {"pattern": "exaone3-code", "superwords": 0.2},
 }
 """Name -> what the recipe's section `tokenizer` says."""
 _RECIPE = Path(__file__).parent.parent / "configs" / "smoke.yaml"
