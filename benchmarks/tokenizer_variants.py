@@ -19,6 +19,7 @@ from configs.manifest import Artifact, StageSpec, ensure
 from configs.recipe import load_recipe
 from configs.schema import Tokenizer
 from configs.tasks import Task
+from data_pipeline.reading.html import TooDeep, main_text
 from tokenizer import train
 from tokenizer.compression import LabelledText
 
@@ -55,12 +56,22 @@ def texts(corpus: Path, sources: Sequence[str], chosen: Chosen = lambda _: True)
     """Source -> its chosen texts; the language is ko, en or code, the domain the source's name."""
     return {
         source: [
-            LabelledText(language_of(source, record), Path(source).name, record["text"])
+            LabelledText(language_of(source, record), Path(source).name, text)
             for record in common.records(corpus / source)
-            if record.get("text") and chosen(record["id"])
+            if chosen(record["id"]) and (text := text_of(record))
         ]
         for source in sources
     }
+
+
+def text_of(record: Mapping[str, Any]) -> str:
+    """Its text, or the main content of its page; empty where there is none."""
+    if record.get("text"):
+        return str(record["text"])
+    try:
+        return main_text(record.get("html") or "")
+    except TooDeep:
+        return ""
 
 
 def language_of(source: str, record: Mapping[str, Any]) -> str:

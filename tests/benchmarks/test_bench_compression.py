@@ -24,6 +24,10 @@ def corpus(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True)
         rows = [{"id": f"{source}/{n}", "text": text.replace("{0}", str(n)), "lang": language} for n in range(40)]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = tmp_path / "corpus" / "c" / "web" / "0000.jsonl"
+    page.parent.mkdir(parents=True)
+    html = f"<html><body><article><p>{KOREAN * 3}</p><p>{KOREAN * 3}</p></article></body></html>"
+    page.write_text("".join(json.dumps({"id": str(n), "html": html, "lang": "ko"}) + "\n" for n in range(5)))
     return tmp_path / "corpus"
 
 
@@ -32,6 +36,7 @@ def test_figures_are_those_of_sources_not_trained_on(
 ) -> None:
     monkeypatch.setattr(compression, "TRAINED", ("a/ko", "a/en"))
     monkeypatch.setattr(compression, "HELD_OUT", ("b/ko", "b/en", "b/code/py"))
+    monkeypatch.setattr(compression, "CONFIRMATION", ("c/web", "b/ko", "b/en"))
     monkeypatch.setattr(
         compression, "VARIANTS", {name: tokenizer_variants.VARIANTS[name] for name in ("plain", "superbpe")}
     )
@@ -44,9 +49,10 @@ def test_figures_are_those_of_sources_not_trained_on(
     compression.main([*arguments, "--with", str(tmp_path / "peers"), "--json", str(tmp_path / "out.json")])
     result = json.loads((tmp_path / "out.json").read_text())
     assert set(result["ours"]) == {"plain", "superbpe"}
-    assert set(result["held_out_bytes"]) == {"ko/ko", "en/en", "code/py"}
-    assert result["trained_on"] == ["ko", "en"]
-    assert result["trained_on_bytes"] == sum(kept.counts.values())
+    assert set(result["measured_bytes"]) == {"ko/ko", "en/en", "code/py"}
+    assert set(result["confirmation"]["measured_bytes"]) == {"ko/web", "ko/ko", "en/en"}
+    assert set(result["confirmation"]["ratio"]) == {"plain", "superbpe"}
+    assert result["trained_on_bytes"] == {"ko": kept.counts["a/ko"], "en": kept.counts["a/en"]}
     for language in ("ko", "en", "code"):
         own, peer = (
             result[side][name][language]["tokens_per_word"] for side, name in (("ours", "plain"), ("peers", "small"))
@@ -56,8 +62,9 @@ def test_figures_are_those_of_sources_not_trained_on(
     assert result["ratio"]["superbpe"]["en_equal_vocabulary"] == result["ratio"]["superbpe"]["en"]
 
 
-def test_no_source_is_on_both_sides() -> None:
-    assert not set(compression.TRAINED) & set(compression.HELD_OUT)
+def test_no_source_is_on_two_sides() -> None:
+    sides = (compression.TRAINED, compression.HELD_OUT, compression.CONFIRMATION)
+    assert len({source for side in sides for source in side}) == sum(map(len, sides))
 
 
 def test_what_is_held_out_is_a_fiftieth_and_depends_on_the_id_alone() -> None:
