@@ -33,8 +33,9 @@ class Tokenizer(Section):
     """Pre-tokenisation: single digits + GPT-2's regex; the one that keeps code cheap; Llama 3's."""
     morphemes: Literal["none", "mecab"] = "none"
     """`mecab`: no merge crosses a border of Korean morphemes in training, as in EXAONE 3.0. Encoding needs no MeCab."""
-    superwords: Annotated[Share, Field(lt=1)] = 0.0
-    """Share of the merges that are learnt last, across words (SuperBPE); with the pattern exaone3-code only."""
+    superwords: Annotated[Share, Field(lt=1)] = 0.1
+    """Share of the merges that are learnt last, across words (SuperBPE); none where another pattern or morphemes are
+    asked for (docs/tokenizer-ablation.md, docs/log.md)."""
     reserved_ids: CountOrZero = 360
     """Unused special slots after pad, bos, eos and unk, for later phases of training."""
     sample_bytes_per_source: Bytes = 2_000_000_000
@@ -44,12 +45,26 @@ class Tokenizer(Section):
     max_words: Count = 10_000_000
     """Distinct words that merges are learnt from, the most frequent; each takes some 400 bytes of memory."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _superwords_by_pattern(cls, said: Any) -> Any:
+        """The default goes with the default pattern only."""
+        other = isinstance(said, dict) and {"pattern", "morphemes"} & said.keys()
+        if other and (said.get("pattern", "exaone3-code"), said.get("morphemes", "none")) != ("exaone3-code", "none"):
+            return {"superwords": 0.0, **said}
+        return said
+
     @model_validator(mode="after")
     def _superwords_fit(self) -> Tokenizer:
         if self.superwords and self.pattern != "exaone3-code":
             raise invalid(
                 f"has superwords {self.superwords} with the pattern {self.pattern}",
                 "use the pattern exaone3-code, or superwords 0",
+            )
+        if self.superwords and self.morphemes != "none":
+            raise invalid(
+                f"has superwords {self.superwords} with morphemes {self.morphemes}, whose borders they would cross",
+                "use morphemes none, or superwords 0",
             )
         return self
 

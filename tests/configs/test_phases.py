@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from configs.errors import UserError
@@ -36,6 +36,9 @@ def ramped(draw: st.DrawFn) -> Phase:
     return _phase(tokens=tokens, sequence_length=length, batch=batches[len(ends)] * length, batch_ramp=ramp)
 
 
+@example(
+    _phase(tokens=57, sequence_length=3, batch=6, batch_ramp=[{"until": 55, "batch": 6}, {"until": 56, "batch": 3}])
+)
 @given(ramped())
 def test_segments_are_whole_batches_one_after_the_other(phase: Phase) -> None:
     for former, segment in pairwise(phase.segments):
@@ -50,7 +53,8 @@ def test_segments_are_whole_batches_one_after_the_other(phase: Phase) -> None:
         if tokens + batch > phase.tokens:
             break
         tokens, steps = tokens + batch, steps + 1
-    if not any(ramp.batch > phase.batch for ramp in phase.batch_ramp):  # else a smaller batch may still fit
+    batches = [*(ramp.batch for ramp in phase.batch_ramp), phase.batch]
+    if batches == sorted(batches):  # else a smaller batch may still fit
         assert (phase.steps, phase.trained_tokens) == (steps, tokens)
     assert phase.samples * phase.sequence_length == phase.trained_tokens <= phase.tokens
 

@@ -67,10 +67,9 @@ def decided(run_dir: Path, files: int = 1) -> Artifact:
 
 
 def small_recipe(*overrides: str) -> Recipe:
-    return load_recipe(
-        ROOT / "configs" / "smoke.yaml",
-        [f"tokenizer.vocab_size={VOCAB_SIZE}", f"tokenizer.reserved_ids={RESERVED}", *overrides],
-    )
+    """Without superwords, unless they are asked for."""
+    small = (f"tokenizer.vocab_size={VOCAB_SIZE}", f"tokenizer.reserved_ids={RESERVED}", "tokenizer.superwords=0")
+    return load_recipe(ROOT / "configs" / "smoke.yaml", [*small, *overrides])
 
 
 def trained(run_dir: Path, documents: Artifact, *overrides: str) -> Artifact:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import regex
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from configs.errors import UserError
 from configs.manifest import Artifact
+from configs.schema import Tokenizer
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, small_recipe, trained
 from tests.tokenizer.tables import counter_of
@@ -110,6 +112,21 @@ def test_superwords_beyond_what_stretches_support_are_refused_or_left_unused(
     assert made.counts["unused_ids"] == 9000 - FIRST_BYTE - 256 - len(ranks_of(made))
 
 
-def test_superwords_go_with_their_pattern_only() -> None:
-    with pytest.raises(UserError, match=r"has superwords 0\.1 with the pattern plain"):
-        small_recipe("tokenizer.superwords=0.1", "tokenizer.pattern=plain")
+@pytest.mark.parametrize(
+    ("said", "share"),
+    [
+        ({}, 0.1), ({"pattern": "exaone3-code"}, 0.1), ({"morphemes": "none"}, 0.1), ({"superwords": 0}, 0),
+        ({"pattern": "plain"}, 0), ({"pattern": "exaone3", "morphemes": "mecab"}, 0), ({"morphemes": "mecab"}, 0),
+    ],
+)  # fmt: skip
+def test_the_default_profile_has_superwords_and_no_other(said: dict[str, Any], share: float) -> None:
+    assert Tokenizer(**said).superwords == share
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [("tokenizer.pattern=plain", r"with the pattern plain"), ("tokenizer.morphemes=mecab", r"with morphemes mecab")],
+)
+def test_superwords_go_with_their_pattern_only(other: str, says: str) -> None:
+    with pytest.raises(UserError, match=rf"has superwords 0\.1 {says}"):
+        small_recipe("tokenizer.superwords=0.1", other)
