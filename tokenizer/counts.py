@@ -86,11 +86,13 @@ def training_files(documents: Path) -> list[tuple[str, Path]]:
     return [(path.parent.name, path) for path in sorted((documents / "documents" / "train").glob("*/*.parquet"))]
 
 
-def count_words(documents: Path, wish: Tokenizer, pattern: str, work: Path, runner: TaskRunner) -> Counted:
-    """Count the words of every source's sample, cut by PATTERNS[pattern]."""
+def count_words(
+    documents: Path, wish: Tokenizer, pattern: str, work: Path, runner: TaskRunner, unit: str = "words"
+) -> Counted:
+    """Count the words of every source's sample, cut by PATTERNS[pattern]; `unit` is what progress calls them."""
     files = [(source, path) for source, path in training_files(documents) if not wish.weights or source in wish.weights]
     sources, paths = [source for source, _ in files], tuple(path for _, path in files)
-    runner.run("measure text", _Measure(paths, work / "sizes"), len(files), work / "measure-log")
+    runner.run(f"measure {unit}", _Measure(paths, work / "sizes"), len(files), work / "measure-log")
     sizes = {source: np.zeros(_PLACES, np.int64) for source in sources}
     for rank, source in enumerate(sources):
         sizes[source] += np.load(_size_path(work / "sizes", rank))
@@ -100,14 +102,14 @@ def count_words(documents: Path, wish: Tokenizer, pattern: str, work: Path, runn
     factors = multipliers(wish.weights, sampled)
     bits = _partition_bits(sum(sampled.values()))
     shares = tuple((places[source], factors[source]) for source in sources)
-    runner.run("count words", _Count(paths, shares, pattern, bits, work / "runs"), len(files), work / "count-log")
-    return prune(merge_runs(work, bits, runner), wish.max_words, sampled, work / f"words{ENDING}")
+    runner.run(f"count {unit}", _Count(paths, shares, pattern, bits, work / "runs"), len(files), work / "count-log")
+    return prune(merge_runs(work, bits, runner, unit), wish.max_words, sampled, work / f"words{ENDING}")
 
 
-def merge_runs(work: Path, bits: int, runner: TaskRunner) -> list[Path]:
+def merge_runs(work: Path, bits: int, runner: TaskRunner, unit: str = "words") -> list[Path]:
     """The files of work/runs merged: one file a partition, each word once."""
     runs = tuple(sorted((work / "runs").glob(f"*{ENDING}")))
-    runner.run("merge words", _Merge(runs, work / "merged"), 2**bits, work / "merge-log")
+    runner.run(f"merge {unit}", _Merge(runs, work / "merged"), 2**bits, work / "merge-log")
     return [_part_path(work / "merged", part) for part in range(2**bits)]
 
 

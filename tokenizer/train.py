@@ -66,7 +66,7 @@ def build(recipe: Recipe, kept: Artifact, out: Path, work: Path, runner: TaskRun
         raise _nothing_to_learn()
     found: list[str] = []
     if across_words:
-        stretches = count_words(kept.path, wish, _SUPERWORDS, work / _SUPERWORDS, runner)
+        stretches = count_words(kept.path, wish, _SUPERWORDS, work / _SUPERWORDS, runner, "stretches")
         found = learn_superwords(stretches.path, pieces, merges - len(pieces))
     missing = merges - len(pieces) - len(found)
     if missing and not wish.allow_smaller:

@@ -123,6 +123,27 @@ def test_any_merges_give_the_record_s_ids_in_short_words_and_in_long_ones(
     assert encoder.encode([text])[0] == record(folder)(text)
 
 
+STRETCH = st.lists(st.sampled_from(["a", "b", "가", " ", ",", "'", "\u0301"]), min_size=1, max_size=80).map("".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    learnt=st.dictionaries(STRETCH.filter(lambda text: len(text) > 1), st.integers(1, 9), min_size=1, max_size=8),
+    merges=st.integers(1, 60),
+    texts=st.lists(STRETCH, min_size=1, max_size=12),
+)
+def test_merges_that_reach_over_joints_at_any_rank_give_the_record_s_ids(
+    tmp_path_factory: pytest.TempPathFactory, learnt: dict[str, int], merges: int, texts: list[str]
+) -> None:
+    """From none of them (all is remembered) to the first one (all is late)."""
+    folder = tmp_path_factory.getbasetemp() / "joints"
+    pieces = oracle.learn({map_bytes(text): count for text, count in learnt.items()}, merges)
+    write_tokenizer(folder, pieces, 0, "superwords")
+    encoder, told = Encoder(folder), read_tokenizer(folder)
+    encoder._vocabulary = bpe.vocabulary_of(told.byte_ids, told.merges, slots=4)
+    assert encoder.encode([*texts, *texts]) == [record(folder)(text) for text in [*texts, *texts]]
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_bytes_that_are_no_text_lose_nothing(tokenizer: Artifact, data: bytes) -> None:
