@@ -1,7 +1,8 @@
 """Stage `tokenizer`: kept documents -> byte-level BPE.
 
 Contract: `build` writes tokenizer.json (the artefact of record), a sentencepiece model of the same
-merges, and token_bytes.npy. Deterministic: the same kept documents give the same bytes, whatever the
+merges, and token_bytes.npy. Superwords are learnt from a part of the sample, all of it up to 640 MB at the default
+`tokenizer.max_words`. Deterministic: the same kept documents give the same bytes, whatever the
 machine or the number of workers. A vocabulary that the documents do not support is a `UserError` that
 says how large a one they do; with `tokenizer.allow_smaller` the ids that are left become reserved slots,
 so that the vocabulary, and the model's shape with it, stays as the recipe says.
@@ -33,10 +34,13 @@ from tokenizer.learn import learn_superwords, learn_words
 from tokenizer.morphemes import analyser, split_words, versions
 from tokenizer.sentencepiece_model import model_of
 
-CODE_VERSION: int = 3
+CODE_VERSION: int = 4
 
 _SUPERWORDS = "superwords"
 """The pattern of stretches that superwords are learnt from."""
+_STRETCH_BYTES = 64
+"""Of text for each stretch that tokenizer.max_words allows. Most stretches stand in a text once (one more distinct one
+in 66 to 77 bytes of Korean, English and code), so where the budget prunes them only boilerplate is left."""
 _HELD_OUT_DOCUMENTS = 200
 """Validation documents of each source that compression is measured on."""
 
@@ -66,7 +70,8 @@ def build(recipe: Recipe, kept: Artifact, out: Path, work: Path, runner: TaskRun
         raise _nothing_to_learn()
     found: list[str] = []
     if across_words:
-        stretches = count_words(kept.path, wish, _SUPERWORDS, work / _SUPERWORDS, runner, "stretches")
+        sample = wish.model_copy(update={"sample_bytes_per_source": stretch_sample(wish, counted.sampled_bytes)})
+        stretches = count_words(kept.path, sample, _SUPERWORDS, work / _SUPERWORDS, runner, "stretches")
         found = learn_superwords(stretches.path, pieces, merges - len(pieces))
     missing = merges - len(pieces) - len(found)
     if missing and not wish.allow_smaller:
@@ -84,6 +89,17 @@ def build(recipe: Recipe, kept: Artifact, out: Path, work: Path, runner: TaskRun
         **_counted(counted),
         "held_out": held_out_compression(kept.path, Encoder(out)),
     }
+
+
+def stretch_sample(wish: Wish, sampled_bytes: Mapping[str, int]) -> int:
+    """Bytes of each source that stretches are counted in: the most at which hardly any has to be pruned."""
+    left = _STRETCH_BYTES * wish.max_words
+    for place, size in enumerate(sorted(sampled_bytes.values())):
+        share = left // (len(sampled_bytes) - place)
+        if size > share:
+            return max(1, share)
+        left -= size
+    return wish.sample_bytes_per_source
 
 
 def _counted(counted: Counted) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tests.tokenizer.test_tally import DENSE_TEXT
 from tokenizer.convert import SPECIALS
 from tokenizer.encode import Encoder
 from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
+from tokenizer.train import stretch_sample
 
 FIRST_BYTE = len(SPECIALS) + RESERVED
 VOCAB_SIZE = 700
@@ -110,6 +111,19 @@ def test_superwords_beyond_what_stretches_support_are_refused_or_left_unused(
         tmp_path, documents, "tokenizer.vocab_size=9000", "tokenizer.superwords=0.9", "tokenizer.allow_smaller=true"
     )
     assert made.counts["unused_ids"] == 9000 - FIRST_BYTE - 256 - len(ranks_of(made))
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=8), st.integers(1, 300))
+def test_stretches_are_sampled_as_far_as_their_budget_goes(sizes: list[int], max_words: int) -> None:
+    """Sources give equally much, but for those that have less; all of it where all of it fits."""
+    wish = Tokenizer(max_words=max_words)
+    limit = stretch_sample(wish, {str(number): size for number, size in enumerate(sizes)})
+    budget = 64 * max_words
+    if sum(sizes) <= budget:
+        assert limit == wish.sample_bytes_per_source
+    else:
+        assert sum(min(size, limit) for size in sizes) <= max(budget, len(sizes))
+        assert sum(min(size, limit + 1) for size in sizes) > budget
 
 
 @pytest.mark.parametrize(
