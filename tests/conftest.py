@@ -13,6 +13,16 @@ if os.environ.get("CI"):  # the same examples each time; new ones are searched f
     hypothesis.settings.load_profile("ci")
 
 ROOT = Path(__file__).resolve().parent.parent
+_LONG = ("cluster", "slurm", "e2e")
+"""Marks of files that start first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start clusters first, then those with real trainings: nothing long is left for one process alone."""
+    marks: dict[Path, set[str]] = {}
+    for item in items:
+        marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    items.sort(key=lambda item: next((n for n, name in enumerate(_LONG) if name in marks[item.path]), len(_LONG)))
 
 
 class InProcessRunner:

@@ -42,7 +42,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     script.write_text(TRAINER)
     out = tmp_path / "out"
     out.mkdir()
-    monkeypatch.setattr(training.commands, "start_command", lambda *_: [sys.executable, str(script), str(out)])
+    monkeypatch.setattr(training.command_lines, "start_command", lambda *_: [sys.executable, str(script), str(out)])
     monkeypatch.setattr(training, "check_supply", lambda *_: None)
     here = SimpleNamespace(path=tmp_path)
 
