@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -138,12 +139,15 @@ class Run:
         self.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
 
     def start(self, *options: str, ranks: int | None = None, module: str = "pretrain.train") -> subprocess.Popen[bytes]:
-        ranks = ranks or self.recipe.launch.cpu_ranks
+        """By DeepSpeed's launcher of one node, which its `deepspeed` command starts; tests/launch begin with that."""
+        slots = {"localhost": list(range(ranks or self.recipe.launch.cpu_ranks))}
+        world = base64.urlsafe_b64encode(json.dumps(slots).encode()).decode()
         port = 20_000 + os.getpid() % 20_000
+        paths = {"recipe": self.recipe_file, "shards": self.shards, "tokenizer": self.tokenizer, "out": self.out}
         command = [
-            sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", str(ranks), "--master_port", str(port),
-            "--module", module, "--recipe", str(self.recipe_file), "--shards", str(self.shards),
-            "--tokenizer", str(self.tokenizer), "--out", str(self.out), "--device", "cpu", *options,
+            sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}", "--master_addr=127.0.0.1",
+            f"--master_port={port}", "--module", module, "--device", "cpu",
+            *(word for name, path in paths.items() for word in (f"--{name}", str(path))), *options,
         ]  # fmt: skip
         environment = {
             **os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",
