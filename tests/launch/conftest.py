@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ TINY_TRAINING = (
     "checkpoints.every=6K", "validation.every=12K", "validation.sequences_per_source=4", "launch.device=cpu",
     "export.new_tokens=8",
 )  # fmt: skip
+
+STALL_S = 20
+CLUSTER_PLAN = (
+    *TINY_TRAINING, "phases.general.tokens=100K", "phases.domain.tokens=100K", "checkpoints.every=10K",
+    "validation.every=100K", f"watch={{stall_s: {STALL_S}, beat_s: 0.5}}",
+)  # fmt: skip
+"""What is trained over two hosts and on Slurm."""
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -48,24 +57,57 @@ def artifact_hashes(run_dir: Path) -> dict[str, str]:
     return found
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the test processes makes while the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = common / name
+    with (common / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir()
+            try:
+                make(folder / "run")
+            except BaseException:
+                shutil.rmtree(folder)
+                raise
+    return folder / "run"
+
+
 @pytest.fixture(scope="session")
 def packed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the smoke recipe up to the shards; tests copy it, and do not change it."""
-    run_dir = tmp_path_factory.mktemp("packed") / "run"
-    code, _, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", "--until", "shards")
-    assert code == 0, err
-    return run_dir
+
+    def make(run_dir: Path) -> None:
+        code, _, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", "--until", "shards")
+        assert code == 0, err
+
+    return made_once(tmp_path_factory, "packed", make)
 
 
 @pytest.fixture(scope="session")
 def finished_run(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke recipe with a tiny training, to the end; tests copy it, and do not change it."""
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    shutil.copytree(packed_run, run_dir, symlinks=True)
-    code, out, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", *TINY_TRAINING)
-    assert code == 0, out + err
-    assert "3 stages made, 10 unchanged" in out
-    for place in ("report/report.html", "export/model", "train/metrics.jsonl", "tokenizer/tokenizer.json"):
-        assert str(run_dir / place) in out
-        assert (run_dir / place).exists()
-    return run_dir
+
+    def make(run_dir: Path) -> None:
+        shutil.copytree(packed_run, run_dir, symlinks=True)
+        code, out, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", *TINY_TRAINING)
+        assert code == 0, out + err
+        assert "3 stages made, 10 unchanged" in out
+        for place in ("report/report.html", "export/model", "train/metrics.jsonl", "tokenizer/tokenizer.json"):
+            assert str(run_dir / place) in out
+            assert (run_dir / place).exists()
+
+    return made_once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture(scope="session")
+def one_host(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ranks on one host, undisturbed: what training over hosts and Slurm must equal."""
+
+    def make(run_dir: Path) -> None:
+        shutil.copytree(packed_run, run_dir, symlinks=True)
+        code, out, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", *CLUSTER_PLAN, "--until", "train")
+        assert code == 0, out + err
+
+    return made_once(tmp_path_factory, "one-host", make)

@@ -17,10 +17,10 @@ import pytest
 from pretrain.monitor import read_events
 from pretrain.stage import STOP_FILE
 from tests.launch import slurm_cluster
-from tests.launch.conftest import SMOKE, twofold
-from tests.launch.test_two_hosts import PLAN, curve, one_host, run_dir, wait_for_step
+from tests.launch.conftest import CLUSTER_PLAN, SMOKE, twofold
+from tests.launch.test_two_hosts import curve, run_dir, wait_for_step
 
-__all__ = ["one_host", "run_dir"]
+__all__ = ["run_dir"]
 pytestmark = [pytest.mark.cluster, pytest.mark.slurm, pytest.mark.e2e]
 JOB = (
     "launch.slurm={partition: data, time: '0:10:00', save_lead_s: 60}", "launch.nodes=2", "launch.cpu_ranks=1",
@@ -38,7 +38,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def submit(run_dir: Path, *more: str) -> str:
     """Launch; the number of the training job."""
-    code, out, err = twofold("launch", str(SMOKE), "--slurm", f"run_dir={run_dir}", *PLAN, *JOB, *more)
+    code, out, err = twofold("launch", str(SMOKE), "--slurm", f"run_dir={run_dir}", *CLUSTER_PLAN, *JOB, *more)
     assert code == 0, out + err
     return out.split("job ")[-1].split()[0]
 
@@ -121,20 +121,22 @@ def test_a_lost_node_requeues_and_scancel_saves(slurm: None, one_host: Path, run
     wait(lambda: len(curve(run_dir)) > seen, run_dir)
     subprocess.run(["scancel", job], check=True)
     wait(lambda: state(job) in ("CANCELLED", "GONE"), run_dir)
-    code, out, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", *PLAN, "--until", "train", "launch.cpu_ranks=2")
+    code, out, err = twofold(
+        "run", str(SMOKE), f"run_dir={run_dir}", *CLUSTER_PLAN, "--until", "train", "launch.cpu_ranks=2"
+    )
     assert code == 0, out + err
     assert curve(run_dir) == curve(one_host)
 
 
 def test_the_script_is_readable_and_a_refusal_is_told(slurm: None, run_dir: Path) -> None:
-    code, _, err = twofold("launch", str(SMOKE), "--slurm", "--dry-run", f"run_dir={run_dir}", *PLAN, *JOB)
+    code, _, err = twofold("launch", str(SMOKE), "--slurm", "--dry-run", f"run_dir={run_dir}", *CLUSTER_PLAN, *JOB)
     assert code == 0, err
     script = (run_dir / "slurm" / "train.sbatch").read_text()
     for line in ("#SBATCH --signal=B:USR1@60", "#SBATCH --requeue", "#SBATCH --nodes=2", "#SBATCH --time=0:10:00"):
         assert line in script
     subprocess.run(["bash", "-n", str(run_dir / "slurm" / "train.sbatch")], check=True)
     code, _, err = twofold(
-        "launch", str(SMOKE), "--slurm", f"run_dir={run_dir}", *PLAN, *JOB, "launch.slurm.partition=nowhere"
+        "launch", str(SMOKE), "--slurm", f"run_dir={run_dir}", *CLUSTER_PLAN, *JOB, "launch.slurm.partition=nowhere"
     )
     assert code == 2
     assert "refused by sbatch" in err
@@ -163,6 +165,6 @@ def test_data_and_training_as_two_jobs(slurm: None, tmp_path: Path, packed_run: 
 def test_an_expired_allocation_is_told(slurm: None, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "999999")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
-    code, out, err = twofold("preflight", str(SMOKE), f"run_dir={run_dir}", *PLAN, *JOB, "launch.launcher=srun")
+    code, out, err = twofold("preflight", str(SMOKE), f"run_dir={run_dir}", *CLUSTER_PLAN, *JOB, "launch.launcher=srun")
     assert code == 2, out + err
     assert "the allocation has expired" in err

@@ -14,15 +14,10 @@ import pytest
 from launch.trials import EXACT, NUMERIC
 from pretrain.monitor import read_events
 from tests.launch import two_hosts
-from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold
+from tests.launch.conftest import CLUSTER_PLAN, SMOKE, STALL_S
 from tests.launch.two_hosts import TwoHosts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.e2e]
-STALL_S = 20
-PLAN = (
-    *TINY_TRAINING, "phases.general.tokens=100K", "phases.domain.tokens=100K", "checkpoints.every=10K",
-    "validation.every=100K", f"watch={{stall_s: {STALL_S}, beat_s: 0.5}}",
-)  # fmt: skip
 OVER_TWO = ("launch.cpu_ranks=1", "launch.environment={GLOO_SOCKET_IFNAME: eth0, OMP_NUM_THREADS: '1'}")
 """One rank a host; the order of float sums depends on the number of threads."""
 
@@ -34,16 +29,6 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoHosts]:
     folder = tmp_path_factory.mktemp("hosts")
     with two_hosts.two_hosts(folder) as both:
         yield both
-
-
-@pytest.fixture(scope="module")
-def one_host(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two ranks on one host, undisturbed: what everything else must equal."""
-    run_dir = tmp_path_factory.mktemp("one") / "run"
-    shutil.copytree(packed_run, run_dir, symlinks=True)
-    code, out, err = twofold("run", str(SMOKE), f"run_dir={run_dir}", *PLAN, "--until", "train")
-    assert code == 0, out + err
-    return run_dir
 
 
 @pytest.fixture
@@ -71,7 +56,7 @@ def wait_for_step(run_dir: Path, step: int) -> None:
 
 def test_launch_over_two_hosts_equals_two_ranks_on_one(hosts: TwoHosts, one_host: Path, run_dir: Path) -> None:
     out, err = (process := hosts.twofold(
-        "launch", str(SMOKE), "--hostfile", str(hosts.hostfile), f"run_dir={run_dir}", *PLAN, *OVER_TWO
+        "launch", str(SMOKE), "--hostfile", str(hosts.hostfile), f"run_dir={run_dir}", *CLUSTER_PLAN, *OVER_TWO
     )).communicate(timeout=240)  # fmt: skip
     assert process.returncode == 0, out + err
     assert "deepspeed.launcher.runner --hostfile" in out
@@ -86,8 +71,8 @@ def test_launch_over_two_hosts_equals_two_ranks_on_one(hosts: TwoHosts, one_host
 def test_a_cut_link_ends_all_ranks_and_a_restart_equals_an_undisturbed_run(
     hosts: TwoHosts, one_host: Path, run_dir: Path
 ) -> None:
-    told = [str(SMOKE), f"run_dir={run_dir}", *PLAN, *OVER_TWO, f"launch.hostfile={hosts.hostfile}", "launch.nodes=2",
-            "--until", "train"]  # fmt: skip
+    over_two = (*OVER_TWO, f"launch.hostfile={hosts.hostfile}", "launch.nodes=2")
+    told = [str(SMOKE), f"run_dir={run_dir}", *CLUSTER_PLAN, *over_two, "--until", "train"]
     process = hosts.twofold("run", *told)
     wait_for_step(run_dir, 20)
     hosts.link(up=False)
@@ -115,7 +100,7 @@ def test_a_cut_link_ends_all_ranks_and_a_restart_equals_an_undisturbed_run(
 
 def test_training_goes_on_without_a_lost_host(hosts: TwoHosts, one_host: Path, run_dir: Path) -> None:
     process = hosts.twofold(
-        "run", str(SMOKE), f"run_dir={run_dir}", *PLAN, *OVER_TWO, f"launch.hostfile={hosts.hostfile}",
+        "run", str(SMOKE), f"run_dir={run_dir}", *CLUSTER_PLAN, *OVER_TWO, f"launch.hostfile={hosts.hostfile}",
         "launch.nodes=2", "launch.min_nodes=1", "launch.restarts=1", "--until", "train",
     )  # fmt: skip
     wait_for_step(run_dir, 20)
@@ -144,7 +129,7 @@ def test_preflight_names_the_host(hosts: TwoHosts, run_dir: Path, tmp_path: Path
     hostfile = tmp_path / "hostfile"
     hostfile.write_text(lines)
     told = ("preflight", str(SMOKE), "--hostfile", str(hostfile), f"run_dir={run_dir}")
-    process = hosts.twofold(*told, *PLAN, *OVER_TWO)
+    process = hosts.twofold(*told, *CLUSTER_PLAN, *OVER_TWO)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2, out + err
     assert says in err
