@@ -73,7 +73,7 @@ def vocabulary_of(byte_ids: Ids, merges: Ids, slots: int = _SLOTS) -> Vocabulary
     `slots`, a power of two, is the size of the cache.
     """
     assert merges.max(initial=0) <= LARGEST_ID, "three ids share 63 bits"
-    early = _before_joints(byte_ids, merges)
+    early = before_joints(byte_ids, merges)
     words, ids = np.zeros((slots, 4), np.uint64), np.zeros((slots, 8), np.uint32)
     return Vocabulary(byte_ids, _table(merges[:early]), _table(merges[early:]), words, ids)
 
@@ -82,18 +82,6 @@ def _table(merges: Ids) -> Entries:
     table = np.full(1 << (2 * len(merges)).bit_length(), _EMPTY)
     fill(merges, table)
     return table
-
-
-def _before_joints(byte_ids: Ids, merges: Ids) -> int:
-    """How many merges stand before the first one that reaches over a joint."""
-    ids = max(int(byte_ids.max()), int(merges.max(initial=0))) + 1
-    first, last = np.zeros(ids, np.uint8), np.zeros(ids, np.uint8)
-    first[byte_ids] = last[byte_ids] = np.arange(256)
-    for rank, (left, right, merged) in enumerate(merges):
-        if is_joint(last[left], first[right]):
-            return rank
-        first[merged], last[merged] = first[left], last[right]
-    return len(merges)
 
 
 # --- compiled ----------------------------------------------------------------------------------
@@ -276,6 +264,20 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
                 place = (place + _ONE) & np.uint64(len(table) - 1)
             table[place] = (pair << _ID_BITS) | np.uint64(merges[number, 2])
 
+    def before_joints(byte_ids, merges):  # type: ignore[no-untyped-def]
+        """How many merges stand before the first one that reaches over a joint."""
+        assert sources
+        ids = max(byte_ids.max(), merges.max() if len(merges) else np.uint32(0)) + 1
+        first, last = np.zeros(ids, np.uint8), np.zeros(ids, np.uint8)
+        for byte in range(256):
+            first[byte_ids[byte]] = last[byte_ids[byte]] = byte
+        for rank in range(len(merges)):
+            left, right, merged = merges[rank]
+            if is_joint(last[left], first[right]):
+                return rank
+            first[merged], last[merged] = first[left], last[right]
+        return len(merges)
+
     def encode(data, ends, cutter, vocabulary, last, out, out_ends):  # type: ignore[no-untyped-def]
         """Encode the documents of `data`, which end at `ends`, each followed by the id `last`; returns ids written.
 
@@ -326,7 +328,9 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
             out_ends[document] = written
         return written
 
-    return machine_code.entry_point(fill), machine_code.entry_point(encode)
+    return tuple(machine_code.entry_point(function) for function in (fill, before_joints, encode))
 
 
-fill, encode = _make(machine_code.digest(__file__, cutters.__file__, automata.__file__, machine_code.__file__))
+fill, before_joints, encode = _make(
+    machine_code.digest(__file__, cutters.__file__, automata.__file__, machine_code.__file__)
+)
