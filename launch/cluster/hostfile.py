@@ -1,6 +1,6 @@
 """DeepSpeed's hostfile: `HOST slots=8`, a line a host.
 
-Contract: `read` returns what DeepSpeed would, or raises `UserError` naming file, line and mend; `fitting`
+Contract: `read` returns what DeepSpeed would, or raises `UserError` naming file, line and mend; `fitting_nodes`
 says how many of the hosts a recipe can use. Nothing is asked of any host.
 """
 
@@ -70,13 +70,19 @@ def check(hosts: Sequence[Host], nodes: int, ranks_per_node: int, where: str) ->
         raise UserError(problems)
 
 
-def most_nodes(recipe: Recipe, available: int, ranks_per_node: int) -> int | None:
-    """The most nodes, up to `available`, over which every batch divides; None below launch.min_nodes."""
+def fitting_nodes(recipe: Recipe, available: int, ranks_per_node: int) -> list[int]:
+    """How many of the available nodes every batch divides over, the most first; none below launch.min_nodes."""
     launch = recipe.launch
-    for nodes in range(min(available, launch.nodes), (launch.min_nodes or launch.nodes) - 1, -1):
-        if not any(batch_problem(recipe, phase, nodes * ranks_per_node, "") for phase in recipe.phases):
-            return nodes
-    return None
+    return [
+        nodes
+        for nodes in range(min(available, launch.nodes), (launch.min_nodes or launch.nodes) - 1, -1)
+        if not any(batch_problem(recipe, phase, nodes * ranks_per_node, "") for phase in recipe.phases)
+    ]
+
+
+def most_nodes(recipe: Recipe, available: int, ranks_per_node: int) -> int | None:
+    """The first of `fitting_nodes`; None where there is none."""
+    return next(iter(fitting_nodes(recipe, available, ranks_per_node)), None)
 
 
 def _host(path: Path, number: int, text: str, before: Sequence[Host]) -> Host:

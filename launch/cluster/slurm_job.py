@@ -23,7 +23,7 @@ from configs.errors import user_error
 from configs.files import atomic_path
 from configs.launch_schema import SlurmJob
 from configs.schema import Recipe
-from launch.cluster.hostfile import most_nodes
+from launch.cluster.hostfile import fitting_nodes
 from launch.preflight import ROOT, choose_device
 from pretrain.stage import EXIT_CODE_STOPPED
 
@@ -36,7 +36,12 @@ export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
 export TRITON_CACHE_DIR="${{TMPDIR:-/tmp}}/twofold-$USER/triton"
 export TORCHINDUCTOR_CACHE_DIR="${{TMPDIR:-/tmp}}/twofold-$USER/inductor"
 
-{nodes}
+# Of the nodes that Slurm gave, as many as every batch divides over.
+nodes=$SLURM_JOB_NUM_NODES
+for fitting in {fitting}; do
+    if [ $fitting -le $SLURM_JOB_NUM_NODES ]; then nodes=$fitting; break; fi
+done
+
 newest() {{ ls -d {artifacts}/train-*/checkpoints/step-* 2>/dev/null | sort | tail -1; }}
 before=$(newest)
 
@@ -61,15 +66,6 @@ if [ $code -eq {stopped} ] || {{ [ $code -eq 1 ] && [ "$(newest)" != "$before" ]
     fi
 fi
 exit $code
-"""
-
-_ALL_NODES = "nodes=$SLURM_JOB_NUM_NODES\n"
-_FITTING_NODES = """\
-# Slurm may give any number of nodes between the two; every batch divides over these many.
-nodes=$SLURM_JOB_NUM_NODES
-for fitting in {fitting}; do
-    if [ $fitting -le $SLURM_JOB_NUM_NODES ]; then nodes=$fitting; break; fi
-done
 """
 
 _PREFLIGHT = """
@@ -104,7 +100,8 @@ def training_script(recipe: Recipe, words: Sequence[str], check: bool = True) ->
     said = {"python": shlex.quote(sys.executable), "words": shlex.join(words)}
     body = _TRAIN.format(
         **said, root=shlex.quote(str(ROOT)), preflight=_PREFLIGHT.format(**said) if check else "",
-        nodes=_nodes_used(recipe), artifacts=shlex.quote(str((Path(recipe.run_dir) / "artifacts").resolve())),
+        fitting=" ".join(map(str, fitting_nodes(recipe, launch.nodes, ranks))),
+        artifacts=shlex.quote(str((Path(recipe.run_dir) / "artifacts").resolve())),
         stopped=EXIT_CODE_STOPPED, requeues=job.requeues,
     )  # fmt: skip
     return _head(recipe, "train", job, options) + body
@@ -139,17 +136,6 @@ def submit(script: Path, after: str | None = None) -> str:
         said = " ".join(found.stderr.split()) or "no reason given"
         raise user_error("launch.slurm", str(script), f"was refused by sbatch: {said}", "correct launch.slurm")
     return number[1]
-
-
-def _nodes_used(recipe: Recipe) -> str:
-    """Shell lines that set `nodes`, of those that Slurm gave."""
-    launch = recipe.launch
-    if launch.min_nodes is None:
-        return _ALL_NODES
-    _, ranks = choose_device(recipe)
-    counts = range(launch.nodes, launch.min_nodes - 1, -1)
-    fitting = [str(nodes) for nodes in counts if most_nodes(recipe, nodes, ranks) == nodes]
-    return _FITTING_NODES.format(fitting=" ".join(fitting))
 
 
 def _job(recipe: Recipe) -> SlurmJob:

@@ -2,7 +2,7 @@
 
 Contract: makes the recipe's tokenizer where it is missing; measures it and every tokenizer of `--with` on the kept
 documents that are held out from training (or on `--text`), through the same engine; writes a page
-(launch/tokenizers.py) and the same figures as JSON beside it. Use of the vocabulary is counted where the token
+(launch/pages/tokenizers.py) and the same figures as JSON beside it. Use of the vocabulary is counted where the token
 shards are made already, and morphemes where MeCab is installed; where not, the page says so. Cost: for each
 tokenizer some 3 s, 0.5 GB and a second for 2 MB of text, of which each source gives 1 MB.
 """

@@ -2,7 +2,7 @@
 
 Contract: one self-contained file: no network, one script whose hash the page's content policy names, every
 text of a document escaped, in the mark-up and in the script's data. The page judges a sample of the ledger
-(launch/pages/ledger_sample.py) again in the browser, as data_pipeline/decide.py does, whenever a threshold is
+(launch/commands/ledger_sample.py) again in the browser, as data_pipeline/decide.py does, whenever a threshold is
 moved; the figures for all documents are those of the ledger. `#ko.words.min=60` after the address moves a
 threshold, so a view can be shared. Reads the ledger's columns and a few hundred texts.
 """
@@ -31,7 +31,7 @@ from configs.units import format_bytes
 from data_pipeline import decontaminate, dedup, tables, verdicts
 from data_pipeline.measuring import pii
 from launch import pages
-from launch.pages import ledger_sample
+from launch.commands import ledger_sample
 from launch.run import existing
 from launch.stages import documents
 

@@ -18,8 +18,7 @@ from configs.errors import UserError
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline import tables
-from launch.commands import data_report
-from launch.pages import ledger_sample
+from launch.commands import data_report, ledger_sample
 from launch.run import existing, run_recipe
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE
