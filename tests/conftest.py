@@ -5,12 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import hypothesis
 import pytest
-
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):  # the same examples each time; new ones are searched for where somebody looks
-    hypothesis.settings.load_profile("ci")
 
 ROOT = Path(__file__).resolve().parent.parent
 _LONG = ("cluster", "slurm", "e2e")
