@@ -49,9 +49,9 @@ class Tokenizer(Section):
     @classmethod
     def _superwords_by_pattern(cls, said: Any) -> Any:
         """The default goes with the default pattern only."""
-        other = isinstance(said, dict) and {"pattern", "morphemes"} & said.keys()
-        if other and (said.get("pattern", "exaone3-code"), said.get("morphemes", "none")) != ("exaone3-code", "none"):
-            return {"superwords": 0.0, **said}
+        if isinstance(said, dict):
+            chosen = said.get("pattern", "exaone3-code"), said.get("morphemes", "none")
+            return said if chosen == ("exaone3-code", "none") else {"superwords": 0.0, **said}
         return said
 
     @model_validator(mode="after")

@@ -15,8 +15,8 @@ alone, and what stands there is remembered like a word; then late merges act on 
 becomes possible again: what a late merge makes has a later rank, and so has all that is made of it. Where merges
 reach over joints from the start everything is late, and the ids are the same, only slower.
 
-Cost at 102,400 ids, one core: 40 to 55 MB/s of Korean, English and code; with a tenth of superwords 20 to 45; 2 to 5
-MB/s of one word of 6 MB.
+Cost at 102,400 ids, one core: 40 to 55 MB/s of Korean, English and code; with a tenth of superwords 17 to 29 of
+Korean and English; 2 to 5 MB/s of one word of 6 MB.
 """
 
 from __future__ import annotations
