@@ -5,7 +5,8 @@ looks like a special token in text is text. A lone surrogate is not text and has
 than a replacement in silence. Texts that end other engines are encoded like all others: with the pattern
 `exaone3-code`, tiktoken gives up at a million spaces in a row, and `tokenizers` at six million.
 
-Cost: 17 to 50 MB/s a core, the less the more superwords (bpe.py), no threads; opening takes about a second at 102,400 ids. Memory: 140 MB at
+Cost: 17 to 50 MB/s a core, the less the more superwords (bpe.py), no threads; opening
+takes about a second at 102,400 ids. Memory: 140 MB at
 102,400 ids, 5 bytes for each byte of a batch, and 32 for each byte of its longest word.
 """
 
