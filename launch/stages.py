@@ -150,7 +150,7 @@ def _build_train(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from launch.pages import plan
 
     recipe, made = context.recipe, context.artifacts
-    pages = [plan.write(recipe, out / "plan.html", made["shards"])]
+    pages = [plan.write(recipe, out / "plan.html", plan.supply_of(made["shards"]))]
     report = Path(recipe.run_dir) / "data_report.html"  # made on demand: it reads the whole ledger
     return training.build(
         recipe, made["shards"], made["tokenizer"], out, [*pages, *([report] if report.exists() else [])]

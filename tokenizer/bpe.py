@@ -319,8 +319,7 @@ def _make(sources: str):  # type: ignore[no-untyped-def]
                                 for n in range(_ZERO, count):
                                     ids[slot, n] = out[begin + n]
                                 ids[slot, _CACHED_IDS] = count
-                    at = part
-                    part = _joint(data, part, stop) if part < stop else stop
+                    at, part = part, _joint(data, part, stop)
                 if not whole:
                     written = first + _merge(out, first, written - first, vocabulary.late, wanted)
             out[written] = last

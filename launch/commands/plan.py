@@ -26,12 +26,12 @@ _SHOWN = ("phase", "tokens", "steps", "batch", "length", "learning rate")
 def plan(recipe: Recipe, out: Path | None, console: Console) -> Path:
     """Print and draw the plan; return the page."""
     shards = _shards(recipe)
-    supply = supply_of(shards)
+    supply = supply_of(shards) if shards else {}
     if supply:
         check_supply(recipe.phases, supply)
     console.print(table([phase_row(recipe, number) for number in range(len(recipe.phases))], _SHOWN))
     console.print(table(mixture_rows(recipe, supply)))
-    return write(recipe, out or Path(recipe.run_dir) / "plan.html", shards)
+    return write(recipe, out or Path(recipe.run_dir) / "plan.html", supply)
 
 
 def table(rows: Sequence[Mapping[str, str]], names: Sequence[str] | None = None) -> Table:

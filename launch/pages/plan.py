@@ -24,10 +24,10 @@ _POINTS = 600
 """Steps that a curve is drawn from; the borders of segments and phases are always among them."""
 
 
-def write(recipe: Recipe, path: Path, shards: Artifact | None) -> Path:
+def write(recipe: Recipe, path: Path, supply: Mapping[str, int]) -> Path:
     """Draw the page; returns where it is."""
     with atomic_path(path) as target:
-        target.write_text(render(recipe, supply_of(shards)), encoding="utf-8")
+        target.write_text(render(recipe, supply), encoding="utf-8")
     return path
 
 
@@ -109,6 +109,6 @@ def mixture_rows(recipe: Recipe, supply: Mapping[str, int]) -> list[dict[str, st
     return rows
 
 
-def supply_of(shards: Artifact | None) -> dict[str, int]:
+def supply_of(shards: Artifact) -> dict[str, int]:
     """Training tokens by source."""
-    return read_index(shards.path).tokens("train") if shards else {}
+    return read_index(shards.path).tokens("train")
