@@ -7,7 +7,8 @@ machine or the number of workers. A vocabulary that the documents do not support
 says how large a one they do; with `tokenizer.allow_smaller` the ids that are left become reserved slots,
 so that the vocabulary, and the model's shape with it, stays as the recipe says.
 
-Cost: benchmarks/results/tokenizer_train-*.json; 130 MB of text at 102,400 take some 15 s on 2 cores, and 1 GB, without superwords.
+Cost: benchmarks/results/tokenizer_train-*.json; 130 MB of text at 102,400 take some 15 s on 2 cores, and 1 GB, without
+superwords.
 """
 
 from __future__ import annotations
