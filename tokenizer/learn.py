@@ -11,24 +11,25 @@ all merges in order of rank gives what training saw, and tokenizer.json needs no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer as Engine
-from tokenizers import models
 
 from configs.errors import user_error
+from tokenizer import bpe
 from tokenizer.convert import merges_of
+from tokenizer.cutter import cutter_of
 from tokenizer.merges import MOST_PLACES, learn_merges
 from tokenizer.patterns import CODE_POINT_OF_BYTE, map_piece, unmap_bytes
 from tokenizer.tally import Bytes, Integers
-from tokenizer.word_files import batches_of, read_batch, read_words
+from tokenizer.word_files import batches_of, read_batch
 
 _BYTES = [bytes([byte]) for byte in range(256)]
-_CHUNKS = 1 << 14
-"""Stretches that are encoded at once."""
+_WHOLE = r"(?:\p{L}|[^\p{L}])+"
+"""A pattern that cuts nothing."""
+_END = np.uint32(bpe.LARGEST_ID)
+"""Stands behind each stretch, and for no piece."""
 
 
 def learn_words(table: Path, merges: int) -> list[str]:
@@ -54,21 +55,25 @@ def _whole(table: Path) -> tuple[Bytes, Integers, Integers]:
     return np.concatenate([np.zeros(0, np.uint8), *data]), _bounds(sizes), counts
 
 
-def _encoded(table: Path, pieces: Sequence[str]) -> tuple[npt.NDArray[np.int32], Integers, Integers]:
+def _encoded(table: Path, pieces: Sequence[str]) -> tuple[npt.NDArray[np.uint32], Integers, Integers]:
     """Numbers of the pieces (bytes first) that each stretch is encoded in, bounds and counts."""
-    vocabulary = {piece: number for number, piece in enumerate([*CODE_POINT_OF_BYTE, *pieces])}
-    engine = Engine(models.BPE(vocab=vocabulary, merges=merges_of(pieces)))
-    rows = read_words(table)
-    numbers = [np.zeros(0, np.int32)]
-    sizes: list[int] = []
-    counts: list[int] = []
-    while chunk := list(islice(rows, _CHUNKS)):
-        ids = [row.ids for row in engine.encode_batch_fast([stretch for stretch, _ in chunk], add_special_tokens=False)]
-        numbers.append(np.array([number for row in ids for number in row], np.int32))
-        sizes += map(len, ids)
-        counts += [count for _, count in chunk]
+    number = {piece: place for place, piece in enumerate([*CODE_POINT_OF_BYTE, *pieces])}
+    merges = [(number[left], number[right], number[left + right]) for left, right in merges_of(pieces)]
+    vocabulary = bpe.vocabulary_of(np.arange(256, dtype=np.uint32), np.array(merges, np.uint32).reshape(-1, 3))
+    cutter, numbers = cutter_of(_WHOLE), [np.zeros(0, np.uint32)]
+    sizes, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for place in range(batches_of(table)):
+        batch = read_batch(table, place)
+        ends = batch.bounds[1:] - batch.bounds[0]
+        data = np.zeros((ends[-1] if len(ends) else 0) + bpe.PADDING, np.uint8)
+        data[: len(data) - bpe.PADDING] = batch.data[batch.bounds[0] : batch.bounds[-1]]
+        ids, id_ends = np.empty(len(data) + len(ends), np.uint32), np.empty(len(ends), np.int64)
+        written = bpe.encode(data, ends, cutter, vocabulary, _END, ids, id_ends)
+        numbers.append(ids[:written][ids[:written] != _END])
+        sizes.append(np.diff(id_ends, prepend=0) - 1)
+        counts.append(batch.counts)
         _require_places(sum(map(len, numbers)))
-    return np.concatenate(numbers), _bounds(np.array(sizes, np.int64)), np.array(counts, np.int64)
+    return np.concatenate(numbers), _bounds(np.concatenate(sizes)), np.concatenate(counts)
 
 
 def _bounds(sizes: Integers) -> Integers:

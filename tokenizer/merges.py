@@ -100,7 +100,7 @@ def _run(corpus: Corpus, table: Pieces, pairs: Pairs, used: Integers, slots: Num
     """Merge to the end, with more room whenever there is too little; returns how many pieces there are."""
     while first_pairs(corpus, table, pairs, used) == _FULL:
         used[_PAIRS] = 0
-        pairs = _with_room(2 * len(pairs.counts), pairs.words)
+        pairs = _with_room(4 * len(pairs.counts), pairs.words)
     while merge_pairs(corpus, table, pairs, used, slots, wanted) == _FULL:
         held, number = pairs, int(used[_PAIRS])
         pairs = _with_room(len(held.counts) * 3 // 2 + 2 * wanted, held.words)
