@@ -36,8 +36,8 @@ from data_pipeline import tables
 
 FIXED = (
     *("characters", "words", "lines", "paragraphs", "sentences", "prose_sentences", "longest_word", "longest_line"),
-    *("language_score", "quality_score", "toxicity_score", "broken_character_share", "hangul_share"),
-    *("spam_terms_per_1000_words", "curly_brackets", "lorem_ipsum", "symbol_share"),
+    *("language_score", "quality_score", "toxicity_score", "broken_character_frac", "hangul_frac"),
+    *("spam_terms_per_1000_words", "curly_brackets", "lorem_ipsum", "symbol_frac"),
 )
 FEWEST_IN_TAIL = 5
 _DIGITS = 2

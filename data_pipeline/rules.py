@@ -1,7 +1,7 @@
 """Bounds on features -> the rules that each document fails, every one of them.
 
 Contract: `failures` is pure and works on columns (10 million comparisons a second). A failed rule is
-named `<feature><<min>` or `<feature>><max>` (`words<30`, `top_2gram_char_share>0.28`), and rules are
+named `<feature><<min>` or `<feature>><max>` (`words<30`, `top_2gram_char_frac>0.28`), and rules are
 judged in the order of configs/features.py, so the first reason does not depend on how a recipe is
 laid out. A document in a language without a profile (`other`) fails no rule here.
 """

@@ -75,13 +75,11 @@ def test_any_text_has_the_same_reason_by_both(stock, text):
 
 def test_thresholds_are_those_of_the_stock_filters(stock):
     bounds = rules.THRESHOLDS
-    assert {n: bounds[f"top_{n}gram_char_share"]["max"] for n in (2, 3, 4)} == dict(stock.repetition.top_n_grams)
-    assert {n: bounds[f"duplicate_{n}gram_char_share"]["max"] for n in range(5, 11)} == dict(
-        stock.repetition.dup_n_grams
-    )
+    assert {n: bounds[f"top_{n}gram_char_frac"]["max"] for n in (2, 3, 4)} == dict(stock.repetition.top_n_grams)
+    assert {n: bounds[f"dup_{n}gram_char_frac"]["max"] for n in range(5, 11)} == dict(stock.repetition.dup_n_grams)
     assert bounds["words"] == {"min": stock.quality.min_doc_words, "max": stock.quality.max_doc_words}
-    assert bounds["punctuated_line_share"]["min"] == stock.fineweb.line_punct_thr
-    assert bounds["duplicate_line_char_share"]["max"] == stock.fineweb.char_duplicates_ratio
+    assert bounds["punctuated_line_frac"]["min"] == stock.fineweb.line_punct_thr
+    assert bounds["dup_line_char_frac"]["max"] == stock.fineweb.char_duplicates_ratio
     assert bounds["prose_sentences"]["min"] == stock.c4.min_num_sentences
 
 

@@ -251,11 +251,11 @@ def test_a_duplicate_that_fails_a_rule_does_not_displace_one_that_passes(
     text = ko_text(1)
     write_jsonl(tmp_path / "a.jsonl", [{"id": "spaced", "text": text.replace(" ", "\n")}, {"id": "plain", "text": text},
                                        {"id": "other", "text": ko_text(2)}])  # fmt: skip
-    rules = {"ko": {"line_breaks_per_word": {"max": 0.1}}, "en": {}, "code": {}}
+    rules = {"ko": {"new_line_ratio": {"max": 0.1}}, "en": {}, "code": {}}
     recipe = make_recipe({"s": {"path": str(tmp_path / "a.jsonl")}}, rules=rules)
     ledger = ledger_of(run_chain(recipe, tmp_path / "run"))
     assert ledger["s/plain"]["decision"] == "kept"
-    assert ledger["s/spaced"]["reasons"] == ["line_breaks_per_word>0.1", "exact_duplicate"]
+    assert ledger["s/spaced"]["reasons"] == ["new_line_ratio>0.1", "exact_duplicate"]
     assert ledger["s/spaced"]["duplicate_of"] == "s/plain"
 
 
@@ -341,8 +341,8 @@ def test_decomposed_korean_duplicates_composed(tmp_path, corpus_dir, make_recipe
 @pytest.mark.corpus
 def test_unrepairable_mojibake_is_dropped_by_quality(tmp_path, corpus_dir, make_recipe, run_chain):
     path = str(corpus_dir / "hostile/mojibake-utf8-as-cp949.jsonl.zst")
-    rules = {"ko": {"broken_character_share": {"max": 0.01}}, "en": {}, "code": {}}
-    with pytest.raises(UserError, match="20 x broken_character_share"):
+    rules = {"ko": {"broken_character_frac": {"max": 0.01}}, "en": {}, "code": {}}
+    with pytest.raises(UserError, match="20 x broken_character_frac"):
         run_chain(make_recipe({"s": {"path": path}}, rules=rules), tmp_path / "run")
 
 

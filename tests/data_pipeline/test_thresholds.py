@@ -21,7 +21,7 @@ RULES = {
     "characters": Bound(min=100.0),
     "stop_words": Bound(min=5.0),
     "mean_word_length": Bound(min=1.0, max=9.0),
-    "ellipsis_line_share": Bound(max=0.15),
+    "ellipsis_line_frac": Bound(max=0.15),
 }
 
 
@@ -39,7 +39,7 @@ def test_no_reference_loses_more_than_its_share(documents: int, seed: int, share
     measured = {"a": columns(documents, seed, **skewed), "b": columns(500, seed + 1), "other": columns(40, seed)}
     found = thresholds(measured, RULES, Settings(("a", "b"), share))
     assert [(t.feature, t.side) for t in found] == [
-        ("mean_word_length", "min"), ("mean_word_length", "max"), ("stop_words", "min"), ("ellipsis_line_share", "max"),
+        ("mean_word_length", "min"), ("mean_word_length", "max"), ("stop_words", "min"), ("ellipsis_line_frac", "max"),
     ]  # fmt: skip
     for threshold in found:
         assert threshold.measured
@@ -53,10 +53,10 @@ def test_no_reference_loses_more_than_its_share(documents: int, seed: int, share
 
 def test_the_bound_is_as_tight_as_the_share_allows_and_rounded_outwards() -> None:
     values = np.arange(1, 1001) / 1000
-    measured = {"a": columns(1000, 0, ellipsis_line_share=values, stop_words=values * 100)}
+    measured = {"a": columns(1000, 0, ellipsis_line_frac=values, stop_words=values * 100)}
     found = {t.feature: t for t in thresholds(measured, RULES, Settings(("a",), 0.01, {"stop_words": 0.055}))}
-    assert found["ellipsis_line_share"].value == 0.99, "0.99 itself is kept"
-    assert found["ellipsis_line_share"].dropped == {"a": 0.01}
+    assert found["ellipsis_line_frac"].value == 0.99, "0.99 itself is kept"
+    assert found["ellipsis_line_frac"].dropped == {"a": 0.01}
     assert found["stop_words"].value == 5.6
     assert found["stop_words"].dropped == {"a": 0.055}
 
@@ -65,16 +65,16 @@ def test_the_bound_is_as_tight_as_the_share_allows_and_rounded_outwards() -> Non
 @pytest.mark.parametrize("side", ["min", "max"])
 def test_rounding_leaves_two_digits_as_they_are(value: float, side: str) -> None:
     column = np.concatenate((np.full(900, value), np.full(100, value * (0.5 if side == "max" else 2))))
-    bounds = {"ellipsis_line_share": Bound(**{side: 1.0})}
-    (found,) = thresholds({"a": columns(1000, 0, ellipsis_line_share=column)}, bounds, Settings(("a",)))
+    bounds = {"ellipsis_line_frac": Bound(**{side: 1.0})}
+    (found,) = thresholds({"a": columns(1000, 0, ellipsis_line_frac=column)}, bounds, Settings(("a",)))
     assert found.value == value
 
 
 def test_the_loosest_of_several_references_wins() -> None:
-    narrow, wide = (columns(500, 0, ellipsis_line_share=np.linspace(0, top, 500)) for top in (0.1, 0.4))
+    narrow, wide = (columns(500, 0, ellipsis_line_frac=np.linspace(0, top, 500)) for top in (0.1, 0.4))
     measured = {"narrow": narrow, "wide": wide}
     both, one = (
-        {t.feature: t.value for t in thresholds(measured, RULES, Settings(names))}["ellipsis_line_share"]
+        {t.feature: t.value for t in thresholds(measured, RULES, Settings(names))}["ellipsis_line_frac"]
         for names in (("narrow", "wide"), ("narrow",))
     )
     assert (both, one) == (0.4, 0.099)
@@ -84,7 +84,7 @@ def test_without_a_tail_the_former_value_stays() -> None:
     zeros = np.zeros(1000)
     zeros[:5] = 0.5
     (found,) = thresholds(
-        {"a": columns(1000, 0, ellipsis_line_share=zeros)}, {"ellipsis_line_share": Bound(max=0.15)}, Settings(("a",))
+        {"a": columns(1000, 0, ellipsis_line_frac=zeros)}, {"ellipsis_line_frac": Bound(max=0.15)}, Settings(("a",))
     )
     assert (found.measured, found.value, found.dropped) == (False, 0.15, {"a": 0.005})
 
@@ -108,12 +108,12 @@ def test_it_judges_as_the_rules_do() -> None:
     [
         (Settings(("small",)), RULES, "--reference = 'small': has 499 documents .* needs 500"),
         (Settings(("nowhere",)), RULES, "has 0 documents"),
-        (Settings(("a",), 0.01, {"ellipsis_line_share": 0.001}), RULES, "needs 5000"),
+        (Settings(("a",), 0.01, {"ellipsis_line_frac": 0.001}), RULES, "needs 5000"),
         (Settings(("a",), 0.0), RULES, "--drop-share = 0.0: is no share of a tail"),
         (
-            Settings(("a",), 0.01, {"ellipsis_line_share": 0.6}),
+            Settings(("a",), 0.01, {"ellipsis_line_frac": 0.6}),
             RULES,
-            "ellipsis_line_share = 0.6: is no share of a tail",
+            "ellipsis_line_frac = 0.6: is no share of a tail",
         ),
         (Settings(("a",), 0.01, {"words": 0.02}), RULES, "'words': is no rule that calibration moves"),
         (Settings(("a",)), {"characters": Bound(min=1.0)}, "has no rule to calibrate"),
@@ -135,7 +135,7 @@ def test_columns_are_the_documents_of_the_language_that_are_long_enough(tmp_path
     )
     found = columns_of(tmp_path, "ko", RULES)
     assert list(found) == ["a"]
-    assert found["a"]["ellipsis_line_share"].tolist() == [0.0, 2.0]
+    assert found["a"]["ellipsis_line_frac"].tolist() == [0.0, 2.0]
 
 
 def test_small_references_are_joined() -> None:

@@ -40,10 +40,10 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
         for source in ("ko-text", "ko-web") if out.name.startswith("score") else ():
             values = {name: dice.random(800) * 0.5 for name in FEATURES}
             large = dict.fromkeys(
-                ("characters", "words", "stop_words", "hangul_share", "language_score"), np.full(800, 999.0)
+                ("characters", "words", "stop_words", "hangul_frac", "language_score"), np.full(800, 999.0)
             )
             table = pa.table({"language": ["ko"] * 800, **values, **large, "spam_terms_per_1000_words": np.zeros(800),
-                              "broken_character_share": np.zeros(800), "symbol_share": np.zeros(800),
+                              "broken_character_frac": np.zeros(800), "symbol_frac": np.zeros(800),
                               "quality_score": np.ones(800)})  # fmt: skip
             tables.write_table(tables.task_path(out / "attributes", source, 0), table)
         return {}
@@ -59,12 +59,12 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
 def test_the_fragment_is_a_recipe_with_the_new_bounds(scored: Scored, tmp_path: Path) -> None:
     path, recipe = scored
     out = tmp_path / "sub" / "ko.yaml"
-    settings = calibrate.settings_of("ko-text", ["0.02", "ellipsis_line_share=0.1"])
+    settings = calibrate.settings_of("ko-text", ["0.02", "ellipsis_line_frac=0.1"])
     found = calibrate.calibrate(path, recipe, "ko", settings, out, Console(quiet=True))
     loaded = load_recipe(out)
     for threshold in found:
         assert getattr(loaded.data.rules.ko[threshold.feature], threshold.side) == threshold.value
-    ellipses = next(threshold for threshold in found if threshold.feature == "ellipsis_line_share")
+    ellipses = next(threshold for threshold in found if threshold.feature == "ellipsis_line_frac")
     assert ellipses.dropped["ko-text"] == pytest.approx(0.1, abs=0.02)
     assert loaded.data.rules.ko["characters"] == recipe.data.rules.ko["characters"], "policy stays"
     assert loaded.data.rules.en == recipe.data.rules.en

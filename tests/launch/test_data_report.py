@@ -78,11 +78,11 @@ def test_the_fragment_of_moved_thresholds_is_yaml(decided: Recipe, tmp_path: Pat
     old, new = (data_report.base64.b64encode(data_report.hashlib.sha256(text.encode()).digest()).decode()
                 for text in (script, copied))  # fmt: skip
     (tmp_path / "copied.html").write_text(page.replace(script, copied).replace(old, new), encoding="utf-8")
-    dom = browse(tmp_path / "copied.html", tmp_path, "#ko.words.min=70&en.hash_per_word.max=0.05")
+    dom = browse(tmp_path / "copied.html", tmp_path, "#ko.words.min=70&en.hash_to_word_ratio.max=0.05")
     found = re.search(r"<title>(.*?)</title>", dom, re.S)
     assert found
     assert yaml.safe_load(found[1])["data"]["rules"] == {
-        "ko": {"words": {"min": 70, "max": 100000}}, "en": {"hash_per_word": {"max": 0.05}},
+        "ko": {"words": {"min": 70, "max": 100000}}, "en": {"hash_to_word_ratio": {"max": 0.05}},
     }  # fmt: skip
 
 
@@ -98,7 +98,8 @@ def test_what_a_document_says_is_never_run(tmp_path: Path, monkeypatch: pytest.M
     recipe_file.write_text(
         f"name: planted\nseed: 1\nrun_dir: {tmp_path}/run\n"
         f"sources: {{planted: {{path: {tmp_path}/planted.jsonl, format: jsonl, licence: CC0-1.0}}}}\n"
-        "data: {validation_share: 0.5, rules: {ko: {}, en: {words: {min: 5}, hash_per_word: {max: 0.1}}, code: {}}}\n"
+        "data:\n  validation_share: 0.5\n"
+        "  rules: {ko: {}, en: {words: {min: 5}, hash_to_word_ratio: {max: 0.1}}, code: {}}\n"
         "tokenizer: {vocab_size: 1024}\n"
         "model: {d_model: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, d_ff: 32}\n"
         "phases: [{name: general, tokens: 4096, sequence_length: 32, batch: 1024, learning_rate: {peak: 1e-3}, "
