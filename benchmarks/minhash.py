@@ -2,11 +2,11 @@
 
     python -m benchmarks.minhash [--corpus DIR] [--megabytes 8] [--json OUT]
 
-Contract: the same documents, 14 bands of 8 rows of word 5-grams. Ours: `minhash.band_keys` and
+Contract: the same documents, 14 buckets of 8 hashes of word 5-grams. Ours: `minhash.bucket_keys` and
 `dedup.build`; the peer's: MinhashDedupSignature, MinhashDedupBuckets and MinhashDedupCluster, in this
 process with its default words (spaCy's for English); signatures of real texts, clusters of made-up
 signatures; `ratio` is of both together, for each document. `recall` is of pairs planted at a Jaccard similarity
-of word 5-grams, found by any band, beside 1 - (1 - s^8)^14 at the similarities that the pairs really have;
+of word 5-grams, found by any bucket, beside 1 - (1 - s^8)^14 at the similarities that the pairs really have;
 `strangers_paired` are pairs found between documents that were not planted together, with the share of
 them that are no near duplicates at all (exact similarity below 0.5). Needs spacy.
 """
@@ -38,7 +38,7 @@ from data_pipeline.measuring import minhash
 
 FOLDERS = {"en": ("general/en-text", "domain/medicine/medquad"), "ko": ("general/ko-text/kowiki",)}
 Signatures = npt.NDArray[np.uint64]
-"""Shape (documents, bands, rows)."""
+"""Shape (documents, buckets, hashes)."""
 Keys = npt.NDArray[np.uint64]
 SIMILARITIES = tuple(n / 100 for n in range(50, 100, 5))
 SETTINGS = NearDuplicates()
@@ -108,24 +108,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class Ours:
-    """Band keys of texts as one task's attributes, and their clusters."""
+    """Bucket keys of texts as one task's attributes, and their clusters."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.recipe = load_recipe("configs/corpus.yaml", ["data.url_duplicates=false"])
 
     def sign(self, found: Sequence[str]) -> None:
-        self._write(np.array([minhash.band_keys(text, SETTINGS) for text in found]))
+        self._write(np.array([minhash.bucket_keys(text, SETTINGS) for text in found]))
 
     def keep(self, signatures: Signatures) -> None:
         """Write signatures instead of making them."""
         keys = np.zeros(signatures.shape[:2], dtype=np.uint64)
-        for row in range(SETTINGS.rows):
+        for row in range(SETTINGS.hashes_per_bucket):
             keys = keys * np.uint64(0x9E3779B97F4A7C15) + signatures[:, :, row]
         self._write(keys)
 
     def _write(self, keys: Keys) -> None:
-        names = score.band_columns(SETTINGS)
+        names = score.bucket_columns(SETTINGS)
         ids = [f"{number:08d}" for number in range(len(keys))]
         # No text twice: exact duplicates are no part of the comparison.
         exact = pa.array([identity.rjust(16).encode() for identity in ids], pa.binary(16))
@@ -146,7 +146,9 @@ class Peer:
 
         self.folder = folder
         self.config = MinhashConfig(
-            hash_config=HashConfig(precision=64), num_buckets=SETTINGS.bands, hashes_per_bucket=SETTINGS.rows
+            hash_config=HashConfig(precision=64),
+            num_buckets=SETTINGS.num_buckets,
+            hashes_per_bucket=SETTINGS.hashes_per_bucket,
         )
 
     def sign(self, found: Sequence[str]) -> None:
@@ -160,14 +162,15 @@ class Peer:
     def keep(self, signatures: Signatures) -> None:
         """Write signatures as MinhashDedupSignature does."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        fields = [*((f"field{row + 1}", "<u8") for row in range(SETTINGS.rows)), (f"field{SETTINGS.rows + 1}", "<I")]
-        for band in range(SETTINGS.bands):
+        hashes = SETTINGS.hashes_per_bucket
+        fields = [*((f"field{row + 1}", "<u8") for row in range(hashes)), (f"field{hashes + 1}", "<I")]
+        for bucket in range(SETTINGS.num_buckets):
             records = np.zeros(len(signatures), dtype=fields)
-            for row in range(SETTINGS.rows):
-                records[f"field{row + 1}"] = signatures[:, band, row]
+            for row in range(hashes):
+                records[f"field{row + 1}"] = signatures[:, bucket, row]
             records[fields[-1][0]] = np.arange(len(signatures))
             records.sort(order=[name for name, _ in fields])
-            path = self.folder / "signatures" / f"bucket_{band:03d}" / "00000.minhash.sig"
+            path = self.folder / "signatures" / f"bucket_{bucket:03d}" / "00000.minhash.sig"
             path.parent.mkdir(parents=True)
             path.write_bytes(records.tobytes())
 
@@ -176,8 +179,8 @@ class Peer:
         from datatrove.pipeline.dedup.minhash import MinhashDedupBuckets
 
         signatures, buckets = str(self.folder / "signatures"), str(self.folder / "buckets")
-        for bucket in range(SETTINGS.bands):
-            MinhashDedupBuckets(signatures, buckets, config=self.config).run(None, bucket, SETTINGS.bands)
+        for bucket in range(SETTINGS.num_buckets):
+            MinhashDedupBuckets(signatures, buckets, config=self.config).run(None, bucket, SETTINGS.num_buckets)
         MinhashDedupCluster(buckets, str(self.folder / "removed"), config=self.config).run(None, 0, 1)
 
 
@@ -190,12 +193,12 @@ class _InProcess:
 
 
 def made_up_signatures(count: int) -> Signatures:
-    """Random ones; a fifth of the documents share some bands with an earlier document."""
+    """Random ones; a fifth of the documents share some buckets with an earlier document."""
     dice = np.random.default_rng(_SEED)
-    signatures = dice.integers(0, 2**63, (count, SETTINGS.bands, SETTINGS.rows), dtype=np.uint64)
+    signatures = dice.integers(0, 2**63, (count, SETTINGS.num_buckets, SETTINGS.hashes_per_bucket), dtype=np.uint64)
     for number in dice.choice(np.arange(1, count), count // 5, replace=False):
-        bands = dice.choice(SETTINGS.bands, 4, replace=False)
-        signatures[number, bands] = signatures[dice.integers(number), bands]
+        buckets = dice.choice(SETTINGS.num_buckets, 4, replace=False)
+        signatures[number, buckets] = signatures[dice.integers(number), buckets]
     return signatures
 
 
@@ -210,8 +213,8 @@ def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:
             text = bases[number % len(bases)]
             other = altered(text, similarity, f"{_SEED} {similarity} {number}")
             real.append(jaccard(text, other))
-            hits += bool((minhash.band_keys(text, SETTINGS) == minhash.band_keys(other, SETTINGS)).any())
-        expected = np.mean([1 - (1 - s**SETTINGS.rows) ** SETTINGS.bands for s in real])
+            hits += bool((minhash.bucket_keys(text, SETTINGS) == minhash.bucket_keys(other, SETTINGS)).any())
+        expected = np.mean([1 - (1 - s**SETTINGS.hashes_per_bucket) ** SETTINGS.num_buckets for s in real])
         results[f"{similarity:.2f}"] = {
             "similarity": float(np.mean(real)), "found_share": hits / pairs, "expected_share": float(expected),
         }  # fmt: skip
@@ -239,11 +242,11 @@ def jaccard(one: str, other: str) -> float:
 
 
 def strangers(found: Sequence[str]) -> dict[str, float]:
-    """Pairs of different documents that share a band key, and the share of them that are not near at all."""
+    """Pairs of different documents that share a bucket key, and the share of them that are not near at all."""
     by_key: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, text in enumerate(found):
-        for band, key in enumerate(minhash.band_keys(text, SETTINGS).tolist()):
-            by_key[band, key].append(number)
+        for bucket, key in enumerate(minhash.bucket_keys(text, SETTINGS).tolist()):
+            by_key[bucket, key].append(number)
     pairs = {pair for members in by_key.values() for pair in combinations(members, 2)}
     wrong = sum(jaccard(found[one], found[other]) < _NEAR for one, other in pairs)
     return {

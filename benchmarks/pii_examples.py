@@ -140,7 +140,7 @@ def _email(generator: random.Random) -> str:
     return f"{name}{tail}@{generator.choice(('naver.com', 'mail.example.org', 'uni-x.ac.kr', 'a.io', 'sub.co.uk'))}"
 
 
-def _driver_licence(generator: random.Random) -> str:
+def _driver_license(generator: random.Random) -> str:
     region = generator.choice((*range(11, 27), 28))
     return f"{region}-{_n(generator, 2)}-{_n(generator, 6)}-{_n(generator, 2)}"
 
@@ -170,7 +170,7 @@ _MAKERS: dict[str, tuple[str, Callable[[random.Random], str]]] = {
     "resident_bare": ("resident_number", lambda g: _resident(g, "1234", 11, "")),
     "foreigner": ("foreigner_number", lambda g: _resident(g, "5678", 13, "-")),
     "business": ("business_number", _business),
-    "driver_licence": ("driver_licence", _driver_licence),
+    "driver_licence": ("driver_license", _driver_license),  # the key seeds the examples
     "passport_new": ("passport", lambda g: f"{g.choice('MSROD')}{_n(g, 3)}{g.choice('ABCXYZ')}{_n(g, 4)}"),
     "passport_old": ("passport", lambda g: f"{g.choice('MS')}{_n(g, 8)}"),
     "card": ("card", _card),

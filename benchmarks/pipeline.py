@@ -41,7 +41,7 @@ _ENGLISH_PAGES = (
 _STAGES = ("extract", "lines", "score", "dedup", "decide", "keep")
 _PROFILED = (
     *("html.main_text", "normalise.normalise", "line_rules.suspects", "repeated.parts_of"),
-    *("language.identify", "features.features", "minhash.band_keys", "pii.counts", "pii.mask"),
+    *("language.identify", "features.features", "minhash.bucket_keys", "pii.counts", "pii.mask"),
     *("dedup.build", "decide.build", "keep.build", "core.write_table"),
 )
 _PEER_STEPS = ("read, extract, filter", "signatures", "buckets", "clusters", "deduplicate, mask, write")
@@ -143,7 +143,7 @@ class _InProcess:
 def _recipe(warc: Path, out: Path) -> Recipe:
     from configs.recipe import load_recipe
 
-    source = f"{{path: {warc}, format: warc, languages: [en], licence: various}}"
+    source = f"{{path: {warc}, format: warc, languages: [en], license: various}}"
     file = out.parent / "recipe.yaml"
     file.write_text(
         f"extends: {Path('configs/base.yaml').resolve()}\nname: pages\nseed: 1\nrun_dir: {out}\n"

@@ -34,7 +34,7 @@ class Source(Section):
     """Languages that belong here; documents in another one are dropped, with that reason."""
     kind: Literal["prose", "code"] = "prose"
     """`code` skips language identification and takes the `code` rules."""
-    licence: Annotated[str, Field(min_length=1)]
+    license: Annotated[str, Field(min_length=1)]
     """Of the source; a record's own `licence` or `license` field goes before it."""
     text_field: Annotated[str, Field(min_length=1)] = "text"
     """Where JSON Lines and Parquet records keep their text; a record without it may have `html`."""
@@ -153,12 +153,12 @@ class RuleProfiles(Section):
 
 
 class NearDuplicates(Section):
-    """MinHash LSH over word n-grams; `bands` x `rows` hashes."""
+    """MinHash LSH over word n-grams; `num_buckets` x `hashes_per_bucket` hashes."""
 
     enabled: bool = True
     ngram_words: Count = 5
-    bands: Count = 14
-    rows: Count = 8
+    num_buckets: Count = 14
+    hashes_per_bucket: Count = 8
 
 
 class Classifier(Section):
@@ -238,7 +238,7 @@ class Names(Section):
 class Compliance(Section):
     """What may not be used, whatever its quality; the reasons stand in the ledger."""
 
-    licences: Names = Names()
+    licenses: Names = Names()
     """Exact licence strings, case apart."""
     hosts: Names = Names()
     """Hosts with their subdomains: `example.org` covers `www.example.org`."""

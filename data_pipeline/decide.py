@@ -49,7 +49,7 @@ EXACT_DUPLICATE = "exact_duplicate"
 URL_DUPLICATE = "url_duplicate"
 NEAR_DUPLICATE = "near_duplicate"
 
-_FROM_DOCUMENTS = ("source", "domain", "kind", "url", "licence", "file", "index")
+_FROM_DOCUMENTS = ("source", "domain", "kind", "url", "license", "file", "index")
 _FROM_ATTRIBUTES = ("id", "bytes", "language", *FEATURES, "domain_label", "domain_score")
 _PERSONAL = tuple(f"pii_{kind}" for kind in pii.TYPES)
 _CLUSTER_KINDS = ("exact_cluster", "url_cluster", "near_cluster")

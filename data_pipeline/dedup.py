@@ -4,11 +4,11 @@ Contract: writes `clusters.parquet`, one row for each document that has a duplic
 `task` and `row` (where it is), `exact_cluster`, `url_cluster` and `near_cluster` (each named by its
 smallest id; null where it has none of that kind), `cluster` and `cluster_size`: all that are joined by any
 of the three, over others too (single linkage, as in datatrove). Exact duplicates share the words, case
-apart; same-address ones the canonical address (measuring/urls.py); near ones a MinHash band key. Which one
+apart; same-address ones the canonical address (measuring/urls.py); near ones a MinHash bucket key. Which one
 is kept is for `decide` to say; the size of the cluster goes into the ledger, where it can weigh the
 document that stands for it.
 
-Nothing depends on how documents are cut into tasks. Cost: for each kind of key, and for each band of them,
+Nothing depends on how documents are cut into tasks. Cost: for each kind of key, and for each bucket of them,
 a sort, in parts of at most 16 million documents (about 1.5 GB: up to 95 bytes a document), a part a task,
 at 3 million documents a second and more; then about 200 bytes of memory a duplicate and none for other
 documents. A hundred million documents, 16 kinds of key: 112 tasks of less than a minute.
@@ -68,16 +68,16 @@ def build(recipe: Recipe, scored: Artifact, out: Path, work: Path, runner: TaskR
     """Find pairs key by key, join them, name the clusters; returns their counts."""
     files = tables.task_files(scored.path / "attributes")
     lengths = [tables.count_rows(path) for _, _, path in files]
-    bands = score.band_columns(recipe.data.near_duplicates)
-    keys = (_EXACT, *([_URL] if recipe.data.url_duplicates else []), *bands)
+    buckets = score.bucket_columns(recipe.data.near_duplicates)
+    keys = (_EXACT, *([_URL] if recipe.data.url_duplicates else []), *buckets)
     parts = max(1, math.ceil(sum(lengths) / PART_DOCUMENTS))
     task = _FindPairs(scored.path / "attributes", keys, parts, work / "pairs")
     runner.run("find duplicates", task, len(keys) * parts, work / "dedup")
-    exact, url, *near = [task.pairs(key) for key in (_EXACT, _URL, *bands)]
+    exact, url, *near = [task.pairs(key) for key in (_EXACT, _URL, *buckets)]
     kinds = {
         "exact": exact,
         "url": url,
-        # Equal words have equal keys; joined all the same, so that a cluster holds the exact ones without bands.
+        # Equal words have equal keys; joined all the same, so that a cluster holds the exact ones without buckets.
         "near": np.concatenate([exact, *near]) if near else exact[:0],
         "all": np.concatenate([exact, url, *near]),
     }

@@ -39,7 +39,7 @@ CODE_VERSION = 2
 
 DOCUMENTS = pa.schema(
     [
-        *((name, pa.string()) for name in ("id", "source", "domain", "kind", "url", "licence", "file")),
+        *((name, pa.string()) for name in ("id", "source", "domain", "kind", "url", "license", "file")),
         ("index", pa.int64()),
         ("encoding", pa.string()),
         ("text", pa.large_string()),
@@ -53,7 +53,7 @@ _LOOKS_NUMBERED = re.compile(r"~\d+$")
 
 def config(recipe: Recipe) -> dict[str, Any]:
     """What decides the documents besides the raw files, which `sources.fingerprints` stands for."""
-    taken = {"format", "domain", "kind", "licence", "max_bytes", "text_field", "id_field"}
+    taken = {"format", "domain", "kind", "license", "max_bytes", "text_field", "id_field"}
     return {
         "sources": {name: source.model_dump(mode="json", include=taken) for name, source in recipe.sources.items()},
         "extract": recipe.data.extract.model_dump(mode="json", exclude={"fingerprint"}),
@@ -135,7 +135,7 @@ class _Extract:
             "domain": source.domain,
             "kind": source.kind,
             "url": document.url,
-            "licence": document.licence or source.licence,
+            "license": document.license or source.license,
             "file": file,
             "index": document.index,
             "encoding": document.encoding,

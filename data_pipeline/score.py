@@ -4,7 +4,7 @@ Contract: writes `attributes/<source>/<task:05d>.parquet`, row-aligned with extr
 `id`, `bytes` (UTF-8), `language` (ko | en | other, or `code` for sources of that kind), every feature
 of configs/features.py (the classifiers' scores among them), `domain_label` and `domain_score` (null and 0
 without a domain classifier), `pii_<type>` counts, `exact_hash` (16 bytes, of the lower-cased words),
-`url_hash` (16 bytes, of the canonical address; null where there is none), and `minhash_<band>` keys where
+`url_hash` (16 bytes, of the canonical address; null where there is none), and `minhash_<bucket>` keys where
 near duplicates are looked for. Nothing depends on a bound, so thresholds
 change without reading text again. The models know prose only: text of kind `code` has language_score and
 quality_score 1, toxicity_score 0 and the domain code. Cost: about 3 MB/s a core; memory one row group.
@@ -71,21 +71,21 @@ def schema(settings: NearDuplicates) -> pa.Schema:
             *((f"pii_{kind}", pa.int32()) for kind in pii.TYPES),
             ("exact_hash", pa.binary(16)),
             ("url_hash", pa.binary(16)),
-            *((name, pa.uint64()) for name in band_columns(settings)),
+            *((name, pa.uint64()) for name in bucket_columns(settings)),
         ]
     )
 
 
-def band_columns(settings: NearDuplicates) -> list[str]:
-    """Names of the columns of MinHash band keys; none where near duplicates are not looked for."""
-    return [f"minhash_{band:02d}" for band in range(settings.bands)] if settings.enabled else []
+def bucket_columns(settings: NearDuplicates) -> list[str]:
+    """Names of the columns of MinHash bucket keys; none where near duplicates are not looked for."""
+    return [f"minhash_{bucket:02d}" for bucket in range(settings.num_buckets)] if settings.enabled else []
 
 
 def attributes(text: str, kind: str, settings: NearDuplicates, models: Mapping[str, Predictor]) -> dict[str, Any]:
     """Every attribute of one document but its id."""
     is_code = kind == "code"
     detected, language_score = ("code", 1.0) if is_code else language.identify(text)
-    keys = minhash.band_keys(text, settings).tolist() if settings.enabled else []
+    keys = minhash.bucket_keys(text, settings).tolist() if settings.enabled else []
     return {
         "bytes": len(text.encode()),
         "language": detected,
@@ -94,7 +94,7 @@ def attributes(text: str, kind: str, settings: NearDuplicates, models: Mapping[s
         **_scores(text, is_code, models),
         **{f"pii_{name}": count for name, count in pii.counts(text).items()},
         "exact_hash": xxhash.xxh3_128_digest(" ".join(text.lower().split()).encode()),
-        **dict(zip(band_columns(settings), keys, strict=True)),
+        **dict(zip(bucket_columns(settings), keys, strict=True)),
     }
 
 

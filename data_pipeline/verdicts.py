@@ -46,7 +46,7 @@ def against(measured: pa.Table, source: str, recipe: Recipe) -> list[list[str]]:
     data = recipe.data
     languages = measured["language"].to_pylist()
     failed = rules.failures({name: measured[name].to_numpy() for name in FEATURES}, languages, data.rules)
-    reasons = compliance(measured["licence"].to_pylist(), measured["url"].to_pylist(), data.compliance)
+    reasons = compliance(measured["license"].to_pylist(), measured["url"].to_pylist(), data.compliance)
     allowed = (*recipe.sources[source].languages, "code")
     for row, (language, names) in enumerate(zip(languages, failed, strict=True)):
         reasons[row] += [] if language in allowed else [WRONG_LANGUAGE]
@@ -66,14 +66,14 @@ def personal_totals(measured: pa.Table) -> npt.NDArray[np.int64]:
     return totals
 
 
-def compliance(licences: Sequence[str], urls: Sequence[str | None], settings: Compliance) -> list[list[str]]:
+def compliance(licenses: Sequence[str], urls: Sequence[str | None], settings: Compliance) -> list[list[str]]:
     """What licence and address say against each document; one without an address passes host and URL rules."""
-    licence_passes = _cached(lambda licence: _permitted(licence, settings.licences, str.__eq__))
+    license_passes = _cached(lambda license: _permitted(license, settings.licenses, str.__eq__))
     host_passes = _cached(lambda host: _permitted(host, settings.hosts, _within))
     words = frozenset(word.lower() for word in settings.url_words)
     reasons: list[list[str]] = []
-    for licence, url in zip(licences, urls, strict=True):
-        found = [] if licence_passes(licence.strip().lower()) else [LICENCE_REFUSED]
+    for license, url in zip(licenses, urls, strict=True):
+        found = [] if license_passes(license.strip().lower()) else [LICENCE_REFUSED]
         if url is not None and not host_passes(host(url)):
             found.append(HOST_REFUSED)
         if url is not None and words and not words.isdisjoint(_URL_SEPARATORS.split(url.lower())):

@@ -1,10 +1,10 @@
-"""MinHash band keys: equal keys mean that two documents are probably near duplicates. The only module
+"""MinHash bucket keys: equal keys mean that two documents are probably near duplicates. The only module
 that imports rensa.
 
-Contract: `band_keys(text, settings)` is a pure function of the text's words (lower-cased `\\w+` runs of
-NFC text, so Hangul stays composed): shape (bands,), uint64. Two documents whose sets of word n-grams
-have Jaccard similarity s share at least one key with probability 1 - (1 - s^rows)^bands (Broder 1997;
-Leskovec et al., Mining of Massive Datasets, section 3.4); 14 bands of 8 put the steep part at about
+Contract: `bucket_keys(text, settings)` is a pure function of the text's words (lower-cased `\\w+` runs of
+NFC text, so Hangul stays composed): shape (num_buckets,), uint64. Two documents whose sets of word n-grams
+have Jaccard similarity s share at least one key with probability 1 - (1 - s^h)^b for b buckets of h hashes (Broder
+1997; Leskovec et al., Mining of Massive Datasets, section 3.4); 14 buckets of 8 put the steep part at about
 0.75. A text shorter than one n-gram is one n-gram; a text without words has only itself. Letters are those of the
 interpreter's Unicode version; one that is new in a later Python is no word in an earlier one. Cost: 10 to
 17 MB/s a core, nearly all of it for splitting and hashing words.
@@ -28,11 +28,11 @@ _SEED = 0x2F0D
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-def band_keys(text: str, settings: NearDuplicates) -> Keys:
-    """One key a band."""
-    signature = minima(n_grams(text, settings.ngram_words), settings.bands * settings.rows)
-    keys = np.zeros(settings.bands, dtype=np.uint64)
-    for row in signature.reshape(settings.bands, settings.rows).T:
+def bucket_keys(text: str, settings: NearDuplicates) -> Keys:
+    """One key a bucket."""
+    signature = minima(n_grams(text, settings.ngram_words), settings.num_buckets * settings.hashes_per_bucket)
+    keys = np.zeros(settings.num_buckets, dtype=np.uint64)
+    for row in signature.reshape(settings.num_buckets, settings.hashes_per_bucket).T:
         keys = _mixed(keys * _ODD + row)
     return keys
 

@@ -24,7 +24,7 @@ PLACEHOLDERS: dict[str, str] = {
     "resident_number": "[RESIDENT_NUMBER]",
     "foreigner_number": "[FOREIGNER_NUMBER]",
     "business_number": "[BUSINESS_NUMBER]",
-    "driver_licence": "[DRIVER_LICENCE]",
+    "driver_license": "[DRIVER_LICENCE]",
     "passport": "[PASSPORT]",
     "card": "[CARD]",
     "phone": "[PHONE]",
@@ -113,7 +113,7 @@ _NUMBERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("resident_number", rf"\d{{6}} ?{_DASH}? ?[1-4](?:\d{{6}}|\*{{6}}|\d\*{{5}})"),
         ("foreigner_number", rf"\d{{6}} ?{_DASH}? ?[5-8](?:\d{{6}}|\*{{6}}|\d\*{{5}})"),
         ("business_number", rf"\d{{3}}{_DASH}\d{{2}}{_DASH}\d{{5}}"),
-        ("driver_licence", rf"(?:1[1-9]|2[0-68]){_DASH}\d{{2}}{_DASH}\d{{6}}{_DASH}\d{{2}}"),
+        ("driver_license", rf"(?:1[1-9]|2[0-68]){_DASH}\d{{2}}{_DASH}\d{{6}}{_DASH}\d{{2}}"),
         ("card", rf"\d{{4}}(?:{_DASH}?\d{{4}}){{3}}|3[47]\d{{2}}{_DASH}?\d{{6}}{_DASH}?\d{{5}}"),
         ("phone", rf"010{_GAP}?\d{{4}}{_GAP}?\d{{4}}|01[16789]{_GAP}?\d{{3,4}}{_GAP}?\d{{4}}"),
         ("phone", rf"\(?0(?:2|[3-6][1-5]|70|50\d?|80)(?:\) ?|{_GAP})\d{{3,4}}{_GAP}\d{{4}}"),
@@ -282,7 +282,7 @@ def _is_business(text: str, start: int, end: int) -> bool:
     return valid or _near(text, start, end, "사업자", "등록번호")
 
 
-def _is_driver_licence(text: str, start: int, end: int) -> bool:
+def _is_driver_license(text: str, start: int, end: int) -> bool:
     """Dates and codes have this form with spaces; only dashes, or a telling word, make it a licence."""
     return " " not in text[start:end] or _near(text, start, end, "면허", "licence", "license")
 
@@ -331,7 +331,7 @@ _CHECKS: dict[str, Callable[[str, int, int], bool]] = {
     "resident_number": _is_dated,
     "foreigner_number": _is_dated,
     "business_number": _is_business,
-    "driver_licence": _is_driver_licence,
+    "driver_license": _is_driver_license,
     "card": _is_card,
     "phone": _is_phone,
     "account": _is_account,

@@ -64,7 +64,7 @@ class Document:
     encoding: str
     raw_id: str | None = None
     url: str | None = None
-    licence: str | None = None
+    license: str | None = None
     """The record's own, if it has one."""
 
 
@@ -85,7 +85,7 @@ class Raw:
     encoding: str
     raw_id: str | None = None
     url: str | None = None
-    licence: str | None = None
+    license: str | None = None
 
 
 class Rejected(Exception):
@@ -117,7 +117,7 @@ def finish(index: int, raw: Raw, settings: Settings) -> Document:
         raise Rejected("empty")
     if len(text) > settings.max_bytes or len(text.encode()) > settings.max_bytes:
         raise Rejected("too_long", f"text above {settings.max_bytes} bytes")
-    return Document(index, text, raw.encoding, raw.raw_id, raw.url, raw.licence)
+    return Document(index, text, raw.encoding, raw.raw_id, raw.url, raw.license)
 
 
 def from_fields(fields: Mapping[str, Any], encoding: str, settings: Settings) -> Raw:
@@ -179,5 +179,5 @@ def printable(value: Any) -> str | None:
 
 
 def _labelled(raw: Raw, fields: Mapping[str, Any], settings: Settings) -> Raw:
-    licence = label(fields.get("licence")) or label(fields.get("license"))
-    return Raw(raw.text, raw.encoding, label(fields.get(settings.id_field)), printable(fields.get("url")), licence)
+    license = label(fields.get("licence")) or label(fields.get("license"))
+    return Raw(raw.text, raw.encoding, label(fields.get(settings.id_field)), printable(fields.get("url")), license)

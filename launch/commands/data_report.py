@@ -79,7 +79,7 @@ def render(recipe: Recipe, made: Mapping[str, Artifact], size: int) -> str:
         personal=_personal(counts),
         kinds=pii.TYPES,
         policy=recipe.data.personal_information,
-        licences=_licences(made["decide"].path / "ledger"),
+        licenses=_licenses(made["decide"].path / "ledger"),
         lines=made["lines"].counts if "lines" in made else None,
         benchmarks=_benchmarks(made.get("decontaminate")),
         duplicates=made["dedup"].counts,
@@ -195,16 +195,16 @@ def _personal(counts: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
     }
 
 
-def _licences(ledger: Path) -> list[Row]:
+def _licenses(ledger: Path) -> list[Row]:
     """Documents and bytes by licence, the most frequent first."""
     totals: dict[str, Counter[str]] = {}
     for _, _, path in tables.task_files(ledger):
-        part = tables.read_table(path, ["licence", "decision", "bytes"])
-        for row in part.group_by(["licence", "decision"]).aggregate([("bytes", "sum"), ("bytes", "count")]).to_pylist():
-            tally = totals.setdefault(row["licence"], Counter())
+        part = tables.read_table(path, ["license", "decision", "bytes"])
+        for row in part.group_by(["license", "decision"]).aggregate([("bytes", "sum"), ("bytes", "count")]).to_pylist():
+            tally = totals.setdefault(row["license"], Counter())
             tally.update({"read": row["bytes_count"], row["decision"]: row["bytes_count"]})
     ordered = sorted(totals.items(), key=lambda item: (-item[1]["read"], item[0]))
-    return [{"licence": name, "read": tally["read"], "kept": tally["kept"]} for name, tally in ordered]
+    return [{"license": name, "read": tally["read"], "kept": tally["kept"]} for name, tally in ordered]
 
 
 def _benchmarks(made: Artifact | None) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def _show_facts(row: Row, edits: Counter[str], console: Console) -> None:
         "source": f"{row['source']} ({row['domain']}, {row['kind']})",
         "where": f"{row['file']}, record {row['index']}",
         "address": row["url"],
-        "licence": row["licence"],
+        "license": row["license"],
         "size": f"{row['bytes']:,} bytes",
         "scores": ", ".join(f"{name} {value:.4g}" for name, value in bounded.items()),
         "domain seen": f"{row['domain_label']} ({row['domain_score']:.3f})" if row["domain_label"] else None,

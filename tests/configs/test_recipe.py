@@ -17,7 +17,7 @@ SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 
 REFUSED = {
     "sed=3": ("sed = 3", "not a key of the recipe", "write seed"),
-    "data.near_duplicates.rowss=3": ("data.near_duplicates.rowss", "not a key", "write rows"),
+    "data.near_duplicates.num_bucket=3": ("data.near_duplicates.num_bucket", "not a key", "write num_buckets"),
     "sources.law.langages=[ko]": ("sources.law.langages", "not a key", "write languages"),
     "phases.domain.learning_rate.peek=1": ("learning_rate.peek", "not a key", "write peak"),
     "data.rules.ko.wordz.min=3": ("data.rules.ko", "no feature 'wordz'", "use one of"),

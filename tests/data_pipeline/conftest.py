@@ -23,7 +23,7 @@ def make_recipe() -> Callable[..., Recipe]:
     """`make_recipe(sources, **data)`: a valid recipe around some sources."""
 
     def make(sources: Mapping[str, Any], **data: Any) -> Recipe:
-        named = {name: {"licence": "CC0-1.0", "format": "jsonl", **source} for name, source in sources.items()}
+        named = {name: {"license": "CC0-1.0", "format": "jsonl", **source} for name, source in sources.items()}
         phase = {
             "name": "general", "tokens": 4096, "sequence_length": 32, "batch": 1024,
             "learning_rate": {"peak": 1e-3}, "mixture": {next(iter(named)): 1.0},

@@ -72,7 +72,7 @@ def test_ids_of_whole_files_are_their_names(tmp_path, make_recipe, runner, read_
     recipe = make_recipe({"s": {"path": str(tmp_path / "in"), "format": "text", "domain": "law"}})
     extract.build(recipe, tmp_path / "out", tmp_path / "work", runner)
     rows = read_all(tmp_path / "out/documents")
-    assert [(row["id"], row["file"], row["index"], row["domain"], row["licence"]) for row in rows] == [
+    assert [(row["id"], row["file"], row["index"], row["domain"], row["license"]) for row in rows] == [
         ("s/a.txt", "a.txt", 0, "law", "CC0-1.0"), ("s/b/x.txt", "b/x.txt", 0, "law", "CC0-1.0"),
     ]  # fmt: skip
 
@@ -324,7 +324,7 @@ def test_near_duplicate_groups_are_cut_to_one(tmp_path, corpus_dir, make_recipe,
     ledger = ledger_of(run_chain(recipe, tmp_path / "run")).values()
     groups = [row["id"].rsplit("-", 1)[0] for row in ledger if row["decision"] == "kept"]
     assert len(set(groups)) == 20
-    # One member of each group has Jaccard similarity 0.79, which 14 bands of 8 rows find 9 times in 10.
+    # One member of each group has Jaccard similarity 0.79, which 14 buckets of 8 hashes find 9 times in 10.
     assert len(groups) <= 24
 
 

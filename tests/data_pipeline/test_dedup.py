@@ -80,7 +80,9 @@ def run(recipe: Recipe, rows: list[tuple[int, str | None, int]], cuts: int, fold
     for cut, part in enumerate(np.array_split(np.arange(len(rows)), cuts)):
         source, number = ("a", cut) if cut < (cuts + 1) // 2 else ("b", cut)
         chosen = part.tolist()
-        bands = {name: [rows[n][2] + 100 for n in chosen] for name in score.band_columns(recipe.data.near_duplicates)}
+        buckets = {
+            name: [rows[n][2] + 100 for n in chosen] for name in score.bucket_columns(recipe.data.near_duplicates)
+        }
         exact = [rows[n][0].to_bytes(16, "little") for n in chosen]
         table = pa.table(
             {
@@ -89,7 +91,7 @@ def run(recipe: Recipe, rows: list[tuple[int, str | None, int]], cuts: int, fold
                 "url_hash": pa.array(
                     [urls.url_hash(rows[n][1] and f"http://x.kr/{rows[n][1]}") for n in chosen], pa.binary(16)
                 ),
-                **{name: pa.array(values, pa.uint64()) for name, values in bands.items()},
+                **{name: pa.array(values, pa.uint64()) for name, values in buckets.items()},
             }
         )
         tables.write_table(tables.task_path(folder / "attributes", source, number), table)

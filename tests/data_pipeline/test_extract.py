@@ -35,7 +35,7 @@ def test_parquet_rows_become_documents_with_their_own_licence(tmp_path, extracte
     (tmp_path / "b.parquet").write_bytes(b"no Parquet")
     source = {"path": str(tmp_path), "format": "parquet", "text_field": "body", "id_field": "key"}
     rows, rejects, counts = extracted(source)
-    assert [(row["id"], row["licence"], row["index"], row["text"]) for row in rows] == [
+    assert [(row["id"], row["license"], row["index"], row["text"]) for row in rows] == [
         ("s/5", "MIT", 0, KOREAN), ("s/5~2", "CC0-1.0", 2, "셋째"),
     ]  # fmt: skip
     assert [(reject["file"], reject["index"], reject["reason"]) for reject in rejects] == [

@@ -41,7 +41,7 @@ def make(make_recipe: Callable[..., Recipe], runner: Any) -> Make:
                 for task, share in enumerate(np.array_split(np.arange(len(all_texts)), tasks)):
                     rows = [
                         {"id": f"{source}/{n}", "source": source, "domain": "general", "kind": kind, "url": None,
-                         "licence": "x", "file": "f", "index": n, "encoding": "utf-8", "text": all_texts[n]}
+                         "license": "x", "file": "f", "index": n, "encoding": "utf-8", "text": all_texts[n]}
                         for n in share.tolist()
                     ]  # fmt: skip
                     path = tables.task_path(out / "documents", source, task)

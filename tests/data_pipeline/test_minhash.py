@@ -1,4 +1,4 @@
-"""Band keys against exact Jaccard similarity and the banding curve."""
+"""Bucket keys against exact Jaccard similarity and the banding curve."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def test_keys_agree_as_the_banding_curve_says():
             edited[place] = f"다른{place}"
         left, right = " ".join(words), " ".join(edited)
         similarities.append(_jaccard(left, right))
-        hits += bool((minhash.band_keys(left, SETTINGS) == minhash.band_keys(right, SETTINGS)).any())
+        hits += bool((minhash.bucket_keys(left, SETTINGS) == minhash.bucket_keys(right, SETTINGS)).any())
         shared += 1
-    expected = np.mean([1 - (1 - s**SETTINGS.rows) ** SETTINGS.bands for s in similarities])
+    expected = np.mean([1 - (1 - s**SETTINGS.hashes_per_bucket) ** SETTINGS.num_buckets for s in similarities])
     assert hits / shared == pytest.approx(expected, abs=0.12)
 
 
 def test_strangers_share_nothing():
-    keys = [minhash.band_keys(" ".join(_words(seed, 100)), SETTINGS) for seed in range(50)]
-    assert len({int(key) for band in keys for key in band}) == 50 * SETTINGS.bands
+    keys = [minhash.bucket_keys(" ".join(_words(seed, 100)), SETTINGS) for seed in range(50)]
+    assert len({int(key) for bucket in keys for key in bucket}) == 50 * SETTINGS.num_buckets
 
 
 def test_case_space_and_punctuation_do_not_count_but_words_do():
-    first = minhash.band_keys("The cat, sat on\n the mat today!", SETTINGS)
-    assert (first == minhash.band_keys("the CAT sat on the mat today", SETTINGS)).all()
-    assert (first != minhash.band_keys("the dog sat in the hat today", SETTINGS)).all()
+    first = minhash.bucket_keys("The cat, sat on\n the mat today!", SETTINGS)
+    assert (first == minhash.bucket_keys("the CAT sat on the mat today", SETTINGS)).all()
+    assert (first != minhash.bucket_keys("the dog sat in the hat today", SETTINGS)).all()
 
 
 def test_hangul_stays_composed():
@@ -71,11 +71,11 @@ def test_hangul_stays_composed():
 
 @given(st.text(max_size=100), st.integers(1, 6))
 def test_any_text_has_keys_and_they_are_its_own(text, n):
-    settings = NearDuplicates(ngram_words=n, bands=3, rows=2)
+    settings = NearDuplicates(ngram_words=n, num_buckets=3, hashes_per_bucket=2)
     text = text.encode("utf-8", "ignore").decode()
-    keys = minhash.band_keys(text, settings)
+    keys = minhash.bucket_keys(text, settings)
     assert keys.shape == (3,)
-    assert (keys == minhash.band_keys(text, settings)).all()
+    assert (keys == minhash.bucket_keys(text, settings)).all()
 
 
 def test_a_long_text_equals_its_chunks_put_together():
@@ -86,5 +86,5 @@ def test_a_long_text_equals_its_chunks_put_together():
 
 def test_keys_are_the_same_on_every_machine_and_version():
     text = "나라의 말이 중국과 달라 문자와 서로 통하지 아니하니"
-    keys = minhash.band_keys(text, NearDuplicates(bands=3, rows=4)).tolist()
+    keys = minhash.bucket_keys(text, NearDuplicates(num_buckets=3, hashes_per_bucket=4)).tolist()
     assert keys == [0x91FE4A873D575295, 0x91496F4D39B4FD51, 0x9F9976EA52090537]

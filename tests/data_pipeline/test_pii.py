@@ -20,7 +20,7 @@ FOUND = [
     ("resident_number", "900101-41*****"),
     ("foreigner_number", "900101-5234567"),
     ("business_number", "123-45-67891"),
-    ("driver_licence", "11-12-345678-90"),
+    ("driver_license", "11-12-345678-90"),
     ("passport", "M123A4567"),
     ("card", "4111-1111-1111-1111"),
     ("card", "3782 822463 10005"),
@@ -83,7 +83,7 @@ def test_leaves_everyday_numbers(text):
     ("주민번호 9001011234567", "resident_number"), ("카드번호 4111111111111111", "card"),
     ("고객센터 1588-1600", "phone"), ("☎ 0212345678", "phone"), ("Fax 031 123 4567", "phone"),
     ("1-800-438-4380", "phone"), ("Call 07046744435 now", "phone"),
-    ("면허 11 12 345678 90", "driver_licence"), ("서버 주소 13.30.11.7", "ip_address"), ("여권 m12345678", "passport"),
+    ("면허 11 12 345678 90", "driver_license"), ("서버 주소 13.30.11.7", "ip_address"), ("여권 m12345678", "passport"),
 ])  # fmt: skip
 def test_some_numbers_need_a_telling_word(text, kind):
     assert [span.type for span in pii.find(text)] == [kind]

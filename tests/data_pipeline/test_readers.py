@@ -76,7 +76,7 @@ def test_the_recipe_names_the_fields_of_a_record(tmp_path):
 def test_a_records_own_licence_is_kept_by_either_spelling(tmp_path):
     licences = ({"licence": "MIT"}, {"license": "CC0-1.0"}, {"licence": "", "license": "X"}, {"license": "a\nb"}, {})
     documents = _read(tmp_path / "f", "jsonl", _lines(*({"text": "x", **licence} for licence in licences)))
-    assert [document.licence for document in documents] == ["MIT", "CC0-1.0", "X", None, None]
+    assert [document.license for document in documents] == ["MIT", "CC0-1.0", "X", None, None]
 
 
 def test_compatibility_forms_are_folded_only_when_asked_for(tmp_path):

@@ -13,24 +13,24 @@ from data_pipeline import verdicts
 from data_pipeline.measuring import pii
 
 
-def one(licence="CC0-1.0", url=None, **lists) -> list[str]:
-    return verdicts.compliance([licence], [url], Compliance.model_validate(lists))[0]
+def one(license="CC0-1.0", url=None, **lists) -> list[str]:
+    return verdicts.compliance([license], [url], Compliance.model_validate(lists))[0]
 
 
 def measured(**columns) -> pa.Table:
     row = {
-        "language": "ko", "licence": "CC0-1.0", "url": None, "contamination_matches": 0,
+        "language": "ko", "license": "CC0-1.0", "url": None, "contamination_matches": 0,
         **dict.fromkeys(FEATURES, 1.0), **{f"pii_{kind}": 0 for kind in pii.TYPES}, **columns,
     }  # fmt: skip
     return pa.table({name: [value] for name, value in row.items()})
 
 
 def test_licences_by_name_case_apart() -> None:
-    assert one("CC-BY-NC-4.0", licences={"deny": ("cc-by-nc-4.0",)}) == ["licence_refused"]
-    assert one("CC-BY-4.0", licences={"deny": ("CC-BY-NC-4.0",)}) == []
-    assert one("MIT", licences={"allow": ("CC0-1.0",)}) == ["licence_refused"]
-    assert one("cc0-1.0 ", licences={"allow": ("CC0-1.0",)}) == []
-    assert one("CC0-1.0", licences={"allow": ("CC0-1.0",), "deny": ("CC0-1.0",)}) == ["licence_refused"]
+    assert one("CC-BY-NC-4.0", licenses={"deny": ("cc-by-nc-4.0",)}) == ["licence_refused"]
+    assert one("CC-BY-4.0", licenses={"deny": ("CC-BY-NC-4.0",)}) == []
+    assert one("MIT", licenses={"allow": ("CC0-1.0",)}) == ["licence_refused"]
+    assert one("cc0-1.0 ", licenses={"allow": ("CC0-1.0",)}) == []
+    assert one("CC0-1.0", licenses={"allow": ("CC0-1.0",), "deny": ("CC0-1.0",)}) == ["licence_refused"]
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_url_words_stand_between_separators() -> None:
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_any_licence_and_address_gets_a_verdict(licence: str, url: str) -> None:
+def test_any_licence_and_address_gets_a_verdict(license: str, url: str) -> None:
     settings = Compliance.model_validate(
-        {"hosts": {"allow": ("a.b",)}, "url_words": ("x",), "licences": {"deny": ("l",)}}
+        {"hosts": {"allow": ("a.b",)}, "url_words": ("x",), "licenses": {"deny": ("l",)}}
     )
-    (found,) = verdicts.compliance([licence], [url], settings)
+    (found,) = verdicts.compliance([license], [url], settings)
     assert set(found) <= {"licence_refused", "host_refused", "url_word"}
 
 
@@ -75,7 +75,7 @@ def test_reasons_come_in_their_order(make_recipe) -> None:
     recipe = make_recipe(
         {"s": {"path": "x", "languages": ["en"]}},
         rules={"ko": {"words": {"min": 2}, "characters": {"min": 2}}, "en": {}, "code": {}},
-        compliance={"licences": {"deny": ["CC0-1.0"]}, "url_words": ["bad"]},
+        compliance={"licenses": {"deny": ["CC0-1.0"]}, "url_words": ["bad"]},
         personal_information="drop",
         decontamination={"benchmarks": {"b": "x"}},
     )

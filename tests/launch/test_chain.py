@@ -49,7 +49,7 @@ def test_a_second_run_does_nothing(run_dir: Path) -> None:
     [
         ("data.rules.en.words.min=60", AFTER_MEASURING),
         ("data.personal_information=drop", AFTER_MEASURING),
-        ("data.near_duplicates.bands=12", ("score", "dedup", *AFTER_MEASURING)),
+        ("data.near_duplicates.num_buckets=12", ("score", "dedup", *AFTER_MEASURING)),
         ("data.classifiers.quality.epochs=20", ("classifiers", "score", "dedup", *AFTER_MEASURING)),
         ("data.lines.repeated_in_documents=20", ("lines", *AFTER_LINES)),
         ("data.decontamination.characters=40", ("decontaminate", *AFTER_MEASURING)),

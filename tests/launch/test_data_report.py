@@ -97,7 +97,7 @@ def test_what_a_document_says_is_never_run(tmp_path: Path, monkeypatch: pytest.M
     recipe_file = tmp_path / "recipe.yaml"
     recipe_file.write_text(
         f"name: planted\nseed: 1\nrun_dir: {tmp_path}/run\n"
-        f"sources: {{planted: {{path: {tmp_path}/planted.jsonl, format: jsonl, licence: CC0-1.0}}}}\n"
+        f"sources: {{planted: {{path: {tmp_path}/planted.jsonl, format: jsonl, license: CC0-1.0}}}}\n"
         "data:\n  validation_share: 0.5\n"
         "  rules: {ko: {}, en: {words: {min: 5}, hash_to_word_ratio: {max: 0.1}}, code: {}}\n"
         "tokenizer: {vocab_size: 1024}\n"

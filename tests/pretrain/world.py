@@ -37,7 +37,7 @@ def recipe(**changes: Any) -> Recipe:
         "seed": 7,
         "run_dir": "runs/tiny",
         "sources": {
-            name: {"path": name, "format": "jsonl", "domain": domain, "licence": "CC0-1.0"}
+            name: {"path": name, "format": "jsonl", "domain": domain, "license": "CC0-1.0"}
             for name, (domain, _) in SOURCES.items()
         },
         "tokenizer": {"vocab_size": VOCAB, "reserved_ids": 8},
