@@ -104,14 +104,14 @@ def documents(corpus: Path, megabytes: float, world: Path) -> Artifact:
         return counts
 
     config = {"corpus": str(corpus.resolve()), "megabytes": megabytes, "folders": digest(_FOLDERS)}
-    return ensure(world, StageSpec("keep", 1, config, {}), build)
+    return ensure(world, StageSpec("write", 1, config, {}), build)
 
 
 def trained(recipe: Recipe, kept: Artifact, world: Path) -> Artifact:
     """The tokenizer of the documents."""
     from tokenizer import train
 
-    spec = StageSpec("tokenizer", train.CODE_VERSION, train.config(recipe), {"keep": kept.identity})
+    spec = StageSpec("tokenizer", train.CODE_VERSION, train.config(recipe), {"write": kept.identity})
     return ensure(world, spec, lambda out, work: train.build(recipe, kept, out, work, _InProcess()))
 
 

@@ -86,13 +86,13 @@ def documents(corpus: Path, sources: Sequence[str], scratch: Path, chosen: Chose
         return {source: _write(out, Path(source).name, own) for source, own in texts(corpus, sources, chosen).items()}
 
     config = {"sources": list(sources), "corpus": str(corpus.resolve()), "chosen": chosen.__name__}
-    return ensure(scratch, StageSpec("keep", 1, config, {}), build)
+    return ensure(scratch, StageSpec("write", 1, config, {}), build)
 
 
 def trained(kept: Artifact, wish: Tokenizer, scratch: Path) -> Artifact:
     """The tokenizer that `wish` gives on kept documents."""
     recipe = load_recipe(_RECIPE, []).model_copy(update={"tokenizer": wish})
-    spec = StageSpec("tokenizer", train.CODE_VERSION, train.config(recipe), {"keep": kept.identity})
+    spec = StageSpec("tokenizer", train.CODE_VERSION, train.config(recipe), {"write": kept.identity})
     return ensure(scratch, spec, lambda out, work: train.build(recipe, kept, out, work, OneByOne()))
 
 

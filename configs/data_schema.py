@@ -236,7 +236,7 @@ class Names(Section):
 
 
 class Compliance(Section):
-    """What may not be used, whatever its quality; the reasons stand in the ledger."""
+    """What may not be used, whatever its quality; the reasons stand in the decisions."""
 
     licenses: Names = Names()
     """Exact licence strings, case apart."""
@@ -262,7 +262,7 @@ class Decontamination(Section):
 
 
 class Data(Section):
-    """Raw documents -> kept documents and the ledger of decisions."""
+    """Raw documents -> kept documents and the table of decisions."""
 
     executor: Executor = Executor()
     extract: Extract = Extract()

@@ -1,4 +1,4 @@
-"""Raw documents -> kept documents and a ledger of decisions.
+"""Raw documents -> kept documents and a table of decisions.
 
 Eight stages, each an artifact, each cut into tasks that exchange files only:
 
@@ -8,8 +8,8 @@ Eight stages, each an artifact, each cut into tasks that exchange files only:
     score           documents -> attributes: everything that needs the text, no threshold
     dedup           attributes -> clusters
     decontaminate   documents -> overlaps with benchmarks (optional)
-    decide          attributes, clusters, overlaps -> ledger: all thresholds are here, and no text
-    keep            ledger -> kept documents, masked
+    filter          attributes, clusters, overlaps -> decisions: all thresholds are here, and no text
+    write           decisions -> kept documents, masked
 
 `reading/` knows bytes, formats and character sets; `measuring/` holds pure functions of one text.
 """

@@ -1,9 +1,9 @@
-"""Measurements and thresholds -> a decision for every document, with all its reasons: the ledger.
+"""Measurements and thresholds -> a decision for every document, with all its reasons.
 
 Contract: reads columns of earlier stages, never a text, and writes, row-aligned with the documents,
 
-    ledger/<source>/<task:05d>.parquet    everything measured, `reasons` (every one), `reason` (the first),
-                                          `duplicate_of`, `decision` (kept | dropped), `destination`, `split`
+    decisions/<source>/<task:05d>.parquet   everything measured, `reasons` (every one), `reason` (the first),
+                                            `duplicate_of`, `decision` (kept | dropped), `destination`, `split`
 
 so new thresholds are judged in seconds, and each decision can be explained from its row. The schema's
 metadata holds `configuration`, the hash of all thresholds. Reasons of a document alone are those of
@@ -98,7 +98,7 @@ def build(
         here = by_task.get((source, number), losers.slice(0, 0))
         tables.write_table(inputs.side_file("losers", source, number, "parquet"), here)
     write_json(work / "ends.json", _split_ends(inputs, candidates, losers))
-    runner.run("write the ledger", _Write(inputs, out), len(files), work / "write")
+    runner.run("write the decisions", _Write(inputs, out), len(files), work / "write")
     counts = funnel.gather(recipe, inputs.task_counts())
     _refuse_empty(recipe, counts)
     return counts
@@ -308,18 +308,18 @@ def split_of(value: int, ends: Mapping[str, int], share: float) -> str:
 
 @dataclass(frozen=True)
 class _Write:
-    """Task `rank` writes the ledger of file `rank`, and counts it."""
+    """Task `rank` writes the decisions of file `rank`, and counts it."""
 
     inputs: _Inputs
     out: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
         source, number, _ = self.inputs.measured.files()[rank]
-        ledger = self._ledger(source, number)
-        tables.write_table(tables.task_path(self.out / "ledger", source, number), ledger)
-        write_json(self.inputs.side_file("counts", source, number), funnel.count(ledger))
+        decisions = self._decisions(source, number)
+        tables.write_table(tables.task_path(self.out / "decisions", source, number), decisions)
+        write_json(self.inputs.side_file("counts", source, number), funnel.count(decisions))
 
-    def _ledger(self, source: str, number: int) -> pa.Table:
+    def _decisions(self, source: str, number: int) -> pa.Table:
         recipe = self.inputs.recipe
         measured = self.inputs.measured.table(source, number)
         losers = tables.read_table(self.inputs.side_file("losers", source, number, "parquet"))

@@ -13,7 +13,7 @@ than S has none. A document of which a share p is quoted is found with probabili
 quotes an item within a long text mostly is not. `full` looks up every substring, and so finds every
 document that has S characters of an item in a row, and whole items shorter than S. Fifty Hangul syllables
 say about as much as a hundred Latin letters: for Korean benchmarks of short items set `characters` lower.
-Whether such documents are dropped is for decide to say.
+Whether such documents are dropped is for filter to say.
 
 Nothing depends on how documents are cut into tasks. Cost: 60 MB/s a core or more, reading included; memory
 a worker: the items (measuring/overlap.py) and one row group.
@@ -58,7 +58,7 @@ that is quoted first, or null."""
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """How overlaps are found; the benchmarks themselves are `fingerprints`, the policy is decide's."""
+    """How overlaps are found; the benchmarks themselves are `fingerprints`, the policy is filter's."""
     settings = _settings(recipe)
     random = {"samples": settings.samples, "seed": recipe.seed} if settings.method == "sampled" else {}
     return {"method": settings.method, "characters": settings.characters, **random}

@@ -5,7 +5,7 @@ Contract: writes `clusters.parquet`, one row for each document that has a duplic
 smallest id; null where it has none of that kind), `cluster` and `cluster_size`: all that are joined by any
 of the three, over others too (single linkage, as in datatrove). Exact duplicates share the words, case
 apart; same-address ones the canonical address (measuring/urls.py); near ones a MinHash bucket key. Which one
-is kept is for `decide` to say; the size of the cluster goes into the ledger, where it can weigh the
+is kept is for `filter` to say; the size of the cluster goes into the decisions, where it can weigh the
 document that stands for it.
 
 Nothing depends on how documents are cut into tasks. Cost: for each kind of key, and for each bucket of them,

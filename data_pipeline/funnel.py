@@ -1,7 +1,7 @@
 """The funnel: how many documents and bytes came through, and why the rest did not.
 
-Contract: `count` tallies one task's ledger, `gather` adds tasks up into the counts of decide's manifest,
-from which a report can be drawn without opening a ledger: in all, by source, and within a source by
+Contract: `count` tallies one task's decisions, `gather` adds tasks up into the counts of filter's manifest,
+from which a report can be drawn without opening the decisions: in all, by source, and within a source by
 language: documents and UTF-8 bytes read, kept and in each split; `dropped` by first reason; `failed` by
 every reason; personal data by type. `routes` counts the kept documents that each route took from its
 sources. A document is in one language and one first reason only.
@@ -24,13 +24,13 @@ TALLIES = tuple(f"{name}{unit}" for name in ("read", "kept", *SPLITS) for unit i
 _REASON_TALLIES = ("dropped", "failed", "personal_information")
 
 
-def count(ledger: pa.Table) -> dict[str, Any]:
+def count(decisions: pa.Table) -> dict[str, Any]:
     """One task's tallies (JSON values)."""
     languages: dict[str, Counter[str]] = defaultdict(Counter)
     dropped: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     names = ("language", "bytes", "reason", "reasons", "split")
-    for language, size, reason, reasons, split in zip(*(ledger[name].to_pylist() for name in names), strict=True):
+    for language, size, reason, reasons, split in zip(*(decisions[name].to_pylist() for name in names), strict=True):
         tally = languages[language]
         tally.update(read=1, read_bytes=size)
         if split:
@@ -38,8 +38,8 @@ def count(ledger: pa.Table) -> dict[str, Any]:
         else:
             dropped[reason] += 1
             failed.update(reasons)
-    found = {kind: pc.sum(ledger[f"pii_{kind}"]).as_py() or 0 for kind in pii.TYPES}
-    kept = ledger.filter(pc.field("split").is_valid())
+    found = {kind: pc.sum(decisions[f"pii_{kind}"]).as_py() or 0 for kind in pii.TYPES}
+    kept = decisions.filter(pc.field("split").is_valid())
     destinations = Counter(kept["destination"].to_pylist())
     return {
         "languages": languages, "dropped": dropped, "failed": failed, "personal_information": found,

@@ -1,9 +1,9 @@
-"""The ledger's selection -> kept documents, masked, for the tokenizer.
+"""Decisions -> kept documents, masked, for the tokenizer.
 
 Contract: writes `documents/<train|validation>/<destination>/<task:05d>.parquet` with the columns of
-`KEPT`: exactly the documents that the ledger keeps, in their order, personal information masked where the
-ledger says so. A document's `source` stays where it came from; the folder (and `domain`) is where the
-ledger sends it. The only stage after `score` that reads text. Cost: 35 MB/s a core; memory one row group.
+`KEPT`: exactly the documents that the decisions keep, in their order, personal information masked where the
+decisions say so. A document's `source` stays where it came from; the folder (and `domain`) is where the
+decisions send it. The only stage after `score` that reads text. Cost: 35 MB/s a core; memory one row group.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ CODE_VERSION = 1
 KEPT = pa.schema(
     [*((name, pa.string()) for name in ("id", "source", "domain", "language")), ("text", pa.large_string())]
 )
-_FROM_LEDGER = ["language", "personal_information", "destination", "split"]
+_FROM_DECISIONS = ["language", "personal_information", "destination", "split"]
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """The ledger decides everything but the domains of its destinations."""
+    """The decisions hold everything but the domains of its destinations."""
     return {"domains": recipe.destinations}
 
 
@@ -39,9 +39,9 @@ def build(
     recipe: Recipe, documents: Artifact, decided: Artifact, out: Path, work: Path, runner: TaskRunner
 ) -> Mapping[str, Any]:
     """Write every kept document; returns documents by split and destination."""
-    task = _Keep(recipe.destinations, documents.path / "documents", decided.path / "ledger", out / "documents")
-    files = tables.task_files(task.ledger)
-    runner.run("write kept documents", task, len(files), work / "keep")
+    task = _Write(recipe.destinations, documents.path / "documents", decided.path / "decisions", out / "documents")
+    files = tables.task_files(task.decisions)
+    runner.run("write kept documents", task, len(files), work / "write")
     splits: dict[str, Counter[str]] = {split: Counter() for split in funnel.SPLITS}
     for split, count in splits.items():
         for destination, _, path in tables.task_files(task.kept / split):
@@ -50,27 +50,27 @@ def build(
 
 
 @dataclass(frozen=True)
-class _Keep:
-    """Task `rank` writes the kept documents of ledger file `rank`."""
+class _Write:
+    """Task `rank` writes the kept documents of decisions file `rank`."""
 
     domains: Mapping[str, str]
     documents: Path
-    ledger: Path
+    decisions: Path
     kept: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
-        source, number, path = tables.task_files(self.ledger)[rank]
-        ledger = tables.read_table(path, _FROM_LEDGER).to_pylist()
-        for split, destination in sorted({(row["split"], row["destination"]) for row in ledger if row["split"]}):
+        source, number, path = tables.task_files(self.decisions)[rank]
+        decisions = tables.read_table(path, _FROM_DECISIONS).to_pylist()
+        for split, destination in sorted({(row["split"], row["destination"]) for row in decisions if row["split"]}):
             # A route gathers from many sources, so only the task's own number is unique in it.
             target = tables.task_path(self.kept / split, destination, number if destination == source else rank)
-            tables.write_rows(target, KEPT, self._rows(source, number, ledger, split, destination))
+            tables.write_rows(target, KEPT, self._rows(source, number, decisions, split, destination))
 
     def _rows(
-        self, source: str, number: int, ledger: list[dict[str, Any]], split: str, destination: str
+        self, source: str, number: int, decisions: list[dict[str, Any]], split: str, destination: str
     ) -> Iterator[tables.Row]:
         path = tables.task_path(self.documents, source, number)
-        for judged, row in zip(ledger, tables.read_rows(path, ["id", "source", "text"]), strict=True):
+        for judged, row in zip(decisions, tables.read_rows(path, ["id", "source", "text"]), strict=True):
             if judged["split"] == split and judged["destination"] == destination:
                 text = pii.mask(row["text"]) if judged["personal_information"] == "masked" else row["text"]
                 yield {**row, "domain": self.domains[destination], "language": judged["language"], "text": text}

@@ -12,7 +12,7 @@ has a fixed form, and a document's reasons come in this order:
     personal_information  it holds some, and data.personal_information is `drop`
     contaminated          it shares text with a benchmark, and data.decontamination.policy is `drop`
 
-`decide` adds what needs the other documents: exact_duplicate, url_duplicate, near_duplicate.
+`filter` adds what needs the other documents: exact_duplicate, url_duplicate, near_duplicate.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _URL_SEPARATORS = re.compile(r"[^0-9a-z\uac00-\ud7a3]+")
 
 
 def against(measured: pa.Table, source: str, recipe: Recipe) -> list[list[str]]:
-    """Reasons of each row of `measured` (the ledger's measured columns) of one source."""
+    """Reasons of each row of `measured` (the decision table's measured columns) of one source."""
     data = recipe.data
     languages = measured["language"].to_pylist()
     failed = rules.failures({name: measured[name].to_numpy() for name in FEATURES}, languages, data.rules)

@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     decide.add_argument("--keep", action="store_true", help="write the documents that are then kept, too")
     why = commands.add_parser("why", help="explain one document", description="explain one document")
     why.add_argument("recipe", metavar="RECIPE")
-    why.add_argument("document", metavar="DOC_ID", help="as in the ledger; source/file#index for a rejected record")
+    why.add_argument("document", metavar="DOC_ID", help="as in the decisions; source/file#index for a rejected record")
     why.add_argument("overrides", metavar="key=value", nargs="*")
     why.set_defaults(command=_why)
     page = _command(commands, "data-report", _data_report, "draw the data on one page with movable thresholds")
@@ -371,7 +371,7 @@ def _show_where(run_dir: Path, artifacts: Mapping[str, Artifact], built: Sequenc
         "export": ("model", "export/model"),
         "train": ("metrics", "train/metrics.jsonl"),
         "tokenizer": ("tokenizer", "tokenizer/tokenizer.json"),
-        "decide": ("decisions", "decide/ledger"),
+        "filter": ("decisions", "filter/decisions"),
     }
     _CONSOLE.print()
     _CONSOLE.print(f"[bold]{len(built)} stages made, {len(artifacts) - len(built)} unchanged[/bold]")

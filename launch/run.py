@@ -22,6 +22,9 @@ from launch.executors import task_runner
 from launch.preflight import check_package_roots, check_training_fits, only_run
 from launch.stages import Context, Stage, stages_of
 
+_RENAMED = {"decide": "filter", "keep": "write"}
+"""Former name of a stage -> its name."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -102,6 +105,8 @@ def _up_to(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
     if until is None:
         return stages
     names = [stage.name for stage in stages]
+    if until in _RENAMED:
+        raise user_error("--until", until, "was renamed", f"write {_RENAMED[until]}")
     if until not in names:
         raise user_error("--until", until, "is not a stage of this recipe", f"use one of {', '.join(names)}")
     return stages[: names.index(until) + 1]

@@ -10,8 +10,8 @@ stages that read raw files, their fingerprints. Nothing here reads a document.
     score          documents -> features, language, scores, hashes, signatures (no thresholds)
     dedup          hashes, signatures -> clusters of exact, same-address and near duplicates
     decontaminate  documents, benchmark items -> who quotes which item (where the recipe names benchmarks)
-    decide         all of these and the thresholds -> ledger of decisions (no text is read)
-    keep           ledger -> kept documents, masked
+    filter         all of these and the thresholds -> decisions (no text is read)
+    write          decisions -> kept documents, masked
     tokenizer      kept documents -> byte-level BPE
     shards         kept documents -> token shards
     train          token shards -> phases -> weights
@@ -112,7 +112,7 @@ def _build_decontaminate(context: Context, out: Path, work: Path) -> Mapping[str
     return decontaminate.build(context.recipe, documents(context.artifacts), out, work, context.runner)
 
 
-def _build_decide(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+def _build_filter(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import decide
 
     made, recipe, runner = context.artifacts, context.recipe, context.runner
@@ -120,11 +120,11 @@ def _build_decide(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     return decide.build(recipe, documents(made), made["score"], made["dedup"], overlaps, out, work, runner)
 
 
-def _build_keep(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
+def _build_write(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from data_pipeline import keep
 
     made = context.artifacts
-    return keep.build(context.recipe, documents(made), made["decide"], out, work, context.runner)
+    return keep.build(context.recipe, documents(made), made["filter"], out, work, context.runner)
 
 
 def documents(made: Mapping[str, Artifact]) -> Artifact:
@@ -135,14 +135,14 @@ def documents(made: Mapping[str, Artifact]) -> Artifact:
 def _build_tokenizer(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from tokenizer import train
 
-    return train.build(context.recipe, context.artifacts["keep"], out, work, context.runner)
+    return train.build(context.recipe, context.artifacts["write"], out, work, context.runner)
 
 
 def _build_shards(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from tokenizer import pack
 
     made = context.artifacts
-    return pack.build(context.recipe, made["keep"], made["tokenizer"], out, work, context.runner)
+    return pack.build(context.recipe, made["write"], made["tokenizer"], out, work, context.runner)
 
 
 def _build_train(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
@@ -151,7 +151,7 @@ def _build_train(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
 
     recipe, made = context.recipe, context.artifacts
     pages = [plan.write(recipe, out / "plan.html", plan.supply_of(made["shards"]))]
-    report = Path(recipe.run_dir) / "data_report.html"  # made on demand: it reads the whole ledger
+    report = Path(recipe.run_dir) / "data_report.html"  # made on demand: it reads all decisions
     return training.build(
         recipe, made["shards"], made["tokenizer"], out, [*pages, *([report] if report.exists() else [])]
     )
@@ -218,17 +218,17 @@ _ALL = (
         _build_decontaminate,
         _benchmarks,
     ),
-    Stage("decide", "ledger of decisions", "data_pipeline.decide", _MEASURED, _build_decide),
-    Stage("keep", "kept documents", "data_pipeline.keep", (*_DOCUMENTS, "decide"), _build_keep),
-    Stage("tokenizer", "tokenizer", "tokenizer.train", ("keep",), _build_tokenizer),
-    Stage("shards", "token shards", "tokenizer.pack", ("keep", "tokenizer"), _build_shards),
+    Stage("filter", "decisions", "data_pipeline.decide", _MEASURED, _build_filter),
+    Stage("write", "kept documents", "data_pipeline.keep", (*_DOCUMENTS, "filter"), _build_write),
+    Stage("tokenizer", "tokenizer", "tokenizer.train", ("write",), _build_tokenizer),
+    Stage("shards", "token shards", "tokenizer.pack", ("write", "tokenizer"), _build_shards),
     Stage("train", "trained weights", "pretrain.stage", ("shards", "tokenizer"), _build_train, _start_weights),
     Stage("export", "Llama-format model", "pretrain.export", ("train", "tokenizer"), _build_export),
     Stage(
         "report",
         "report.html",
         "launch.pages.report",
-        (*_MEASURED, "decide", "keep", "classifiers", "tokenizer", "shards", "train", "export"),
+        (*_MEASURED, "filter", "write", "classifiers", "tokenizer", "shards", "train", "export"),
         _build_report,
     ),
 )

@@ -39,7 +39,7 @@ Groups = dict[tuple[str, str], list[str]]
 
 
 def held_out(documents: Path, bytes_per_source: int) -> Iterator[LabelledText]:
-    """The first validation documents of each source; `documents` is the folder of keep's artifact."""
+    """The first validation documents of each source; `documents` is the folder of write's artifact."""
     for folder in sorted((documents / "documents" / "validation").glob("*")):
         yield from first_bytes(_documents(folder), bytes_per_source)
 

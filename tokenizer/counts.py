@@ -82,7 +82,7 @@ class Counted:
 
 
 def training_files(documents: Path) -> list[tuple[str, Path]]:
-    """(source, file) of the kept training documents; `documents` is the folder of keep's artifact."""
+    """(source, file) of the kept training documents; `documents` is the folder of write's artifact."""
     return [(path.parent.name, path) for path in sorted((documents / "documents" / "train").glob("*/*.parquet"))]
 
 

@@ -58,7 +58,7 @@ def compare_tokenizers(
         raise user_error("--with", recipe.name, "is the recipe's own name, too", "rename that tokenizer")
     given = list(labelled_texts.read_texts(text)) if text else None  # mistakes are told before anything is made
     artifacts = run_recipe(recipe, console, until="tokenizer").artifacts
-    texts = measures.held_out(artifacts["keep"].path, BYTES_PER_SOURCE) if given is None else given
+    texts = measures.held_out(artifacts["write"].path, BYTES_PER_SOURCE) if given is None else given
     groups = measures.groups_of(texts)
     if not groups:
         raise user_error("--text", None, "gives nothing to measure on", "raise data.validation_share, or give texts")

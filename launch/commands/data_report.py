@@ -1,10 +1,10 @@
 """`twofold data-report`: the data on one page, with thresholds that can be moved.
 
 Contract: one self-contained file: no network, one script whose hash the page's content policy names, every
-text of a document escaped, in the mark-up and in the script's data. The page judges a sample of the ledger
+text of a document escaped, in the mark-up and in the script's data. The page judges a sample of the decisions
 (launch/commands/ledger_sample.py) again in the browser, as data_pipeline/decide.py does, whenever a threshold is
-moved; the figures for all documents are those of the ledger. `#ko.words.min=60` after the address moves a
-threshold, so a view can be shared. Reads the ledger's columns and a few hundred texts.
+moved; the figures for all documents are those of the decisions. `#ko.words.min=60` after the address moves a
+threshold, so a view can be shared. Reads the decisions' columns and a few hundred texts.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def write(recipe: Recipe, out: Path | None, size: int) -> Path:
     if size < 1:
         raise user_error("--sample", size, "shows nothing", "give a positive number of documents")
     made = existing(recipe)
-    if "decide" not in made:
-        raise user_error("RECIPE", recipe.name, "has no ledger yet", "run `twofold run RECIPE --until decide`")
+    if "filter" not in made:
+        raise user_error("RECIPE", recipe.name, "has no decisions yet", "run `twofold run RECIPE --until filter`")
     target = out or Path(recipe.run_dir) / "data_report.html"
     with atomic_path(target) as partial:
         partial.write_text(render(recipe, made, size), encoding="utf-8")
@@ -63,8 +63,8 @@ def write(recipe: Recipe, out: Path | None, size: int) -> Path:
 
 def render(recipe: Recipe, made: Mapping[str, Artifact], size: int) -> str:
     """The page."""
-    counts = made["decide"].counts
-    found = ledger_sample.sample(made["decide"].path / "ledger", counts["read"], size)
+    counts = made["filter"].counts
+    found = ledger_sample.sample(made["filter"].path / "decisions", counts["read"], size)
     script = _SCRIPT.read_text(encoding="utf-8")
     return pages.render(
         "data_report.html",
@@ -79,7 +79,7 @@ def render(recipe: Recipe, made: Mapping[str, Artifact], size: int) -> str:
         personal=_personal(counts),
         kinds=pii.TYPES,
         policy=recipe.data.personal_information,
-        licenses=_licenses(made["decide"].path / "ledger"),
+        licenses=_licenses(made["filter"].path / "decisions"),
         lines=made["lines"].counts if "lines" in made else None,
         benchmarks=_benchmarks(made.get("decontaminate")),
         duplicates=made["dedup"].counts,
@@ -135,7 +135,7 @@ def _bits(reasons: list[str]) -> int:
 
 
 def _short(value: float) -> float | int:
-    """Whole numbers without `.0`; others exactly, so that the page judges as the ledger does."""
+    """Whole numbers without `.0`; others exactly, so that the page judges as the stage does."""
     return int(value) if value == int(value) else value
 
 
@@ -195,10 +195,10 @@ def _personal(counts: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
     }
 
 
-def _licenses(ledger: Path) -> list[Row]:
+def _licenses(decisions: Path) -> list[Row]:
     """Documents and bytes by licence, the most frequent first."""
     totals: dict[str, Counter[str]] = {}
-    for _, _, path in tables.task_files(ledger):
+    for _, _, path in tables.task_files(decisions):
         part = tables.read_table(path, ["license", "decision", "bytes"])
         for row in part.group_by(["license", "decision"]).aggregate([("bytes", "sum"), ("bytes", "count")]).to_pylist():
             tally = totals.setdefault(row["license"], Counter())

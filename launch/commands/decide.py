@@ -1,7 +1,7 @@
 """`twofold decide`: judge again with other thresholds, and show what that changes.
 
 Contract: reads measured columns, never a text; refuses where a text would have to be read again. Writes the
-new ledger (and with `keep` the documents that it selects) and compares it with the one that the run folder
+new decisions (and with `keep` the documents that they select) and compares them with those that the run folder
 pointed to before: documents kept, newly kept and newly dropped, by source, language and reason. Seconds for
 a million documents.
 """
@@ -31,7 +31,7 @@ _EXAMPLES = 3
 
 @dataclass
 class Difference:
-    """What the new ledger says otherwise than the former one; documents by (source, language), or by reason."""
+    """What the new decisions say otherwise than the former ones; documents by (source, language), or by reason."""
 
     newly_kept: Counter[tuple[str, str]] = field(default_factory=Counter)
     newly_dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -42,10 +42,10 @@ class Difference:
 
 
 def decide(recipe: Recipe, console: Console, keep: bool = False) -> Difference | None:
-    """Judge and show; None where there is no former ledger of the same measurements."""
+    """Judge and show; None where there are no former decisions of the same measurements."""
     _refuse_measuring(recipe)
     former = _former(recipe)
-    decided = run_recipe(recipe, console, until="keep" if keep else "decide").artifacts["decide"]
+    decided = run_recipe(recipe, console, until="write" if keep else "filter").artifacts["filter"]
     comparable = former is not None and former.manifest.inputs == decided.manifest.inputs
     difference = compare(former, decided) if former and comparable else None
     _show_funnel(decided, former if comparable else None, console)
@@ -56,10 +56,10 @@ def decide(recipe: Recipe, console: Console, keep: bool = False) -> Difference |
 
 
 def compare(former: Artifact, decided: Artifact) -> Difference:
-    """Row by row: both ledgers hold the same documents in the same order."""
+    """Row by row: both tables hold the same documents in the same order."""
     found = Difference()
-    for source, number, path in tables.task_files(decided.path / "ledger"):
-        before = tables.read_table(tables.task_path(former.path / "ledger", source, number), _COLUMNS)
+    for source, number, path in tables.task_files(decided.path / "decisions"):
+        before = tables.read_table(tables.task_path(former.path / "decisions", source, number), _COLUMNS)
         now = tables.read_table(path, _COLUMNS)
         columns = (before["reason"], now["reason"], now["language"], now["id"])
         for old, new, language, identity in zip(*(column.to_pylist() for column in columns), strict=True):
@@ -79,16 +79,16 @@ def compare(former: Artifact, decided: Artifact) -> Difference:
 def _refuse_measuring(recipe: Recipe) -> None:
     made = existing(recipe)
     names = [stage.name for stage in stages_of(recipe)]
-    missing = [name for name in names[: names.index("decide")] if name not in made]
+    missing = [name for name in names[: names.index("filter")] if name not in made]
     if missing:
         raise user_error(
             "twofold decide", None, f"needs {', '.join(missing)} of exactly this recipe, which only a reading of the "
-            "texts can make", "run `twofold run RECIPE --until decide` with these overrides",
+            "texts can make", "run `twofold run RECIPE --until filter` with these overrides",
         )  # fmt: skip
 
 
 def _former(recipe: Recipe) -> Artifact | None:
-    link = Path(recipe.run_dir) / "decide"
+    link = Path(recipe.run_dir) / "filter"
     return open_artifact(link.resolve()) if link.exists() else None
 
 

@@ -1,8 +1,8 @@
-"""What the data report shows of single documents: a sample of the ledger, and excerpts.
+"""What the data report shows of single documents: a sample of the decisions, and excerpts.
 
-Contract: the sample is a pure function of the ledger and its size: documents whose id (or whose cluster's
-name) hashes lowest, so clusters are in it whole or not at all; it is the whole ledger where that is small
-enough. Excerpts are masked beginnings, control characters left out. One pass over the ledger's columns;
+Contract: the sample is a pure function of the decisions and its size: documents whose id (or whose cluster's
+name) hashes lowest, so clusters are in it whole or not at all; where there are few enough it is all of
+them. Excerpts are masked beginnings, control characters left out. One pass over the decisions' columns;
 texts are read in the row groups that hold an excerpt only.
 """
 
@@ -36,11 +36,11 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u
 """Also marks that turn the direction of text: an excerpt must not reorder the page."""
 
 
-def sample(ledger: Path, documents: int, size: int) -> pa.Table:
-    """About `size` of the ledger's `documents` rows, by id, with `task` and `row`."""
+def sample(decisions: Path, documents: int, size: int) -> pa.Table:
+    """About `size` of the `documents` decisions, by id, with `task` and `row`."""
     cutoff = min(1.0, size / max(1, documents)) * 2.0**64
     parts = []
-    for _, number, path in tables.task_files(ledger):
+    for _, number, path in tables.task_files(decisions):
         part = tables.read_table(path, _COLUMNS)
         part = part.append_column("task", pa.array(np.full(part.num_rows, number, np.int32)))
         part = part.append_column("row", pa.array(np.arange(part.num_rows)))
@@ -62,7 +62,7 @@ def nearest(found: pa.Table, language: str, feature: str, bound: float, each: in
 
 
 def places(found: pa.Table, rows: Iterable[int]) -> list[Place]:
-    """Where rows of the sample stand in the ledger."""
+    """Where rows of the sample stand in the decision table."""
     return [tuple(found[name][row].as_py() for name in ("source", "task", "row")) for row in rows]
 
 

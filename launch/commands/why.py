@@ -1,6 +1,6 @@
 """`twofold why`: everything that is known of one document, and why it was kept, dropped or rejected.
 
-Contract: reads the ledger, the recorded line edits and the text of this one document; the excerpt is
+Contract: reads the decisions, the recorded line edits and the text of this one document; the excerpt is
 masked, control characters and mark-up in it are shown and not obeyed; of personal information only counts
 are told. An id that no source has is a `UserError` with those that look most like it.
 """
@@ -35,15 +35,15 @@ Row = dict[str, Any]
 
 
 def explain(recipe: Recipe, identity: str, console: Console) -> Row:
-    """Show all of it; returns the ledger's row, or the reject."""
+    """Show all of it; returns the row of its decision, or the reject."""
     made = existing(recipe)
-    if "decide" not in made:
-        raise user_error("RECIPE", recipe.name, "has no ledger yet", "run `twofold run RECIPE --until decide`")
-    place = find(made["decide"].path / "ledger", identity)
+    if "filter" not in made:
+        raise user_error("RECIPE", recipe.name, "has no decisions yet", "run `twofold run RECIPE --until filter`")
+    place = find(made["filter"].path / "decisions", identity)
     if place is None:
         rejected = next(_rejects(made["extract"].path, identity), None)
         if rejected is None:
-            raise _unknown(made["decide"].path / "ledger", identity)
+            raise _unknown(made["filter"].path / "decisions", identity)
         console.print(
             f"[red]rejected[/red]  {shown(identity)}  {shown(rejected['reason'])} {shown(rejected['detail'])}"
         )
@@ -59,9 +59,9 @@ def explain(recipe: Recipe, identity: str, console: Console) -> Row:
     return row
 
 
-def find(ledger: Path, identity: str) -> tuple[Path, int] | None:
+def find(decisions: Path, identity: str) -> tuple[Path, int] | None:
     """File and row of a document; its id begins with its source's name."""
-    for source, _, path in tables.task_files(ledger):
+    for source, _, path in tables.task_files(decisions):
         if identity.startswith(f"{source}/"):
             ids = tables.read_table(path, ["id"])["id"].to_pylist()
             if identity in ids:
@@ -69,16 +69,16 @@ def find(ledger: Path, identity: str) -> tuple[Path, int] | None:
     return None
 
 
-def text_of(made: Artifact, ledger_file: Path, number: int) -> str:
+def text_of(made: Artifact, decisions_file: Path, number: int) -> str:
     """The text of the document in the same row of the same task."""
-    path = tables.task_path(made.path / "documents", ledger_file.parent.name, int(ledger_file.stem))
+    path = tables.task_path(made.path / "documents", decisions_file.parent.name, int(decisions_file.stem))
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if number < rows:
                 return str(file.read_row_group(group, columns=["text"])["text"][number].as_py())
             number -= rows
-    raise AssertionError("documents and ledger are row-aligned")
+    raise AssertionError("documents and decisions are row-aligned")
 
 
 def excerpt(text: str, length: int = _EXCERPT) -> str:
@@ -93,15 +93,15 @@ def shown(value: Any) -> str:
     return escape(text)
 
 
-def _unknown(ledger: Path, identity: str) -> Exception:
+def _unknown(decisions: Path, identity: str) -> Exception:
     known: list[str] = []
-    for source, _, path in tables.task_files(ledger):
+    for source, _, path in tables.task_files(decisions):
         if len(known) < _COMPARED_IDS and (source == identity.split("/")[0] or "/" not in identity):
             known += tables.read_table(path, ["id"])["id"].to_pylist()
     near = difflib.get_close_matches(identity, known[:_COMPARED_IDS], n=3, cutoff=0.5)
-    sources = ", ".join(sorted({source for source, _, _ in tables.task_files(ledger)}))
+    sources = ", ".join(sorted({source for source, _, _ in tables.task_files(decisions)}))
     mend = f"did you mean {', '.join(near)}" if near else f"ids begin with a source's name: {sources}"
-    return user_error("DOC_ID", identity, "is neither in the ledger nor among the rejects", mend)
+    return user_error("DOC_ID", identity, "is neither among the decisions nor among the rejects", mend)
 
 
 def _rejects(extracted: Path, identity: str) -> Iterator[Row]:
@@ -114,11 +114,11 @@ def _rejects(extracted: Path, identity: str) -> Iterator[Row]:
                 yield row
 
 
-def _edits(lines: Artifact | None, ledger_file: Path, identity: str) -> Counter[str]:
+def _edits(lines: Artifact | None, decisions_file: Path, identity: str) -> Counter[str]:
     """Rule -> lines of the document that it dropped or cut."""
     if lines is None:
         return Counter()
-    path = tables.task_path(lines.path / "edits", ledger_file.parent.name, int(ledger_file.stem))
+    path = tables.task_path(lines.path / "edits", decisions_file.parent.name, int(decisions_file.stem))
     rows = tables.read_table(path, ["id", "rule"], where=[("id", "==", identity)])
     return Counter(rows["rule"].to_pylist())
 

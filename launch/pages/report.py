@@ -47,9 +47,9 @@ def build(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mappi
         revision=git_revision(),
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cards=_cards(recipe, artifacts),
-        funnel=_funnel(artifacts["decide"].counts),
+        funnel=_funnel(artifacts["filter"].counts),
         rejects=_listed(_summed(artifacts["extract"].counts, "rejects")),
-        pii=_listed(_summed(artifacts["decide"].counts, "personal_information")),
+        pii=_listed(_summed(artifacts["filter"].counts, "personal_information")),
         pii_policy={"mask": "masked", "drop": "dropped with its document", "keep": "kept as it is"}[
             recipe.data.personal_information
         ],
@@ -72,7 +72,7 @@ def _events(path: Path) -> list[Row]:
 
 
 def _cards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[tuple[str, str]]:
-    funnel = _funnel(artifacts["decide"].counts)
+    funnel = _funnel(artifacts["filter"].counts)
     trained = artifacts["train"].counts
     read, kept = (sum(row[key] for row in funnel) for key in ("read", "kept"))
     return [
@@ -196,7 +196,7 @@ def _figures(recipe: Recipe, artifacts: Mapping[str, Artifact], events: Sequence
     }
     x = "tokens trained on"
     return {
-        "funnel": plots.stacked_bars(_bars(artifacts["decide"].counts), "documents"),
+        "funnel": plots.stacked_bars(_bars(artifacts["filter"].counts), "documents"),
         "loss": plots.lines({"loss": _curve(steps, lambda e: e["loss"])}, x, "training loss (nats a token)", bands),
         "rate": plots.lines({"rate": _curve(steps, lambda e: e["learning_rate"])}, x, "learning rate", bands, 2.0),
         "norm": plots.lines({"norm": _curve(steps, lambda e: e["gradient_norm"])}, x, "gradient norm", bands, 2.0),

@@ -18,7 +18,7 @@ from configs.errors import UserError
 from configs.files import atomic_path, write_json
 from configs.manifest import Artifact, StageSpec, artifact_dir, digest, ensure, find, open_artifact, partial_dir, verify
 
-SPEC = StageSpec("pack", 1, {"seed": 1}, {"decide": "aa"})
+SPEC = StageSpec("pack", 1, {"seed": 1}, {"filter": "aa"})
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -49,7 +49,7 @@ def test_a_second_call_builds_nothing(tmp_path: Path) -> None:
     [
         StageSpec("pack", 2, SPEC.config, SPEC.inputs),
         StageSpec("pack", 1, {"seed": 2}, SPEC.inputs),
-        StageSpec("pack", 1, SPEC.config, {"decide": "bb"}),
+        StageSpec("pack", 1, SPEC.config, {"filter": "bb"}),
         StageSpec("pick", 1, SPEC.config, SPEC.inputs),
     ],
 )

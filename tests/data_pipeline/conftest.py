@@ -48,21 +48,22 @@ def run_chain(runner: Any) -> Callable[[Recipe, Path], dict[str, Artifact]]:
     def run(recipe: Recipe, run_dir: Path) -> dict[str, Artifact]:
         made: dict[str, Artifact] = {}
 
-        def stage(module: Any, build: Callable[[Path, Path], Mapping[str, Any]]) -> None:
-            name = module.__name__.rsplit(".", 1)[1]
+        def stage(name: str, module: Any, build: Callable[[Path, Path], Mapping[str, Any]]) -> None:
             made[name] = ensure(run_dir, StageSpec(name, module.CODE_VERSION, module.config(recipe), {}), build)
 
         if recipe.data.classifiers.configured:
-            stage(classifiers, lambda out, work: classifiers.build(recipe, out, work))
-        stage(extract, lambda out, work: extract.build(recipe, out, work, runner))
+            stage("classifiers", classifiers, lambda out, work: classifiers.build(recipe, out, work))
+        stage("extract", extract, lambda out, work: extract.build(recipe, out, work, runner))
         if recipe.data.lines:
-            stage(lines, lambda out, work: lines.build(recipe, made["extract"], out, work, runner))
+            stage("lines", lines, lambda out, work: lines.build(recipe, made["extract"], out, work, runner))
         documents = made.get("lines", made["extract"])
-        stage(score, lambda out, work: score.build(recipe, documents, made.get("classifiers"), out, work, runner))
-        stage(dedup, lambda out, work: dedup.build(recipe, made["score"], out, work, runner))
-        stage(decide, lambda out, work: decide.build(
+        stage(
+            "score", score, lambda out, work: score.build(recipe, documents, made.get("classifiers"), out, work, runner)
+        )
+        stage("dedup", dedup, lambda out, work: dedup.build(recipe, made["score"], out, work, runner))
+        stage("filter", decide, lambda out, work: decide.build(
             recipe, documents, made["score"], made["dedup"], None, out, work, runner))  # fmt: skip
-        stage(keep, lambda out, work: keep.build(recipe, documents, made["decide"], out, work, runner))
+        stage("write", keep, lambda out, work: keep.build(recipe, documents, made["filter"], out, work, runner))
         return made
 
     return run

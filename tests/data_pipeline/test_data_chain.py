@@ -35,8 +35,8 @@ def en_text(seed: int, sentences: int = 12) -> str:
 
 
 @pytest.fixture
-def ledger_of(read_all):
-    return lambda made: {row["id"]: row for row in read_all(made["decide"].path / "ledger")}
+def decisions_of(read_all):
+    return lambda made: {row["id"]: row for row in read_all(made["filter"].path / "decisions")}
 
 
 def _parquet_bytes(root: Path) -> dict[str, bytes]:
@@ -160,10 +160,10 @@ def mixed(tmp_path, make_recipe, write_jsonl):
     return make
 
 
-def test_every_decision_has_its_reasons(tmp_path, mixed, run_chain, ledger_of, read_all):
+def test_every_decision_has_its_reasons(tmp_path, mixed, run_chain, decisions_of, read_all):
     made = run_chain(mixed(), tmp_path / "run")
-    ledger = ledger_of(made)
-    dropped = {identity: row["reasons"] for identity, row in ledger.items() if row["decision"] == "dropped"}
+    decisions = decisions_of(made)
+    dropped = {identity: row["reasons"] for identity, row in decisions.items() if row["decision"] == "dropped"}
     assert dropped == {
         "ko/long-edited": ["near_duplicate"],
         "ko/k5": ["exact_duplicate"],
@@ -171,29 +171,29 @@ def test_every_decision_has_its_reasons(tmp_path, mixed, run_chain, ledger_of, r
         "ko/english": ["wrong_language"],
         "en/german": ["wrong_language"],
     }
-    assert all(row["reason"] == (row["reasons"][0] if row["reasons"] else None) for row in ledger.values())
-    assert ledger["ko/long-edited"]["duplicate_of"] == "ko/long"
-    assert ledger["ko/k5"]["duplicate_of"] == "ko/copy"  # longer by its spaces
-    assert ledger["ko/k5"]["exact_cluster"] == ledger["ko/copy"]["near_cluster"] == "ko/copy"
-    assert ledger["ko/copy"]["cluster_size"] == 2
-    assert {row["language"] for row in ledger.values()} == {"ko", "en", "code", "other"}
-    assert {*FEATURES, *(f"pii_{kind}" for kind in pii.TYPES), "url", "file", "bytes"} <= set(ledger["ko/k0"])
+    assert all(row["reason"] == (row["reasons"][0] if row["reasons"] else None) for row in decisions.values())
+    assert decisions["ko/long-edited"]["duplicate_of"] == "ko/long"
+    assert decisions["ko/k5"]["duplicate_of"] == "ko/copy"  # longer by its spaces
+    assert decisions["ko/k5"]["exact_cluster"] == decisions["ko/copy"]["near_cluster"] == "ko/copy"
+    assert decisions["ko/copy"]["cluster_size"] == 2
+    assert {row["language"] for row in decisions.values()} == {"ko", "en", "code", "other"}
+    assert {*FEATURES, *(f"pii_{kind}" for kind in pii.TYPES), "url", "file", "bytes"} <= set(decisions["ko/k0"])
 
-    kept = {row["id"]: row for row in read_all(made["keep"].path / "documents")}
-    assert set(kept) == set(ledger) - set(dropped)
+    kept = {row["id"]: row for row in read_all(made["write"].path / "documents")}
+    assert set(kept) == set(decisions) - set(dropped)
     assert list(kept["ko/k0"]) == ["id", "source", "domain", "language", "text"]
     assert "연락처는 [PHONE]이고 주민번호는 [RESIDENT_NUMBER]이다." in kept["ko/personal"]["text"]
-    assert ledger["ko/personal"]["personal_information"] == "masked"
+    assert decisions["ko/personal"]["personal_information"] == "masked"
     for split in funnel.SPLITS:
-        ids = {row["id"] for row in read_all(made["keep"].path / "documents" / split)}
-        assert ids == {identity for identity, row in ledger.items() if row["split"] == split}
+        ids = {row["id"] for row in read_all(made["write"].path / "documents" / split)}
+        assert ids == {identity for identity, row in decisions.items() if row["split"] == split}
         assert {identity.split("/")[0] for identity in ids} == {"ko", "en", "code"}
 
 
-def test_funnel_adds_up_to_the_ledger(tmp_path, mixed, run_chain, ledger_of):
+def test_funnel_adds_up_to_the_decisions(tmp_path, mixed, run_chain, decisions_of):
     made = run_chain(mixed(), tmp_path / "run")
-    rows = ledger_of(made).values()
-    counts = made["decide"].counts
+    rows = decisions_of(made).values()
+    counts = made["filter"].counts
     assert counts["read"] == len(rows)
     assert counts["kept"] == counts["train"] + counts["validation"] == sum(row["decision"] == "kept" for row in rows)
     assert counts["read_bytes"] == sum(row["bytes"] for row in rows)
@@ -212,61 +212,61 @@ def test_funnel_adds_up_to_the_ledger(tmp_path, mixed, run_chain, ledger_of):
     ("drop", "dropped", "dropped", ["personal_information"]), ("keep", "kept", "kept", []),
 ])  # fmt: skip
 def test_policies_on_personal_information(
-    tmp_path, mixed, run_chain, ledger_of, read_all, policy, decision, verdict, reasons
+    tmp_path, mixed, run_chain, decisions_of, read_all, policy, decision, verdict, reasons
 ):
     made = run_chain(mixed(personal_information=policy), tmp_path / "run")
-    row = ledger_of(made)["ko/personal"]
+    row = decisions_of(made)["ko/personal"]
     assert (row["decision"], row["personal_information"], row["reasons"]) == (decision, verdict, reasons)
-    texts = {row["id"]: row["text"] for row in read_all(made["keep"].path / "documents")}
+    texts = {row["id"]: row["text"] for row in read_all(made["write"].path / "documents")}
     assert ("010-1234-5678" in texts.get("ko/personal", "")) == (policy == "keep")
 
 
-def test_near_duplicates_can_be_left_alone(tmp_path, mixed, run_chain, ledger_of):
+def test_near_duplicates_can_be_left_alone(tmp_path, mixed, run_chain, decisions_of):
     made = run_chain(mixed(near_duplicates={"enabled": False}), tmp_path / "run")
-    ledger = ledger_of(made)
-    assert ledger["ko/long-edited"]["decision"] == "kept"
-    assert ledger["ko/k5"]["reasons"] == ["exact_duplicate"]
-    assert ledger["ko/k5"]["near_cluster"] is None
+    decisions = decisions_of(made)
+    assert decisions["ko/long-edited"]["decision"] == "kept"
+    assert decisions["ko/k5"]["reasons"] == ["exact_duplicate"]
+    assert decisions["ko/k5"]["near_cluster"] is None
 
 
-def test_of_one_address_the_longest_document_is_kept(tmp_path, make_recipe, write_jsonl, run_chain, ledger_of):
+def test_of_one_address_the_longest_document_is_kept(tmp_path, make_recipe, write_jsonl, run_chain, decisions_of):
     records = [
         {"id": "short", "text": ko_text(1, 6), "url": "http://example.kr/a?utm_source=b"},
         {"id": "long", "text": ko_text(2, 9), "url": "https://www.example.kr/a/"},
         {"id": "other", "text": ko_text(3), "url": "https://www.example.kr/b"},
     ]
     source = {"s": {"path": str(write_jsonl(tmp_path / "in/s.jsonl", records))}}
-    ledger = ledger_of(run_chain(make_recipe(source), tmp_path / "run"))
-    found = {name: (row["reason"], row["duplicate_of"], row["cluster_size"]) for name, row in ledger.items()}
+    decisions = decisions_of(run_chain(make_recipe(source), tmp_path / "run"))
+    found = {name: (row["reason"], row["duplicate_of"], row["cluster_size"]) for name, row in decisions.items()}
     assert found == {
         "s/short": ("url_duplicate", "s/long", 2), "s/long": (None, None, 2), "s/other": (None, None, None),
     }  # fmt: skip
-    ledger = ledger_of(run_chain(make_recipe(source, url_duplicates=False), tmp_path / "without"))
-    assert {row["decision"] for row in ledger.values()} == {"kept"}
+    decisions = decisions_of(run_chain(make_recipe(source, url_duplicates=False), tmp_path / "without"))
+    assert {row["decision"] for row in decisions.values()} == {"kept"}
 
 
 def test_a_duplicate_that_fails_a_rule_does_not_displace_one_that_passes(
-    tmp_path, make_recipe, write_jsonl, run_chain, ledger_of
+    tmp_path, make_recipe, write_jsonl, run_chain, decisions_of
 ):
     text = ko_text(1)
     write_jsonl(tmp_path / "a.jsonl", [{"id": "spaced", "text": text.replace(" ", "\n")}, {"id": "plain", "text": text},
                                        {"id": "other", "text": ko_text(2)}])  # fmt: skip
     rules = {"ko": {"new_line_ratio": {"max": 0.1}}, "en": {}, "code": {}}
     recipe = make_recipe({"s": {"path": str(tmp_path / "a.jsonl")}}, rules=rules)
-    ledger = ledger_of(run_chain(recipe, tmp_path / "run"))
-    assert ledger["s/plain"]["decision"] == "kept"
-    assert ledger["s/spaced"]["reasons"] == ["new_line_ratio>0.1", "exact_duplicate"]
-    assert ledger["s/spaced"]["duplicate_of"] == "s/plain"
+    decisions = decisions_of(run_chain(recipe, tmp_path / "run"))
+    assert decisions["s/plain"]["decision"] == "kept"
+    assert decisions["s/spaced"]["reasons"] == ["new_line_ratio>0.1", "exact_duplicate"]
+    assert decisions["s/spaced"]["duplicate_of"] == "s/plain"
 
 
-def test_result_does_not_depend_on_tasks(tmp_path, mixed, run_chain, ledger_of, read_all):
+def test_result_does_not_depend_on_tasks(tmp_path, mixed, run_chain, decisions_of, read_all):
     whole = run_chain(mixed(), tmp_path / "whole")
     cut = run_chain(mixed(extract={"task_bytes": 1}), tmp_path / "cut")
     assert len(list((cut["extract"].path / "documents").rglob("*.parquet"))) == 9
-    assert ledger_of(whole) == ledger_of(cut)
+    assert decisions_of(whole) == decisions_of(cut)
     for split in funnel.SPLITS:
-        assert read_all(whole["keep"].path / "documents" / split) == read_all(cut["keep"].path / "documents" / split)
-    assert whole["decide"].counts == cut["decide"].counts
+        assert read_all(whole["write"].path / "documents" / split) == read_all(cut["write"].path / "documents" / split)
+    assert whole["filter"].counts == cut["filter"].counts
 
 
 def test_same_input_same_bytes(tmp_path, mixed, run_chain):
@@ -275,7 +275,7 @@ def test_same_input_same_bytes(tmp_path, mixed, run_chain):
         assert _parquet_bytes(first[stage].path) == _parquet_bytes(second[stage].path)
 
 
-def test_thresholds_alone_change_only_decide(mixed):
+def test_thresholds_alone_change_only_filter(mixed):
     from data_pipeline import dedup, score
 
     loose = mixed(rules={"ko": {}, "en": {}, "code": {}}, validation_share=0.5, personal_information="drop")
@@ -291,7 +291,7 @@ def test_a_source_that_keeps_nothing_is_refused(tmp_path, mixed, run_chain):
     (problem,) = caught.value.problems
     assert problem.field == "sources.ko"
     assert "keeps none of its 18 documents (17 x words<5000, 1 x wrong_language)" in problem.problem
-    assert not (tmp_path / "run/decide").exists()
+    assert not (tmp_path / "run/filter").exists()
 
 
 # --- split -------------------------------------------------------------------------------------
@@ -319,10 +319,10 @@ def test_small_sources_train_and_validate(count, share, lowest, highest):
 
 
 @pytest.mark.corpus
-def test_near_duplicate_groups_are_cut_to_one(tmp_path, corpus_dir, make_recipe, run_chain, ledger_of):
+def test_near_duplicate_groups_are_cut_to_one(tmp_path, corpus_dir, make_recipe, run_chain, decisions_of):
     recipe = make_recipe({"s": {"path": str(corpus_dir / "hostile/near-duplicates.jsonl.zst")}})
-    ledger = ledger_of(run_chain(recipe, tmp_path / "run")).values()
-    groups = [row["id"].rsplit("-", 1)[0] for row in ledger if row["decision"] == "kept"]
+    decisions = decisions_of(run_chain(recipe, tmp_path / "run")).values()
+    groups = [row["id"].rsplit("-", 1)[0] for row in decisions if row["decision"] == "kept"]
     assert len(set(groups)) == 20
     # One member of each group has Jaccard similarity 0.79, which 14 buckets of 8 hashes find 9 times in 10.
     assert len(groups) <= 24
@@ -334,7 +334,7 @@ def test_decomposed_korean_duplicates_composed(tmp_path, corpus_dir, make_recipe
         (tmp_path / "in").mkdir(exist_ok=True)
         shutil.copy(corpus_dir / f"hostile/{form}-korean.jsonl.zst", tmp_path / "in")
     made = run_chain(make_recipe({"s": {"path": str(tmp_path / "in")}}), tmp_path / "run")
-    assert made["decide"].counts["kept"] == 30
+    assert made["filter"].counts["kept"] == 30
     assert made["dedup"].counts["exact_duplicates"] == 30
 
 
@@ -350,7 +350,7 @@ def test_unrepairable_mojibake_is_dropped_by_quality(tmp_path, corpus_dir, make_
 
 
 def test_a_route_takes_what_the_domain_classifier_sees(
-    tmp_path, make_recipe, write_jsonl, run_chain, ledger_of, read_all
+    tmp_path, make_recipe, write_jsonl, run_chain, decisions_of, read_all
 ):
     law = [f"제{n}조 이 법은 {n * 31}번 법률의 목적과 적용 범위를 정하고 위반한 자를 처벌한다. " * 3 for n in range(40)]
     talk = [ko_text(n) for n in range(40)]
@@ -368,14 +368,14 @@ def test_a_route_takes_what_the_domain_classifier_sees(
         classifiers={"domain": {"train": [str(train)]}}, routes={"web-law": route}, near_duplicates={"enabled": False},
     )  # fmt: skip
     made = run_chain(recipe, tmp_path / "run")
-    sent = {row["id"]: row["destination"] for row in ledger_of(made).values()}
+    sent = {row["id"]: row["destination"] for row in decisions_of(made).values()}
     assert sum(destination == "web-law" for destination in sent.values()) == 10
-    rows = read_all(made["keep"].path / "documents/train/web-law") + read_all(
-        made["keep"].path / "documents/validation/web-law"
+    rows = read_all(made["write"].path / "documents/train/web-law") + read_all(
+        made["write"].path / "documents/validation/web-law"
     )
     assert sorted(row["id"] for row in rows) == sorted(name for name, place in sent.items() if place == "web-law")
     assert {(row["source"], row["domain"]) for row in rows} == {("web", "law")}
-    assert made["decide"].counts["routes"] == {"web-law": {"documents": 10}}
+    assert made["filter"].counts["routes"] == {"web-law": {"documents": 10}}
     assert recipe.destinations == {"web": "general", "web-law": "law"}
 
 

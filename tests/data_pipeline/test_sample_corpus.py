@@ -1,6 +1,6 @@
 """The shipped sample: every planted document gets the decision that expected.json lists, all else is kept.
 
-The pipeline runs once, as `configs/smoke.yaml` has it, up to `decide`; each document is compared by id.
+The pipeline runs once, as `configs/smoke.yaml` has it, up to `filter`; each document is compared by id.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.conftest import ROOT, InProcessRunner
 SAMPLE = ROOT / "examples" / "corpus"
 EXPECTED: dict[str, Any] = json.loads((SAMPLE / "expected.json").read_text(encoding="utf-8"))
 PLANTED: dict[str, dict[str, Any]] = EXPECTED["documents"]
-LAST_STAGE = "keep"
+LAST_STAGE = "write"
 
 Rows = dict[str, dict[str, Any]]
 """Document id -> its row of a table."""
@@ -58,14 +58,14 @@ def extracted(made: dict[str, Artifact]) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def ledger(made: dict[str, Artifact]) -> Rows:
-    return rows_of(made["decide"].path / "ledger")
+def decisions(made: dict[str, Artifact]) -> Rows:
+    return rows_of(made["filter"].path / "decisions")
 
 
 @pytest.fixture(scope="module")
 def kept(made: dict[str, Artifact]) -> dict[str, str]:
     """Document id -> the text that the tokenizer reads."""
-    splits = (rows_of(made["keep"].path / "documents" / split) for split in ("train", "validation"))
+    splits = (rows_of(made["write"].path / "documents" / split) for split in ("train", "validation"))
     return {name: row["text"] for rows in splits for name, row in rows.items()}
 
 
@@ -91,8 +91,8 @@ def rows_of(folder: Path) -> Rows:
 
 
 @pytest.mark.parametrize("name", planted("kept", "dropped"))
-def test_a_planted_document_gets_its_decision(name: str, ledger: Rows, kept: dict[str, str]) -> None:
-    wish, row = PLANTED[name], ledger[name]
+def test_a_planted_document_gets_its_decision(name: str, decisions: Rows, kept: dict[str, str]) -> None:
+    wish, row = PLANTED[name], decisions[name]
     found = {key: row[key] for key in ("decision", "reason", "duplicate_of", "language")}
     assert found == {key: wish.get(key) for key in found}, row["reasons"]
     assert set(wish.get("reasons_include", ())) <= set(row["reasons"])
@@ -110,8 +110,8 @@ def test_a_kept_document_has_the_text_that_people_wrote(name: str, extracted: Ro
     assert extracted[name]["encoding"] == wish.get("encoding", "utf-8")
 
 
-def test_planted_numbers_are_counted_and_no_others_are(ledger: Rows) -> None:
-    for name, row in ledger.items():
+def test_planted_numbers_are_counted_and_no_others_are(decisions: Rows) -> None:
+    for name, row in decisions.items():
         found = {kind: row[f"pii_{kind}"] for kind in pii.TYPES if row[f"pii_{kind}"]}
         masked = PLANTED.get(name, {}).get("masked", {})
         assert (found, row["personal_information"]) == (masked, "masked" if masked else "none"), name
@@ -121,15 +121,15 @@ def test_what_cannot_be_read_is_listed_with_its_reason(rejects: dict[str, str]) 
     assert rejects == {name: PLANTED[name]["reason"] for name in planted("rejected")}
 
 
-def test_everything_else_is_kept(ledger: Rows) -> None:
+def test_everything_else_is_kept(decisions: Rows) -> None:
     assert EXPECTED["default"] == "kept"
-    others = {name: row for name, row in ledger.items() if name not in PLANTED}
+    others = {name: row for name, row in decisions.items() if name not in PLANTED}
     assert {name: row["reasons"] for name, row in others.items() if row["decision"] != "kept"} == {}
     assert {name for name, row in others.items() if row["cluster_size"] is not None} == set(), "none has a duplicate"
 
 
-def test_nothing_is_lost_in_silence(ledger: Rows, rejects: dict[str, str]) -> None:
-    """Raw records, counted the simple way, are all in the ledger or in the list of rejects."""
+def test_nothing_is_lost_in_silence(decisions: Rows, rejects: dict[str, str]) -> None:
+    """Raw records, counted the simple way, are all among the decisions or in the list of rejects."""
 
     def files(folder: str) -> int:
         return len(list((SAMPLE / folder).iterdir()))
@@ -147,7 +147,9 @@ def test_nothing_is_lost_in_silence(ledger: Rows, rejects: dict[str, str]) -> No
         "code": files("domain/code"),
         "medicine": count("domain/medicine/0000.jsonl", rb"\n"),
     }
-    assert Counter(row["source"] for row in ledger.values()) + Counter(place.split("/")[0] for place in rejects) == raw
+    assert (
+        Counter(row["source"] for row in decisions.values()) + Counter(place.split("/")[0] for place in rejects) == raw
+    )
 
 
 def test_boilerplate_of_the_pages_is_gone(kept: dict[str, str]) -> None:
@@ -162,6 +164,6 @@ def test_the_sample_is_small_and_worth_reading(made: dict[str, Artifact], kept: 
     size = sum(path.stat().st_size for path in SAMPLE.rglob("*") if path.is_file())
     assert size < 400_000, format_bytes(size)
     assert sum(len(text.encode()) for text in kept.values()) > 170_000
-    for name, row in made["decide"].counts["sources"].items():
+    for name, row in made["filter"].counts["sources"].items():
         assert row["train"] >= 4, name
         assert row["validation"] >= 1, name

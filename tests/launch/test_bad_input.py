@@ -47,7 +47,7 @@ def test_a_corpus_of_empty_documents(tmp_path: Path) -> None:
     (tmp_path / "law").mkdir()
     (tmp_path / "law" / "0000.jsonl").write_text('{"text": " "}\n')
     run_dir = tmp_path / "run"
-    line = refused("run", str(SMOKE), f"run_dir={run_dir}", f"sources.law.path={tmp_path / 'law'}", "--until", "decide")
+    line = refused("run", str(SMOKE), f"run_dir={run_dir}", f"sources.law.path={tmp_path / 'law'}", "--until", "filter")
     assert "law" in line
 
 
@@ -70,6 +70,10 @@ def test_missing_recipe() -> None:
 
 def test_unknown_stage() -> None:
     assert "is not a stage" in refused("run", str(SMOKE), "--until", "bake")
+    for former, name in (("decide", "filter"), ("keep", "write")):
+        line = refused("run", str(SMOKE), "--until", former)
+        assert "was renamed" in line
+        assert f"write {name}." in line
 
 
 def test_vocabulary_larger_than_the_corpus_supports(packed_run: Path, tmp_path: Path) -> None:
@@ -125,8 +129,8 @@ def test_disk_full(small_disk: Path) -> None:
         "score",
         "dedup",
         "decontaminate",
-        "decide",
-        "keep",
+        "filter",
+        "write",
         "tokenizer",
         "shards",
     }

@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, artifact_hashes, start, twofold
 
 QUIET = Console(quiet=True)
-AFTER_MEASURING = ("decide", "keep", "tokenizer", "shards")
+AFTER_MEASURING = ("filter", "write", "tokenizer", "shards")
 AFTER_LINES = ("score", "dedup", "decontaminate", *AFTER_MEASURING)
 UP_TO_SHARDS = ("classifiers", "extract", "lines", *AFTER_LINES)
 

@@ -53,14 +53,14 @@ def decided(packed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return load_recipe(SMOKE, [f"run_dir={tmp_path / 'run'}"])
 
 
-def test_a_moved_threshold_judges_as_the_ledger_does(decided: Recipe, tmp_path: Path) -> None:
+def test_a_moved_threshold_judges_as_the_stage_does(decided: Recipe, tmp_path: Path) -> None:
     page = data_report.write(decided, tmp_path / "page.html", 5_000)
     shipped = browse(page, tmp_path)
-    assert _kept(shipped) == existing(decided)["decide"].counts["kept"]
+    assert _kept(shipped) == existing(decided)["filter"].counts["kept"]
     moved = browse(page, tmp_path, "#ko.words.min=130&en.characters.min=1500&en.words.min=")
     words = ["data.rules.ko.words.min=130", "data.rules.en.characters.min=1500", "data.rules.en.words={min: 0}"]
     recipe = load_recipe(SMOKE, [f"run_dir={decided.run_dir}", *words])
-    counts = run_recipe(recipe, QUIET, until="decide").artifacts["decide"].counts
+    counts = run_recipe(recipe, QUIET, until="filter").artifacts["filter"].counts
     assert _kept(moved) == counts["kept"] < _kept(shipped)
     for number, source in enumerate(counts["sources"].values()):
         assert f'data-kept="source.{number}">{source["kept"]:,}<' in moved
@@ -107,7 +107,7 @@ def test_what_a_document_says_is_never_run(tmp_path: Path, monkeypatch: pytest.M
         "validation: {every: 4096}\nlaunch: {device: cpu}\n"
     )
     recipe = load_recipe(recipe_file)
-    run_recipe(recipe, QUIET, until="decide")
+    run_recipe(recipe, QUIET, until="filter")
     page = data_report.write(recipe, tmp_path / "page.html", 5_000)
     text = page.read_text(encoding="utf-8")
     assert text.count("<script") == text.count("</script>") == 2
@@ -120,13 +120,13 @@ def test_what_a_document_says_is_never_run(tmp_path: Path, monkeypatch: pytest.M
     assert "&lt;img src=x" in dom, "it is shown as text"
 
 
-def test_a_sample_holds_clusters_whole_and_is_a_function_of_the_ledger(decided: Recipe) -> None:
+def test_a_sample_holds_clusters_whole_and_is_a_function_of_the_decisions(decided: Recipe) -> None:
     made = existing(decided)
-    ledger, read = made["decide"].path / "ledger", made["decide"].counts["read"]
-    everything = ledger_sample.sample(ledger, read, read)
+    decisions, read = made["filter"].path / "decisions", made["filter"].counts["read"]
+    everything = ledger_sample.sample(decisions, read, read)
     assert everything.num_rows == read
-    part = ledger_sample.sample(ledger, read, read // 3)
-    assert part.equals(ledger_sample.sample(ledger, read, read // 3))
+    part = ledger_sample.sample(decisions, read, read // 3)
+    assert part.equals(ledger_sample.sample(decisions, read, read // 3))
     assert 0 < part.num_rows < read
     sizes = {row["cluster"]: row["size"] for row in _cluster_sizes(everything)}
     assert all(sizes[row["cluster"]] == row["size"] for row in _cluster_sizes(part))
@@ -144,7 +144,7 @@ def test_what_cannot_be_drawn_is_refused(decided: Recipe, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="--sample = 0"):
         data_report.write(decided, tmp_path / "page.html", 0)
     empty = load_recipe(SMOKE, [f"run_dir={tmp_path / 'none'}"])
-    with pytest.raises(UserError, match="has no ledger yet"):
+    with pytest.raises(UserError, match="has no decisions yet"):
         data_report.write(empty, None, 10)
     assert not (tmp_path / "page.html").exists()
 
@@ -160,6 +160,6 @@ def _cluster_sizes(table: pa.Table) -> list[dict[str, object]]:
     return [{"cluster": row["cluster"], "size": row["id_count"]} for row in rows.to_pylist()]
 
 
-def test_every_column_that_is_read_is_in_the_ledger(decided: Recipe) -> None:
-    path = next(iter(tables.task_files(existing(decided)["decide"].path / "ledger")))[2]
+def test_every_column_that_is_read_is_in_the_decisions(decided: Recipe) -> None:
+    path = next(iter(tables.task_files(existing(decided)["filter"].path / "decisions")))[2]
     assert set(ledger_sample._COLUMNS) <= set(tables.read_table(path).column_names)

@@ -1,4 +1,4 @@
-"""`twofold decide`: the ledger of a full run, without a text, and what it changes."""
+"""`twofold decide`: the decisions of a full run, without a text, and what it changes."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def run_dir(packed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path / "run"
 
 
-def test_no_text_is_needed_and_the_ledger_is_that_of_a_full_run(run_dir: Path, tmp_path: Path) -> None:
+def test_no_text_is_needed_and_the_decisions_are_those_of_a_full_run(run_dir: Path, tmp_path: Path) -> None:
     recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", *STRICTER])
-    before = existing(load_recipe(SMOKE, [f"run_dir={run_dir}"]))["decide"]
+    before = existing(load_recipe(SMOKE, [f"run_dir={run_dir}"]))["filter"]
     for stage in ("extract", "lines"):
         _without_texts(run_dir / stage)
     difference = decide.decide(recipe, QUIET)
-    after = existing(recipe)["decide"]
+    after = existing(recipe)["filter"]
     full = tmp_path / "full"
-    run_recipe(load_recipe(SMOKE, [f"run_dir={full}", *STRICTER]), QUIET, until="decide")
-    for source, number, path in tables.task_files(after.path / "ledger"):
-        assert path.read_bytes() == tables.task_path(full / "decide" / "ledger", source, number).read_bytes()
+    run_recipe(load_recipe(SMOKE, [f"run_dir={full}", *STRICTER]), QUIET, until="filter")
+    for source, number, path in tables.task_files(after.path / "decisions"):
+        assert path.read_bytes() == tables.task_path(full / "filter" / "decisions", source, number).read_bytes()
     assert difference
     assert difference.newly_dropped.total() == difference.dropped_for.total() > 0
     assert after.counts["kept"] - before.counts["kept"] == (
@@ -53,7 +53,7 @@ def test_no_text_is_needed_and_the_ledger_is_that_of_a_full_run(run_dir: Path, t
 def test_it_goes_back_and_shows_the_tables(run_dir: Path) -> None:
     stricter = load_recipe(SMOKE, [f"run_dir={run_dir}", *STRICTER])
     decide.decide(stricter, QUIET, keep=True)
-    assert "keep" in existing(stricter)
+    assert "write" in existing(stricter)
     console = Console(record=True, width=120, quiet=True)
     difference = decide.decide(load_recipe(SMOKE, [f"run_dir={run_dir}"]), console)
     assert difference

@@ -51,7 +51,7 @@ def test_a_rejected_record_is_found(recipe: Recipe, packed_run: Path) -> None:
 
 
 def test_an_unknown_id_is_refused_with_its_neighbours(recipe: Recipe, packed_run: Path) -> None:
-    with pytest.raises(UserError, match=r"is neither in the ledger.*did you mean ko-text/laughter"):
+    with pytest.raises(UserError, match=r"is neither among the decisions.*did you mean ko-text/laughter"):
         why.explain(recipe, "ko-text/laugter", Console(quiet=True))
     code, _, err = twofold("why", str(SMOKE), "nowhere/x", f"run_dir={packed_run}")
     assert code == 2
@@ -59,9 +59,9 @@ def test_an_unknown_id_is_refused_with_its_neighbours(recipe: Recipe, packed_run
     assert "Traceback" not in err
 
 
-def test_without_a_ledger_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_decisions_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match=r"has no ledger yet.*--until decide"):
+    with pytest.raises(UserError, match=r"has no decisions yet.*--until filter"):
         why.explain(load_recipe(SMOKE, [f"run_dir={tmp_path}"]), "ko-text/x", Console(quiet=True))
 
 

@@ -52,7 +52,7 @@ def write_rows(
 
 
 def decided(run_dir: Path, files: int = 1) -> Artifact:
-    """Kept documents as `decide` leaves them, each source cut over `files` files."""
+    """Kept documents as `write` leaves them, each source cut over `files` files."""
 
     def build(out: Path, work: Path) -> dict[str, int]:
         for source, texts, language in (("ko-text", KOREAN * 3, "ko"), ("en-text", ENGLISH * 3, "en")):
@@ -63,7 +63,7 @@ def decided(run_dir: Path, files: int = 1) -> Artifact:
             write_documents(out, "validation", source, texts[:2], language)
         return {}
 
-    return ensure(run_dir, StageSpec("decide", 1, {"files": files}, {}), build)
+    return ensure(run_dir, StageSpec("write", 1, {"files": files}, {}), build)
 
 
 def small_recipe(*overrides: str) -> Recipe:
@@ -74,7 +74,7 @@ def small_recipe(*overrides: str) -> Recipe:
 
 def trained(run_dir: Path, documents: Artifact, *overrides: str) -> Artifact:
     recipe = small_recipe(*overrides)
-    spec = StageSpec("tokenizer", train.CODE_VERSION, train.config(recipe), {"decide": documents.identity})
+    spec = StageSpec("tokenizer", train.CODE_VERSION, train.config(recipe), {"write": documents.identity})
     return ensure(run_dir, spec, lambda out, work: train.build(recipe, documents, out, work, InProcessRunner()))
 
 

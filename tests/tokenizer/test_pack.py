@@ -331,7 +331,7 @@ def test_shards_that_differ_from_the_record_are_not_committed(
 
 
 def test_nothing_kept_is_refused(tokenizer: Artifact, tmp_path: Path) -> None:
-    empty = ensure(tmp_path, StageSpec("decide", 1, {}, {}), lambda out, work: {})
+    empty = ensure(tmp_path, StageSpec("write", 1, {}, {}), lambda out, work: {})
     with pytest.raises(UserError, match="keeps no document to train on"):
         packed_from(empty, tokenizer, tmp_path)
 
@@ -342,7 +342,7 @@ def test_a_source_without_documents_is_left_out(tokenizer: Artifact, tmp_path: P
         write_documents(out, "train", "ko-text", KOREAN, "ko")
         return {}
 
-    made = packed_from(ensure(tmp_path, StageSpec("decide", 1, {}, {}), build), tokenizer, tmp_path)
+    made = packed_from(ensure(tmp_path, StageSpec("write", 1, {}, {}), build), tokenizer, tmp_path)
     index = shards.read_index(made.path)
     assert list(index.splits["train"]) == ["ko-text"]
     assert index.splits["validation"] == {}

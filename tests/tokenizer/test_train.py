@@ -210,7 +210,7 @@ def test_one_word_again_and_again_is_learnt_and_no_more(tmp_path: Path) -> None:
         write_documents(out, "train", "ko-text", ["바람 바람 바람"] * 9, "ko")
         return {}
 
-    kept = ensure(tmp_path, StageSpec("decide", 1, {}, {}), build)
+    kept = ensure(tmp_path, StageSpec("write", 1, {}, {}), build)
     made = trained(tmp_path, kept, "tokenizer.allow_smaller=true")
     assert made.counts["merges"] == 6 == len(oracle.learn({map_bytes("바람"): 9, map_bytes(" 바람"): 18}, 100))
     assert len(Encoder(made.path).encode(["바람 바람"])[0]) == 2
@@ -236,7 +236,7 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path, texts: list[str] | Non
         return {}
 
     with pytest.raises(UserError, match="no kept training text to learn from"):
-        trained(tmp_path, ensure(tmp_path, StageSpec("decide", 1, {}, {}), build))
+        trained(tmp_path, ensure(tmp_path, StageSpec("write", 1, {}, {}), build))
 
 
 @pytest.mark.corpus
