@@ -115,7 +115,7 @@ def train(machine: Machine, options: argparse.Namespace) -> int:
         "--tokenizer", str(data / "tokenizer"), "--out", str(trained), "--device", options.device,
     ]  # fmt: skip
     code = machine.run("train", command, SAVING_SECONDS, DS_ACCELERATOR=options.device, **alone)
-    machine.keep(*(trained / name for name in ("metrics.jsonl", "summary.json", "ledger.json", "error.json")))
+    machine.keep(*(trained / name for name in ("metrics.jsonl", "summary.json", "token_counts.json", "error.json")))
     return code
 
 

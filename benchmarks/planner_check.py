@@ -42,9 +42,9 @@ def shaped(name: str, folder: Path, device: str) -> Recipe:
     phases = [
         f"phases.{phase}.{key}={value}"
         for phase in ("general", "domain")
-        for key, value in {"sequence_length": length, "batch": 4 * SEQUENCES * LENGTH}.items()
+        for key, value in {"sequence_length": length, "global_batch_size": 4 * SEQUENCES * LENGTH}.items()
     ]
-    told = [f"engine.micro_batch_sequences={sequences}", f"launch.device={device}", f"run_dir={folder / name}"]
+    told = [f"engine.micro_batch_size={sequences}", f"launch.device={device}", f"run_dir={folder / name}"]
     return load_recipe(RECIPE, [f"model={{{model}}}", *phases, *told])
 
 
@@ -60,7 +60,7 @@ def compare(device: str, folder: Path, repetitions: int) -> tuple[dict[str, floa
             constants = constants or measured.constants_of(recipe, found)
             gpu = constants.device
             assert gpu is not None
-            sequences = recipe.engine.micro_batch_sequences
+            sequences = recipe.engine.micro_batch_size
             setting = setting_of(recipe, found["ranks"], gpu, sequences, "nothing")
             computed[f"{name}, micro_batch_seconds"] = (
                 measured.modelled_pass(recipe, found["ranks"], gpu, constants, sequences) + constants.micro_batch_s

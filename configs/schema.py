@@ -126,7 +126,7 @@ class Optimizer(Section):
     )
     eps: Positive = 1e-8
     weight_decay: NonNegative = 0.1
-    gradient_clip: Positive = 1.0
+    max_grad_norm: Positive = 1.0
     """Largest global gradient norm."""
 
 
@@ -134,7 +134,7 @@ class Engine(Section):
     """How DeepSpeed ZeRO-3 runs the model; its whole configuration is derived from this."""
 
     precision: Literal["bf16", "fp32"] = "bf16"
-    micro_batch_sequences: Count
+    micro_batch_size: Count
     """Sequences a rank in one forward and backward pass; the rest of the batch is accumulated."""
     activation_checkpointing: bool | Literal["selective"] = False
     """Recompute each block's activations in the backward pass; `selective` keeps matrix products and attention."""

@@ -32,10 +32,10 @@ KNOWN = frozenset(
 _GONE = ("elasticity", "nebula", "compression_training", "curriculum_learning", "amp", "sparse_attention")
 _OURS = {
     "optimizer": "use the recipe's section `optimizer`",
-    "scheduler": "use phases.*.learning_rate: DeepSpeed's scheduler stands still on a skipped step",
-    "train_batch_size": "use phases.*.batch",
-    "train_micro_batch_size_per_gpu": "use engine.micro_batch_sequences",
-    "gradient_clipping": "use optimizer.gradient_clip",
+    "scheduler": "use phases.*.lr_scheduler: DeepSpeed's scheduler stands still on a skipped step",
+    "train_batch_size": "use phases.*.global_batch_size",
+    "train_micro_batch_size_per_gpu": "use engine.micro_batch_size",
+    "gradient_clipping": "use optimizer.max_grad_norm",
     "wandb": "use the section `monitor`: DeepSpeed's takes no run id and cannot resume",
     "tensorboard": "use the section `monitor`",
     "csv_monitor": "use metrics.jsonl",

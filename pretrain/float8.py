@@ -112,7 +112,7 @@ def _misfits(recipe: Recipe) -> Iterator[tuple[str, str]]:
         "model.d_ff": model.d_ff,
         "model.n_kv_heads x d_head": model.n_kv_heads * model.d_head,
         **{
-            f"a micro-batch of phases.{phase.name}, in tokens,": engine.micro_batch_sequences * phase.sequence_length
+            f"a micro-batch of phases.{phase.name}, in tokens,": engine.micro_batch_size * phase.sequence_length
             for phase in recipe.phases
         },
     }

@@ -30,9 +30,9 @@ def write(out: Path, data: Inputs, step: Step, loss: float, norm: float, judgeme
         "verdict": judgement.verdict,
         "loss": _finite(loss),
         "loss_limit": judgement.loss_limit,
-        "gradient_norm": _finite(norm),
-        "gradient_norm_limit": judgement.norm_limit,
-        "learning_rate": step.learning_rate,
+        "grad_norm": _finite(norm),
+        "grad_norm_limit": judgement.norm_limit,
+        "lr": step.lr,
         "documents": _documents(data, step),
     }
     write_json(out / stage.INCIDENTS_DIR / f"step-{step.index + 1:08d}.json", incident)

@@ -107,7 +107,7 @@ def choose(recipe: Recipe, device: torch.device) -> Kernels:
     if device.type != "cuda":
         return _eager(engine, Kernels(fallbacks=("all parts plain: the fast ones need a CUDA device. Mend: use one",)))
     no_bounds = _no_bounds(engine.precision, device)
-    masks = any(phase.mask_documents for phase in recipe.phases)
+    masks = any(phase.intra_document_masking for phase in recipe.phases)
     fast = Kernels(
         ordered_attention=True,
         document_bounds=not no_bounds,

@@ -170,7 +170,7 @@ class Trainer:
         waited = time.perf_counter() - begin
         self._watch.measured(data_wait_s=waited)
         self._watch.at(step.index + 1, "gradients")
-        local_loss, local_z = self.engine.accumulate(batch_BU, step.z_loss, step.mask_documents)
+        local_loss, local_z = self.engine.accumulate(batch_BU, step.z_loss, step.intra_document_masking)
         fingerprint = batch_hash(batch_BU, first_row=ranks.rank * len(batch_BU))
         self._watch.at(step.index + 1, "agreement")
         loss, z_loss, fingerprints, asked, written, minutes = ranks.sum(
@@ -186,7 +186,7 @@ class Trainer:
             return judgements[-1].verdict == "accepted"
 
         self._watch.at(step.index + 1, "update")
-        norm, applied = self.engine.apply(step.learning_rate, accepts)
+        norm, applied = self.engine.apply(step.lr, accepts)
         assert applied == (judgements[-1].verdict == "accepted"), (step.index, norm, judgements)
         seconds = time.perf_counter() - begin
         if not applied:
@@ -203,14 +203,14 @@ class Trainer:
                 tokens=step.tokens_after,
                 loss=loss,
                 z_loss=z_loss,
-                learning_rate=step.learning_rate,
-                gradient_norm=norm,
+                lr=step.lr,
+                grad_norm=norm,
                 skipped=not applied,
                 verdict=judgements[-1].verdict,
-                tokens_per_s=step.tokens / seconds,
-                mfu_full_attention=self._utilisation(flops["full"] * step.tokens / seconds),
-                mfu_causal_attention=self._utilisation(flops["causal"] * step.tokens / seconds),
-                data_wait_share=waited / seconds,
+                tps=step.tokens / seconds,
+                mfu=self._utilisation(flops["full"] * step.tokens / seconds),
+                mfu_causal=self._utilisation(flops["causal"] * step.tokens / seconds),
+                data_loading_pct=100 * waited / seconds,
                 memory_bytes=_peak_memory(ranks.device),
                 step_seconds=seconds,
                 seconds=self._seconds(),
@@ -250,7 +250,7 @@ class Trainer:
                 f"training, step {step.index + 1}", None,
                 f"still has spikes after {len(rollbacks) - 1} rollbacks",
                 f"look at {self.out / stage.INCIDENTS_DIR}, lower phases.{self.recipe.phases[step.phase].name}"
-                ".learning_rate.peak, or raise stability.attempts",
+                ".lr_scheduler.lr, or raise stability.attempts",
             )  # fmt: skip
         passed_over = range(first, step.index + 1)
         self.checkpoints.drop_after(state.step)
@@ -273,7 +273,7 @@ class Trainer:
             f"training, step {step.index + 1}", None,
             f"had {MOST_BAD_IN_A_ROW} gradients in a row that were not finite or spikes, "
             "and no checkpoint from before them to return to",
-            f"lower phases.{name}.learning_rate.peak or lengthen its warmup",
+            f"lower phases.{name}.lr_scheduler.lr or lengthen its warmup",
         )  # fmt: skip
 
     def _utilisation(self, flops_per_s: float) -> float | None:
@@ -282,7 +282,7 @@ class Trainer:
 
     def _validate(self) -> None:
         begin = time.perf_counter()
-        found = self.data.validation.bits_per_byte(self._token_losses, self.recipe.engine.micro_batch_sequences)
+        found = self.data.validation.bits_per_byte(self._token_losses, self.recipe.engine.micro_batch_size)
         said = self._speaker.say(self.engine.next_logits) if self._speaker else []
         last = self.plan.at(max(self.plan.start_step, self.done - 1))
         self.monitor.event(
@@ -325,7 +325,7 @@ class Trainer:
             self.engine.optimizer_steps, tuple(sorted(self.without_effect)), self.guard.memory(),
         )  # fmt: skip
         if self.ranks.is_first:
-            write_json(self.out / stage.LEDGER_FILE, self._ledger(self.done).as_json())
+            write_json(self.out / stage.TOKEN_COUNTS_FILE, self._ledger(self.done).as_json())
         self.checkpoints.begin(state, self.engine.parts())
         self._saved_at = time.perf_counter()
         self._pause = self._saved_at - begin

@@ -148,12 +148,12 @@ def _step(recipe: Recipe, data: inputs.Inputs, ranks: Ranks, watch: Watch) -> di
     plan = Plan(recipe)
     longest = max(range(len(recipe.phases)), key=lambda number: recipe.phases[number].sequence_length)
     step = plan.at(plan.first_step(longest))
-    rows = data.batches.read(step, ranks.rank, ranks.size)[: recipe.engine.micro_batch_sequences]
+    rows = data.batches.read(step, ranks.rank, ranks.size)[: recipe.engine.micro_batch_size]
     seconds = []
     for _ in range(2):  # the first one allocates and compiles
         watch.at(0, "step")
         begin = time.perf_counter()
-        loss, _ = engine.accumulate(rows, step.z_loss, step.mask_documents)
+        loss, _ = engine.accumulate(rows, step.z_loss, step.intra_document_masking)
         engine.apply(0.0, lambda _norm: True)
         _finish(ranks)
         seconds.append(time.perf_counter() - begin)
@@ -168,7 +168,7 @@ def _step(recipe: Recipe, data: inputs.Inputs, ranks: Ranks, watch: Watch) -> di
         "memory_bytes": max(own[1] for own in everyone),
         "loss": sum(own[2] for own in everyone) / len(everyone),
         "sequence_length": step.sequence_length,
-        "sequences": recipe.engine.micro_batch_sequences,
+        "sequences": recipe.engine.micro_batch_size,
     }
 
 

@@ -1,7 +1,7 @@
 """What the rest of the house knows of training: identity, exit codes, files. No torch.
 
 metrics.jsonl                 one JSON object a line; see monitor.py
-ledger.json                   tokens by phase and source, and those without effect, as of the newest checkpoint
+token_counts.json                   tokens by phase and source, and those without effect, as of the newest checkpoint
 incidents/                    skipped steps and rollbacks with their documents; see incidents.py
 weights/<phase>.safetensors   float32 master weights at each phase's end, Llama's parameter names
 checkpoints/step-00000100/    training state; see checkpoint.py
@@ -34,12 +34,12 @@ CHECKPOINTS_DIR = "checkpoints"
 INCIDENTS_DIR = "incidents"
 BEATS_DIR = "beats"
 STALLS_DIR = "stalls"
-LEDGER_FILE = "ledger.json"
+TOKEN_COUNTS_FILE = "token_counts.json"
 SUMMARY_FILE = "summary.json"
 ERROR_FILE = "error.json"
 STOP_FILE = "stop"
 REHEARSAL_FILE = "rehearsal.json"
-_ENGINE = {"precision", "micro_batch_sequences", "float8", "deepspeed"}
+_ENGINE = {"precision", "micro_batch_size", "float8", "deepspeed"}
 
 
 def config(recipe: Recipe) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def summarise(recipe: Recipe, out: Path, taken: Ledger, seconds: float, ranks: R
         "skipped_steps": sum(event["skipped"] for event in steps),
         "tokens_without_effect": sum(sum(lost.values()) for lost in taken.without_effect.values()),
         "wall_time_s": round(seconds, 3),
-        "tokens_per_s": round(sum(e["tokens_per_s"] * e["step_seconds"] for e in steps) / step_seconds, 1),
+        "tps": round(sum(e["tps"] * e["step_seconds"] for e in steps) / step_seconds, 1),
         "world_size": ranks.size,
         "device": ranks.device.type,
     }

@@ -13,10 +13,10 @@ when the user can mend it (error.json).
 A `train` line of metrics.jsonl:
     step, tokens            behind it, over all phases; `seconds` of training behind it, restarts included
     loss, z_loss            cross-entropy (nats a token) and log²(Z), means over the global batch
-    gradient_norm           global, before clipping; null where it was not finite
+    grad_norm           global, before clipping; null where it was not finite
     skipped, verdict        whether the update was dropped, and what the spike guard said (guard.py)
-    mfu_full_attention, mfu_causal_attention    share of the devices' peak, both conventions (sizes.py)
-    data_wait_share         of the step's time, on rank 0
+    mfu, mfu_causal    share of the devices' peak, both conventions (sizes.py)
+    data_loading_pct         of the step's time, on rank 0
     memory_bytes            rank 0's peak: device memory on CUDA, resident memory on CPU
     tokens_by_source        of each source that changed the weights so far, exact
     batch_hash              fingerprint of the global batch, equal on any number of ranks

@@ -128,7 +128,7 @@ def render(recipe: Recipe, found: Estimate, swept: Sequence[Estimate], constants
         cards=[
             (f"{found.days:,.1f}", "days"), (f"{format_count(found.device_hours)}", "device hours"),
             (f"{best.utilisation['full']:.1%}", "MFU, full attention counted"),
-            (f"{best.tokens_per_s / found.ranks:,.0f}", "tokens/s a device"),
+            (f"{best.tps / found.ranks:,.0f}", "tokens/s a device"),
             (format_bytes(best.footprint.total), "memory a device"), (f"{found.interval.goodput:.2%}", "goodput"),
         ],
         overrides=" ".join(best.overrides(recipe, found.gpu)),
@@ -142,7 +142,7 @@ def _print(recipe: Recipe, found: Estimate, console: Console) -> None:
     console.print(
         f"[bold]{found.ranks} x {found.gpu.name}, computed[/bold]  {found.days:,.1f} days, "
         f"{format_count(found.device_hours)} device hours, MFU {best.utilisation['full']:.1%} "
-        f"({best.utilisation['causal']:.1%} causal), {best.tokens_per_s / found.ranks:,.0f} tokens/s a device"
+        f"({best.utilisation['causal']:.1%} causal), {best.tps / found.ranks:,.0f} tokens/s a device"
     )
     console.print(f"  [dim]{' '.join(best.overrides(recipe, found.gpu))}[/dim]", soft_wrap=True)
     for rows in (_way_rows(found), _memory_rows(best), _phase_rows(found), _cost_rows(recipe, found)):
@@ -156,7 +156,7 @@ def _way_rows(found: Estimate) -> list[dict[str, str]]:
         rows.append({
             "recomputed": way.setting.recompute, "ZeRO++": way.zero_plus or "–",
             "sequences": str(way.setting.sequences), "memory": format_bytes(way.footprint.total),
-            "step": f"{way.time.total:.2f} s", "tokens/s": f"{way.tokens_per_s / found.ranks:,.0f}",
+            "step": f"{way.time.total:.2f} s", "tokens/s": f"{way.tps / found.ranks:,.0f}",
             "MFU": f"{way.utilisation['full']:.1%}", "": remark,
         })  # fmt: skip
     return rows
@@ -200,7 +200,7 @@ def _as_json(recipe: Recipe, found: Estimate, constants: Constants) -> dict[str,
         "days": found.days, "device_hours": found.device_hours,
         "recommended": {
             "overrides": found.best.overrides(recipe, found.gpu), "setting": asdict(found.best.setting),
-            "tokens_per_s_per_gpu": found.best.tokens_per_s / found.ranks, "mfu": found.best.utilisation,
+            "tps_per_gpu": found.best.tps / found.ranks, "mfu": found.best.utilisation,
             "memory_bytes": found.best.footprint.causes, "step_seconds": found.best.time.causes,
             "transfer_seconds": found.best.time.transfers,
         },

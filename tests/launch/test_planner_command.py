@@ -30,10 +30,10 @@ def test_what_is_recommended_fits_divides_and_loads_as_a_recipe() -> None:
         assert best.fits
         assert not best.zero_plus
         assert best.footprint.total <= H100.memory_bytes
-        assert best.tokens_per_s >= max(way.tokens_per_s for way in found.ways if not way.zero_plus)
+        assert best.tps >= max(way.tps for way in found.ways if not way.zero_plus)
         again = load_recipe(EXAONE, best.overrides(recipe, H100))
         assert again.launch.nodes * again.launch.gpus_per_node == ranks
-        assert again.engine.micro_batch_sequences == best.setting.sequences
+        assert again.engine.micro_batch_size == best.setting.sequences
         assert sum(phase.tokens for phase in found.phases) == sum(phase.trained_tokens for phase in recipe.phases)
         assert found.device_hours == pytest.approx(24 * ranks * found.days)
 
@@ -46,7 +46,7 @@ def test_more_devices_take_fewer_days() -> None:
 
 
 def test_micro_batches_divide_every_batch_of_a_ramp() -> None:
-    ramp = "phases.general.batch_ramp=[{until: 50B, batch: 1_048_576}]"
+    ramp = "phases.general.rampup_batch_size=[{until: 50B, global_batch_size: 1_048_576}]"
     assert divisors_of_batches(load_recipe(EXAONE), 64) == [1, 2, 4, 8, 16]
     assert divisors_of_batches(load_recipe(EXAONE, ["launch.nodes=8", "launch.min_nodes=8", ramp]), 64) == [1, 2, 4]
 
@@ -76,7 +76,7 @@ def test_the_mends_are_true() -> None:
     with pytest.raises(UserError, match="take 1024 devices, or a batch of 8388608 tokens"):
         estimate(recipe, 2048, H100, Constants())
     estimate(recipe, 1024, H100, Constants())
-    larger = load_recipe(EXAONE, ["phases.general.batch=8_388_608", "phases.domain.batch=8_388_608"])
+    larger = load_recipe(EXAONE, ["phases.general.global_batch_size=8_388_608", "phases.domain.global_batch_size=8_388_608"])
     estimate(larger, 2048, H100, Constants())
     with pytest.raises(UserError, match="take 4 of them"):
         estimate(recipe, 1, H100, Constants())
@@ -92,7 +92,7 @@ def test_tables_page_and_json_say_the_same(tmp_path: Path) -> None:
     told = json.loads(out.read_text())
     assert told["status"] == "computed"
     for text in (shown, page.read_text()):
-        assert f"{told['recommended']['tokens_per_s_per_gpu']:,.0f}" in text
+        assert f"{told['recommended']['tps_per_gpu']:,.0f}" in text
         assert f"{told['days']:,.1f}" in text
         assert " ".join(told["recommended"]["overrides"]) in text
     assert set(hardware.ASSUMED) == {row["constant"] for row in told["constants"]}

@@ -50,7 +50,7 @@ def test_a_cpu_gets_the_plain_way(wanted: str) -> None:
 
 @pytest.mark.usefixtures("h100")
 def test_an_h100_gets_every_fast_way() -> None:
-    chosen = choose(world.recipe(phases__0__mask_documents=True), CUDA)
+    chosen = choose(world.recipe(phases__0__intra_document_masking=True), CUDA)
     assert chosen == FAST
     assert chosen.describe() == [
         "attention: cuDNN first",
@@ -126,7 +126,7 @@ def test_a_compiler_named_by_cc_is_enough(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("h100")
 def test_without_flash_attention_documents_are_kept_apart_by_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    masked = {"phases__0__mask_documents": True}
+    masked = {"phases__0__intra_document_masking": True}
     (precision,) = choose(world.recipe(engine__precision="fp32", **masked), CUDA).fallbacks
     assert "documents by a dense mask: FlashAttention takes bf16, engine.precision is fp32. Mend:" in precision
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (7, 5))
