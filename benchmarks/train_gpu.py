@@ -107,7 +107,7 @@ class Bench:
 
     def best_of_ours(self) -> Case:
         """Our fastest bf16 case, or the one that would be tried first."""
-        joined = {"precision": "bf16", "masked": False, "kernels": "auto"}
+        joined = {"precision": "bf16", "masked": False, "backend": "auto"}
         return self.best("ours", **joined) or replace(self.base, layers=self.layers)
 
 
@@ -161,7 +161,7 @@ def ours_part(bench: Bench) -> dict[str, Any]:
             bench.run(case)
     best = bench.best_of_ours()
     for changes in (
-        {"precision": "float8"}, {"masked": True}, {"kernels": "plain"}, {"precision": "float8", "masked": True},
+        {"precision": "float8"}, {"masked": True}, {"backend": "plain"}, {"precision": "float8", "masked": True},
     ):  # fmt: skip
         bench.run(replace(best, **changes))
     return {"best": best.name}
@@ -279,7 +279,7 @@ def _compared(result: Mapping[str, Any]) -> dict[str, Any]:
     for found in result["cases"].values():
         case = Case.from_json(found["case"])
         compared = "tps" in found and case.layers == result.get("layers")
-        if not compared or case.masked or case.part or case.kernels != "auto":
+        if not compared or case.masked or case.part or case.backend != "auto":
             continue
         peer = f"plain PyTorch, masters {case.masters}" if case.contestant == "plain" else case.contestant
         same = fastest.setdefault(case.precision, {})

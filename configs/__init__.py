@@ -3,10 +3,10 @@
 Everything imports `configs`; `configs` imports none of the stages and no heavy package
 (pydantic, PyYAML and the standard library only), so that `twofold check` answers at once.
 
-    errors.py     UserError: field, value, problem, mend; always one line, exit code 2
+    errors.py     UserError: field, value, problem, hint; always one line, exit code 2
     units.py      "6T" tokens, "30MB" bytes: parsed exactly, the wrong unit refused
     schema.py     the typed, frozen sections of a recipe
-    recipe.py     YAML + dotted overrides -> Recipe, or a UserError that names the line to mend
+    recipe.py     YAML + dotted overrides -> Recipe, or a UserError that names the line to fix
     checks.py     what no single field can know: combinations across sections
     manifest.py   artifacts with identity: build aside, commit atomically, reuse or refuse
     files.py      atomic writes, disk-full errors

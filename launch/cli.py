@@ -1,6 +1,6 @@
 """`twofold`: the command line.
 
-Contract: exit code 0 when done, 2 with one line a problem for anything that the user can mend (never
+Contract: exit code 0 when done, 2 with one line a problem for anything that the user can fix (never
 a traceback), 75 when training was interrupted after saving, 1 when the trainer failed by itself.
 Heavy packages are imported by the command that needs them.
 """
@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _report(error)
     except OSError as error:
-        mended = as_user_error(error)
-        if mended is None:
+        refused = as_user_error(error)
+        if refused is None:
             raise
-        return _report(mended)
+        return _report(refused)
     except Interrupted as stop:
         _ERRORS.print(f"[yellow]interrupted[/yellow]: {escape(str(stop))}")
         return EXIT_CODE_INTERRUPTED
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     started.add_argument("--no-preflight", action="store_true", help="do not look at the hosts first")
     ready = _command(commands, "preflight", _preflight, "check recipe, artifacts, hosts, links, one step")
     ready.add_argument("--hostfile", type=Path, metavar="FILE", help="look at these hosts")
-    ready.add_argument("--no-rehearsal", action="store_true", help="start no ranks")
+    ready.add_argument("--no-dry-run", action="store_true", help="start no ranks")
     shown = commands.add_parser("status", help="show where a run stands", description="show where a run stands")
     shown.add_argument("folder", type=Path, metavar="DIR", help="the recipe's run_dir")
     shown.set_defaults(command=_status, overrides=[])
@@ -224,7 +224,7 @@ def _preflight(options: argparse.Namespace) -> int:
     if options.hostfile:
         nodes = len(hostfile.read(options.hostfile))
         overrides += [f"launch.hostfile={options.hostfile}", f"launch.nodes={nodes}"]
-    preflight(load_recipe(options.recipe, overrides), _CONSOLE, not options.no_rehearsal)
+    preflight(load_recipe(options.recipe, overrides), _CONSOLE, not options.no_dry_run)
     _CONSOLE.print("[green]ready[/green]")
     return 0
 

@@ -172,8 +172,8 @@ def compare(whole: Trials, other: Trials, ends: Sequence[str], exactly: bool) ->
         largest = max((abs(a - b) / abs(a) for a, b in pairs), default=float("inf"))
         limit = TOLERANCE[whole.recipe.engine.precision]
         checks.append(Check("loss", largest <= limit, f"largest relative difference {largest:.1e}, limit {limit:g}"))
-    ledgers = [json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text(encoding="utf-8")) for run in (whole, other)]
-    checks.append(Check("ledger", ledgers[0] == ledgers[1], ""))
+    counts = [json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text(encoding="utf-8")) for run in (whole, other)]
+    checks.append(Check("token counts", counts[0] == counts[1], ""))
     return checks
 
 

@@ -1,7 +1,7 @@
 """DeepSpeed's traps, looked for in the configuration that it will be given.
 
 Contract: pure, importable without deepspeed. `lint` returns what must not be (`errors`) and what nobody has
-tested here (`cautions`), each with its mend. The derived configuration passes without either; what a recipe
+tested here (`cautions`), each with its hint. The derived configuration passes without either; what a recipe
 says in `engine.deepspeed` is merged into it first. Read from DeepSpeed 0.19.8; a test compares the known keys
 with its source.
 """
@@ -69,8 +69,8 @@ def _keys(override: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(where, value, "is derived from the recipe", _OURS[key])
         elif key not in KNOWN:
             near = difflib.get_close_matches(key, KNOWN, n=1)
-            mend = f"did you mean {near[0]}?" if near else "remove it"
-            yield Problem(where, value, "is unknown to DeepSpeed, which would ignore it", mend)
+            hint = f"did you mean {near[0]}?" if near else "remove it"
+            yield Problem(where, value, "is unknown to DeepSpeed, which would ignore it", hint)
 
 
 def _values(config: Mapping[str, Any]) -> Iterator[Problem]:

@@ -163,13 +163,13 @@ def rate_at(phase: Phase, tokens: float, start: float) -> float:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class TokenCounts:
     """Tokens taken from each source, phase by phase: exact, since they follow from the order."""
 
     by_phase: dict[str, dict[str, int]]
     """Those that changed the weights."""
-    without_effect: dict[str, dict[str, int]]
-    """Those of steps that were skipped or passed over."""
+    skipped: dict[str, dict[str, int]]
+    """Those of skipped steps."""
 
     def by_source(self) -> dict[str, int]:
         """Over all phases, those that changed the weights."""
@@ -183,28 +183,28 @@ class Ledger:
         return asdict(self)
 
 
-def ledger(order: Order, plan: Plan, done: int, without_effect: Collection[int] = ()) -> Ledger:
+def token_counts(order: Order, plan: Plan, done: int, skipped_steps: Collection[int] = ()) -> TokenCounts:
     """What steps start_step .. `done`-1 take; the planned whole with `plan.total_steps`.
 
-    `without_effect` are indexes of steps among them that did not change the weights. Costs a look at
+    `skipped_steps` are indexes of steps among them that did not change the weights. Costs a look at
     each of those, and one at the edge of a mixture block for each phase.
     """
-    by_phase, lost = {}, {}
+    by_phase, skipped = {}, {}
     for number, phase in enumerate(plan.phases):
         if number < plan.start_phase:
-            by_phase[phase.name] = lost[phase.name] = dict.fromkeys(phase.mixture, 0)
+            by_phase[phase.name] = skipped[phase.name] = dict.fromkeys(phase.mixture, 0)
             continue
         taken = order.taken(number, plan.samples_behind(number, done))
         dropped = dict.fromkeys(taken, 0)
-        for step in (plan.at(index) for index in without_effect if index < done):
+        for step in (plan.at(index) for index in skipped_steps if index < done):
             if step.phase == number:
                 behind = order.taken(number, step.first_sample + step.sequences)
                 before = order.taken(number, step.first_sample)
                 dropped = {name: count + behind[name] - before[name] for name, count in dropped.items()}
         length = phase.sequence_length
         by_phase[phase.name] = {name: (count - dropped[name]) * length for name, count in taken.items()}
-        lost[phase.name] = {name: count * length for name, count in dropped.items()}
-    return Ledger(by_phase, lost)
+        skipped[phase.name] = {name: count * length for name, count in dropped.items()}
+    return TokenCounts(by_phase, skipped)
 
 
 def check_supply(phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:

@@ -3,9 +3,9 @@
 Contract: trains a shortened plan of the recipe (every phase, `steps` steps each, the recipe's own model,
 data and batch) once without interruption, then again while stopping it after random steps and at every
 phase's end, killing a random rank with SIGKILL at a random moment of a step (so within an accumulation
-window, too), and damaging the newest checkpoint. Losses, norms, rates, batches, ledger and weights must
+window, too), and damaging the newest checkpoint. Losses, norms, rates, batches, token counts and weights must
 be equal bit for bit. Where two ranks or more can run, it trains a third time while the number of ranks
-changes at every stop (1 -> 2 -> 1): batches, rates and ledger equal, losses up to the order of float sums.
+changes at every stop (1 -> 2 -> 1): batches, rates and token counts equal, losses up to the order of float sums.
 With `kills`, it trains once more while SIGKILL ends a random rank that many times: while it starts, in a
 step, while a checkpoint is written.
 

@@ -1,7 +1,7 @@
 """What a recipe costs on N devices: every way to run it that fits, the one to take, and days, hours, bytes of it.
 
 Contract: pure. A way is micro-batch x recomputation x ZeRO options; the trainer can run each of them, on CUDA with
-engine.kernels auto. The recommended way is the fastest that fits among those that change no arithmetic; ways of
+engine.backend auto. The recommended way is the fastest that fits among those that change no arithmetic; ways of
 ZeRO++ are shown beside it and never recommended (pretrain/ds_lint.py has the reports against them). Problems are
 `UserError`s: a batch that does not divide (with the device counts that do), a model that does not fit (with the
 fewest devices on which it would).
@@ -116,7 +116,7 @@ def setting_of(recipe: Recipe, ranks: int, gpu: Gpu, sequences: int, recompute: 
     """How the trainer would run the recipe (kernels.py chooses the same way on the device)."""
     engine = recipe.engine.model_copy(update={"micro_batch_size": sequences})
     zero = deepspeed_config(recipe.model_copy(update={"engine": engine}), ranks, gpu.kind)["zero_optimization"]
-    compiled = gpu.kind == "cuda" and engine.kernels == "auto"
+    compiled = gpu.kind == "cuda" and engine.backend == "auto"
     head: memory.Head = "plain" if not compiled else "recomputed" if recompute == "blocks" else "kept"
     return Setting(
         ranks, sequences, max(phase.sequence_length for phase in recipe.phases), recompute, compiled, head,
@@ -159,7 +159,7 @@ def divisors_of_batches(recipe: Recipe, ranks: int) -> list[int]:
 
 def _ways(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants) -> Iterator[Way]:
     recomputes: Sequence[Recompute] = ("nothing", "selective", "blocks")
-    if gpu.kind == "cpu" or recipe.engine.kernels == "plain":
+    if gpu.kind == "cpu" or recipe.engine.backend == "plain":
         recomputes = ("nothing", "blocks")
     options = ZERO_PLUS if ranks > gpu.per_node and gpu.kind == "cuda" else ZERO_PLUS[:1]
     for sequences in divisors_of_batches(recipe, ranks):

@@ -164,7 +164,7 @@ def test_the_search_for_layers(fits: int, guess: int, expected: int | None, trie
     assert calls == tried
 
 
-def test_the_search_ends_at_an_error_that_fewer_layers_do_not_mend() -> None:
+def test_the_search_ends_at_an_error_that_fewer_layers_do_not_fix() -> None:
     calls: list[int] = []
     assert gpu_cases.most_layers(9, 100, 1, lambda n: calls.append(n) or {"error": "ImportError: no deepspeed"}) is None
     assert calls == [9]
@@ -253,7 +253,7 @@ def test_cases_run_and_failures_are_kept(tmp_path: Path) -> None:
     assert len(ours["losses"]) == 3
     assert ours["peak_allocated_bytes"] > ours["memory_stages_bytes"]["before_engine"] > 0
     assert ours["micro_batch_seconds"] * 2 + ours["update_seconds"] <= ours["step_seconds"] * 1.5
-    wrong = bench.run(replace(bench.base, layers=2, kernels="magic"))
+    wrong = bench.run(replace(bench.base, layers=2, backend="magic"))
     assert "kernels" in wrong["error"]
     written = json.loads(out.read_text(encoding="utf-8"))
     assert {name for name, case in written["cases"].items() if "error" in case} == {

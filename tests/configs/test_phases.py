@@ -99,10 +99,10 @@ def test_a_recipe_with_replay_resolves_to_itself() -> None:
         (["model.start_at_phase=third", "model.start_from=x"], "which is no phase"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_mend(overrides: list[str], words: str) -> None:
+def test_what_cannot_be_is_refused_with_a_hint(overrides: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
         load_recipe(SMOKE, overrides)
-    assert all(problem.mend for problem in error.value.problems)
+    assert all(problem.hint for problem in error.value.problems)
 
 
 @pytest.mark.parametrize(

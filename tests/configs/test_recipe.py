@@ -1,4 +1,4 @@
-"""A recipe is valid as a whole, or refused with the field, the value and the mend."""
+"""A recipe is valid as a whole, or refused with the field, the value and the hint."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ REFUSED = {
     "phases.7.tokens=1": ("phases.7", "names no item", "general, domain"),
     "seed.deep=1": ("seed", "has no keys", "shorten"),
     "nonsense": ("override", "not of the form key=value", "seed=7"),
-    "seed=[1": ("override seed", "", "mend the YAML"),
+    "seed=[1": ("override seed", "", "fix the YAML"),
 }
 
 
 @pytest.mark.parametrize("override", REFUSED)
-def test_a_mistake_is_one_line_with_field_problem_and_mend(override: str) -> None:
+def test_a_mistake_is_one_line_with_field_problem_and_hint(override: str) -> None:
     with pytest.raises(UserError) as refused:
         load_recipe(SMOKE, [override])
     line = str(refused.value.problems[0])
-    field, problem, mend = REFUSED[override]
+    field, problem, hint = REFUSED[override]
     assert field in line
     assert problem in line
-    assert mend in line.split("Mend: ")[1]
+    assert hint in line.split("Hint: ")[1]
     assert "\n" not in line
 
 
@@ -96,7 +96,7 @@ def test_yaml_is_read_as_1_2() -> None:
 
 
 def test_a_cpu_batch_that_ranks_do_not_divide_is_refused() -> None:
-    with pytest.raises(UserError, match=r"32 sequences, not divisible by 3 ranks x 8 .* Mend: use 3072 tokens"):
+    with pytest.raises(UserError, match=r"32 sequences, not divisible by 3 ranks x 8 .* Hint: use 3072 tokens"):
         load_recipe(SMOKE, ["launch.device=cpu", "launch.cpu_ranks=3"])
 
 

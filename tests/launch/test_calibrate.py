@@ -1,4 +1,4 @@
-"""`twofold calibrate` over a small run: a fragment that loads, a page without surprises, errors that mend."""
+"""`twofold calibrate` over a small run: a fragment that loads, a page without surprises, errors with their hints."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_inputs_that_are_not_here_are_listed_and_stop_a_run_before_it_begins(tmp
     assert "1 of 2 benchmarks are on this machine\n    not here  exam (nowhere.jsonl)\n" in out
     code, _, err = twofold("run", str(SMOKE), override, f"run_dir={tmp_path / 'run'}")
     assert code == 2
-    assert "data.decontamination.benchmarks.exam = 'nowhere.jsonl': does not exist. Mend: name the file" in err
+    assert "data.decontamination.benchmarks.exam = 'nowhere.jsonl': does not exist. Hint: name the file" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -81,5 +81,5 @@ def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     from configs.errors import UserError
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(UserError, match=r"is more than the 1 GPUs of this machine. Mend: .*launch.gpus_per_node=1"):
+    with pytest.raises(UserError, match=r"is more than the 1 GPUs of this machine. Hint: .*launch.gpus_per_node=1"):
         choose_device(load_recipe(SMOKE, ["launch.device=cuda", "launch.gpus_per_node=2"]))

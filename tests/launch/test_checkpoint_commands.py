@@ -75,12 +75,12 @@ def test_a_step_is_traced_to_its_documents(finished_run: Path) -> None:
         (("verify-resume", "--steps", "3"), "--steps = 3: leaves no room for interruptions"),
     ],
 )
-def test_what_is_not_there_is_an_error_with_a_mend(finished_run: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_what_is_not_there_is_an_error_with_a_hint(finished_run: Path, arguments: tuple[str, ...], words: str) -> None:
     command, *rest = arguments
     code, _, err = twofold(command, *_arguments(finished_run), *rest)
     assert code == 2
     assert words in err
-    assert "Mend:" in err
+    assert "Hint:" in err
 
 
 def test_a_run_that_did_not_train_has_no_folder(packed_run: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_micro_batches_divide_every_batch_of_a_ramp() -> None:
     ("arguments", "says"),
     [
         (("--gpus", "0"), "--gpus = 0: is no number of devices"),
-        (("--gpus", "8", "--gpu", "h1000"), "--gpu = 'h1000': is not in the planner's table. Mend: use one of h100,"),
+        (("--gpus", "8", "--gpu", "h1000"), "--gpu = 'h1000': is not in the planner's table. Hint: use one of h100,"),
         (("--gpus", "2048"), "is 1024 sequences, which do not divide over 2048 devices"),
         (("--gpus", "96"), "take 64 devices, or a batch of"),
         (("--gpus", "1"), "do not hold the model"),
@@ -63,15 +63,15 @@ def test_micro_batches_divide_every_batch_of_a_ramp() -> None:
         (("--gpus", "8", "--constants", EXAONE), "is no file of constants"),
     ],
 )
-def test_what_cannot_be_planned_is_named_and_mended(arguments: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_planned_is_named_with_a_hint(arguments: tuple[str, ...], says: str) -> None:
     code, out, err = twofold("plan", EXAONE, *arguments)
     assert code == 2, out + err
     assert says in err
-    assert "Mend:" in err
+    assert "Hint:" in err
     assert "Traceback" not in err
 
 
-def test_the_mends_are_true() -> None:
+def test_the_hints_are_true() -> None:
     recipe = load_recipe(EXAONE)
     with pytest.raises(UserError, match="take 1024 devices, or a batch of 8388608 tokens"):
         estimate(recipe, 2048, H100, Constants())

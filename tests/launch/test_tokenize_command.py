@@ -95,6 +95,6 @@ def test_a_text_may_look_like_an_override() -> None:
 
 def test_a_recipe_without_tokenizer_is_told_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"RECIPE = 'r.yaml': has no tokenizer yet. Mend: run `twofold train-tokenizer r.yaml`"
+        UserError, match=r"RECIPE = 'r.yaml': has no tokenizer yet. Hint: run `twofold train-tokenizer r.yaml`"
     ):
         tokenize("r.yaml", load_recipe(SMOKE, [f"run_dir={tmp_path}"]), "x", Console(quiet=True))

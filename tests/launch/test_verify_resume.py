@@ -40,7 +40,7 @@ def _finished(folder: Path, **changes: Any) -> Trials:
     rows = [{**event, "step": 1}, {**event, "step": 2, **{k: v for k, v in changes.items() if k in event}}]
     rows.append({"event": "validation", "step": 2, "bits_per_byte": {"a": changes.get("bits", 2.0)}})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "token_counts.json").write_text(json.dumps({"by_phase": changes.get("ledger", {"one": {"a": 64}})}))
+    (folder / "token_counts.json").write_text(json.dumps({"by_phase": changes.get("token counts", {"one": {"a": 64}})}))
     (folder / "weights" / "one.safetensors").write_bytes(changes.get("weights", b"w"))
     trials = Trials.__new__(Trials)
     trials.out = folder
@@ -60,7 +60,7 @@ def _finished(folder: Path, **changes: Any) -> Trials:
         ({"lr": 2e-3}, ["lr of every step"]),
         ({"weights": b"v"}, ["weights at each phase's end, bit for bit"]),
         ({"bits": 2.1}, ["bits per byte, bit for bit"]),
-        ({"ledger": {"one": {"a": 63}}}, ["ledger"]),
+        ({"token counts": {"one": {"a": 63}}}, ["token counts"]),
     ],
 )
 def test_every_difference_is_seen(tmp_path: Path, change: dict[str, Any], seen: list[str]) -> None:

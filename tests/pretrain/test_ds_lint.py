@@ -40,7 +40,7 @@ def test_shipped_recipes_have_no_trap() -> None:
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps", "accumulates by itself"),
     ],
 )
-def test_a_trap_is_named_with_its_mend(override: dict[str, Any], where: str, says: str) -> None:
+def test_a_trap_is_named_with_its_hint(override: dict[str, Any], where: str, says: str) -> None:
     (problem,) = linted(override).errors
     assert problem.field == f"engine.deepspeed.{where}"
     assert says in str(problem)

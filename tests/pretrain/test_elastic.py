@@ -39,5 +39,5 @@ def test_two_four_one_and_two_ranks_equal_two_ranks(tmp_path: Path, tokenizer_di
         weights, others = (load_file(run.out / stage.weights_file(phase)) for run in (elastic, steady))
         for name, value in others.items():
             torch.testing.assert_close(weights[name], value, atol=2e-5, rtol=1e-3)
-    ledgers = [json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text()) for run in (elastic, steady)]
-    assert ledgers[0] == ledgers[1]
+    counts = [json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text()) for run in (elastic, steady)]
+    assert counts[0] == counts[1]

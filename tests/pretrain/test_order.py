@@ -132,7 +132,7 @@ def test_the_order_depends_on_the_seed_and_not_on_other_sources() -> None:
     assert _all(_order(phase, **tokens), 0) != _all(_order(phase, seed=8, **tokens), 0)
 
 
-def test_a_share_below_one_sequence_a_block_is_refused_with_the_mend() -> None:
+def test_a_share_below_one_sequence_a_block_is_refused_with_the_hint() -> None:
     phase = _phase("one", 100, {"news": 0.98, "books": 0.02}, block=20)
     with pytest.raises(UserError, match=r"phases\.one\.mixture\.books = 0\.02.*mixture_block_size to at least 51"):
         _order(phase, news=5_000, books=5_000)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from configs.errors import UserError
 from configs.phase_schema import LRScheduler, Phase
 from pretrain.order import Order
-from pretrain.plan import Plan, check_supply, ledger, rate_at
+from pretrain.plan import Plan, check_supply, rate_at, token_counts
 
 BATCH = 64
 
@@ -119,14 +119,14 @@ def test_cadences_fall_on_the_step_that_crosses_them() -> None:
     assert [done for done in range(15) if plan.checkpoints_at(done)] == [2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14]
 
 
-def test_the_ledger_adds_up_to_what_was_trained_on() -> None:
+def test_the_token_counts_add_up_to_what_was_trained_on() -> None:
     recipe = world.recipe()
     plan = Plan(recipe)
     order = Order(recipe.seed, recipe.phases, {name: size for name, (_, size) in world.SOURCES.items()})
     for done in range(1, plan.total_steps + 1):
-        taken = ledger(order, plan, done)
+        taken = token_counts(order, plan, done)
         assert sum(taken.by_source().values()) == plan.at(done - 1).tokens_after
-    assert ledger(order, plan, 0).by_source() == dict.fromkeys(("news", "books", "law", "code"), 0)
+    assert token_counts(order, plan, 0).by_source() == dict.fromkeys(("news", "books", "law", "code"), 0)
 
 
 SUPPLY = {"news": 9_000, "books": 7_000, "law": 5_000, "code": 4_000}
@@ -154,7 +154,7 @@ def test_a_budget_that_a_source_cannot_fill_names_all_that_the_user_needs() -> N
     assert problem.field == "phases.domain.mixture.law"
     assert "tokens of law by the end of the phase" in problem.problem
     assert "above max_epochs 5" in problem.problem
-    enough = float(problem.mend.split("max_epochs to ")[1].split(",")[0])
+    enough = float(problem.hint.split("max_epochs to ")[1].split(",")[0])
     check_supply(world.recipe(phases__1__max_epochs=enough).phases, {**SUPPLY, "law": 200})
 
 
@@ -193,19 +193,19 @@ def test_a_ramp_does_not_move_a_sample() -> None:
     assert one.source.tolist() == two.source.tolist()
 
 
-def test_the_ledger_keeps_steps_without_effect_apart() -> None:
+def test_the_token_counts_keep_skipped_steps_apart() -> None:
     recipe = world.recipe()
     plan = Plan(recipe)
     order = Order(recipe.seed, recipe.phases, {name: size for name, (_, size) in world.SOURCES.items()})
-    whole, found = ledger(order, plan, 11), ledger(order, plan, 11, [2, 9, 13])
+    whole, found = token_counts(order, plan, 11), token_counts(order, plan, 11, [2, 9, 13])
     for name, phase in whole.by_phase.items():
         for source, tokens in phase.items():
-            assert tokens == found.by_phase[name][source] + found.without_effect[name][source]
-    assert sum(found.without_effect["general"].values()) == 256
-    assert sum(found.without_effect["domain"].values()) == 512
+            assert tokens == found.by_phase[name][source] + found.skipped[name][source]
+    assert sum(found.skipped["general"].values()) == 256
+    assert sum(found.skipped["domain"].values()) == 512
     by_hand = order.samples(0, plan.at(2).first_sample, 8).source
     for position, source in enumerate(order.sources):
-        assert found.without_effect["general"].get(source, 0) == 32 * int((by_hand == position).sum())
+        assert found.skipped["general"].get(source, 0) == 32 * int((by_hand == position).sum())
 
 
 def test_the_square_root_falls_first_and_flattens() -> None:
@@ -221,6 +221,6 @@ def test_imported_weights_may_start_at_a_later_phase() -> None:
     plan = Plan(recipe)
     assert (plan.start_phase, plan.start_step) == (1, 8)
     order = Order(recipe.seed, recipe.phases, {name: size for name, (_, size) in world.SOURCES.items()})
-    taken = ledger(order, plan, plan.total_steps)
+    taken = token_counts(order, plan, plan.total_steps)
     assert sum(taken.by_phase["general"].values()) == 0
     assert sum(taken.by_phase["domain"].values()) == 3072

@@ -45,7 +45,7 @@ def uninterrupted(make: Make) -> world.Run:
 
 
 def _assert_same(run: world.Run, other: world.Run) -> None:
-    """Curves, validation, ledger and weights, bit for bit."""
+    """Curves, validation, token counts and weights, bit for bit."""
     assert run.curve() == other.curve()
     for kind, keys in (("validation", ("step", "bits_per_byte")), ("train", ("step", "tokens_by_source"))):
         lines, others = ([[e[k] for k in keys] for e in one.events(kind)] for one in (run, other))
@@ -156,7 +156,7 @@ def _plain_loop(recipe: Recipe, shards_dir: Path) -> tuple[list[float], list[flo
     return losses, norms, model
 
 
-def test_gradients_that_stay_infinite_end_with_a_mend(make: Make) -> None:
+def test_gradients_that_stay_infinite_end_with_a_hint(make: Make) -> None:
     run = make(
         launch__cpu_ranks=1,
         phases__0__lr_scheduler={"schedule": "constant", "lr": 1e38},
@@ -167,7 +167,7 @@ def test_gradients_that_stay_infinite_end_with_a_mend(make: Make) -> None:
     assert run.train() == 2, run.log
     (problem,) = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]
     assert "10 gradients in a row that were not finite" in problem["problem"]
-    assert "phases.general.lr_scheduler.lr" in problem["mend"]
+    assert "phases.general.lr_scheduler.lr" in problem["hint"]
     skipped = [event["skipped"] for event in run.events("train")]
     assert skipped.count(True) >= 9
     assert "Traceback" not in run.log
