@@ -132,7 +132,7 @@ def smoke(machine: Machine, options: argparse.Namespace) -> int:
     code = machine.run("smoke", [sys.executable, "-m", "launch.cli", "run", *settings])
     machine.keep(run_dir / "report" / "report.html", run_dir / "train" / "metrics.jsonl")
     return code or machine.run(
-        "verify-resume", [sys.executable, "-m", "launch.cli", "verify-resume", *settings, "engine.deterministic=true"]
+        "resume-test", [sys.executable, "-m", "launch.cli", "resume-test", *settings, "engine.deterministic=true"]
     )
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.planner_check [--json OUT] [--device cpu]
 
-The trainer's own engine is calibrated on the smoke recipe; then each other shape (layers, width, sequence, micro-batch)
+The trainer's own engine is profiled on the smoke recipe; then each other shape (layers, width, sequence, micro-batch)
 is predicted from these constants, and measured. `ours` is computed, `peers` measured, `ratio` computed over measured:
 1 is perfect. Memory is that of state and activations, seconds those of a micro-batch, transfers in it.
 """
@@ -26,7 +26,7 @@ RECIPE = Path(__file__).resolve().parent.parent / "configs" / "smoke.yaml"
 SHAPE = {"d_model": 256, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "d_ff": 768}
 LENGTH, SEQUENCES = 256, 8
 SHAPES = {
-    "calibrated": ({}, LENGTH, SEQUENCES),
+    "profiled": ({}, LENGTH, SEQUENCES),
     "twice the layers": ({"n_layers": 8}, LENGTH, SEQUENCES),
     "twice the width": ({"d_model": 512, "n_heads": 8, "n_kv_heads": 4, "d_ff": 1536}, LENGTH, SEQUENCES),
     "wider feed-forward": ({"d_ff": 1536}, LENGTH, SEQUENCES),

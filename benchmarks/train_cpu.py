@@ -108,7 +108,10 @@ def _peer_settings(recipe: Recipe, steps: int) -> dict[str, Any]:
     config = deepspeed_config(recipe, recipe.launch.cpu_ranks, "cpu")
     micro = recipe.engine.micro_batch_size
     accumulation = phase.global_batch_size // (phase.sequence_length * micro * recipe.launch.cpu_ranks)
-    config |= {"gradient_accumulation_steps": accumulation, "train_batch_size": phase.global_batch_size // phase.sequence_length}
+    config |= {
+        "gradient_accumulation_steps": accumulation,
+        "train_batch_size": phase.global_batch_size // phase.sequence_length,
+    }
     return {
         "deepspeed": config, "steps": steps, "accumulation": accumulation, "micro_batch": micro,
         "sequence_length": phase.sequence_length, "clip": recipe.optimizer.max_grad_norm,

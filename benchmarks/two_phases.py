@@ -109,7 +109,8 @@ def with_phases(base: Recipe, phases: Sequence[Mapping[str, Any]], seed: int) ->
     tree["phases"] = [
         {
             "name": phase["name"], "tokens": phase["tokens"], "sequence_length": model.sequence_length,
-            "global_batch_size": model.global_batch_size, "mixture": phase["mixture"], "mixture_block_size": 256, "max_epochs": 100,
+            "global_batch_size": model.global_batch_size, "mixture": phase["mixture"],
+            "mixture_block_size": 256, "max_epochs": 100,
             "lr_scheduler": {**phase["schedule"], "lr": rate.lr, "warmup": rate.warmup if number == 0 else 0},
         }
         for number, phase in enumerate(phases)

@@ -110,7 +110,8 @@ class Phase(Section):
                 )
         if self.tokens < self.segments[0].global_batch_size:
             raise invalid(
-                f"has {self.tokens} tokens, fewer than one batch of {self.global_batch_size}", "raise `tokens` or lower `global_batch_size`"
+                f"has {self.tokens} tokens, fewer than one batch of {self.global_batch_size}",
+                "raise `tokens` or lower `global_batch_size`",
             )
         total = sum(self.mixture.values())
         if abs(total - 1) > 1e-6:
@@ -139,7 +140,14 @@ class Phase(Section):
             steps = min(steps, (self.tokens - tokens) // ramp.global_batch_size)
             found.append(Segment(step, tokens // self.sequence_length, steps, ramp.global_batch_size))
             step, tokens = step + steps, tokens + steps * ramp.global_batch_size
-        found.append(Segment(step, tokens // self.sequence_length, (self.tokens - tokens) // self.global_batch_size, self.global_batch_size))
+        found.append(
+            Segment(
+                step,
+                tokens // self.sequence_length,
+                (self.tokens - tokens) // self.global_batch_size,
+                self.global_batch_size,
+            )
+        )
         return tuple(segment for segment in found if segment.steps) or (found[-1],)
 
     @property

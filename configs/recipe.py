@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from configs.checks import check_recipe
 from configs.errors import Problem, UserError, user_error
+from configs.renamed import refuse_old_names
 from configs.schema import Recipe
 
 
@@ -65,6 +66,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(tree: dict[str, Any]) -> Recipe:
     """Validate a recipe tree (as YAML gives it)."""
+    refuse_old_names(tree)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:

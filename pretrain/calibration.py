@@ -3,7 +3,7 @@
     deepspeed … --module pretrain.calibration --recipe R --out DIR --device D
 
 Contract: builds the trainer's own engine on every rank, with random weights and tokens, and leaves
-`calibration.json` in `--out`: bytes by cause (ZeRO-3's state by its tensors, activations by what is alive when
+`hardware_profile.json` in `--out`: bytes by cause (ZeRO-3's state by its tensors, activations by what is alive when
 the head begins and ends), rates of matrix products, attention, copies and collectives, and seconds of
 micro-batches of two sizes and of an update. Medians; nothing is trained and nothing else is kept.
 Bytes on a CPU are those of torch's allocator, as its profiler saw them; on CUDA they are the allocator's own.
@@ -35,7 +35,7 @@ from pretrain.engine import Engine, start_ranks
 from pretrain.model import initial_weights
 from pretrain.ranks import Ranks, place
 
-CALIBRATION_FILE = "calibration.json"
+HARDWARE_PROFILE_FILE = "hardware_profile.json"
 _MARK = "twofold: "
 _REPEATS = 5
 _COPY_BYTES = {"cuda": 1 << 31, "cpu": 1 << 26}
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ranks = start_ranks(options.device)
         found = measure(recipe, ranks)
         if ranks.is_first:
-            write_json(options.out / CALIBRATION_FILE, found)
+            write_json(options.out / HARDWARE_PROFILE_FILE, found)
         ranks.barrier()
         return 0
     except UserError as error:

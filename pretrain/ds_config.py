@@ -1,6 +1,6 @@
 """Recipe -> DeepSpeed's configuration: the one place where its keys are written.
 
-Contract: pure and importable without deepspeed and torch, so that `twofold check` prints exactly what
+Contract: pure and importable without deepspeed and torch, so that `twofold validate` prints exactly what
 a cluster will run. DeepSpeed 0.19.8 ignores unknown top-level keys in silence; a test holds every key
 against its own configuration classes.
 

@@ -109,7 +109,9 @@ class Engine:
         self._engine.optimizer.checkpoint_event_epilogue()
         assert not missing, f"no weights for {sorted(missing)}"
 
-    def accumulate(self, batch_BU: Tensor, z_weight: float, intra_document_masking: bool = False) -> tuple[float, float]:
+    def accumulate(
+        self, batch_BU: Tensor, z_weight: float, intra_document_masking: bool = False
+    ) -> tuple[float, float]:
         """Add up the gradients of this rank's B sequences of U = T + 1 tokens, int64.
 
         Returns the means over them of the cross-entropy (nats a token) and of log²(Z), before its weight.

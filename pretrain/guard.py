@@ -1,7 +1,7 @@
 """The spike guard: is this step's gradient one to follow? Pure Python, the same answer on every rank.
 
-Contract: `judge` compares a step's loss and gradient norm with those of the last `rolling_interval_length` accepted steps
-of the same phase: a spike is more than `sigma_factor` robust deviations above their median (1.4826 times the
+Contract: `judge` compares a step's loss and gradient norm with those of the last `rolling_interval_length` accepted
+steps of the same phase: a spike is more than `sigma_factor` robust deviations above their median (1.4826 times the
 median absolute deviation, which a spike in the interval hardly moves; norms are compared as logarithms,
 since theirs have a heavy tail). It judges nothing before half an interval is known: losses fall fast then.
 A gradient that is not finite is never accepted. Memory goes into the checkpoint, so a resumed run judges

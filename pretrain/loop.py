@@ -310,7 +310,9 @@ class Trainer:
 
     def _write_summary(self) -> None:
         if self.ranks.is_first:
-            counts = summary.summarise(self.recipe, self.out, self._token_counts(self.done), self._seconds(), self.ranks)
+            counts = summary.summarise(
+                self.recipe, self.out, self._token_counts(self.done), self._seconds(), self.ranks
+            )
             write_json(self.out / stage.SUMMARY_FILE, counts)
 
     def _save(self, tokens: int, ends_phase: str | None, reason: str) -> None:

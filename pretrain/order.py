@@ -163,7 +163,8 @@ def quotas(phase: Phase) -> dict[str, int]:
             f"phases.{phase.name}.mixture.{name}",
             phase.mixture[name],
             f"is less than one sequence in a mixture block of {block}",
-            f"raise phases.{phase.name}.mixture_block_size to at least {int(1 / share) + 1}, raise the share, or remove it",
+            f"raise phases.{phase.name}.mixture_block_size to at least {int(1 / share) + 1}, raise the share, or "
+            "remove it",
         )
         for name, share in phase.mixture.items()
         if counts[name] == 0

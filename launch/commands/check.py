@@ -1,4 +1,4 @@
-"""`twofold check`: what a valid recipe would train, without a GPU or the data.
+"""`twofold validate`: what a valid recipe would train, without a GPU or the data.
 
 Contract: seconds, no allocation of the model, no reading of documents. Raises `UserError` for what
 the recipe alone can tell is impossible; inputs that are not here are listed, since a cluster's data

@@ -1,7 +1,7 @@
-"""`twofold plan RECIPE --gpus N`: memory, time and cost on a cluster, computed; `--calibrate`: constants, measured.
+"""`twofold plan RECIPE --gpus N`: memory, time and cost on a cluster, computed; `--profile-hardware`: its constants.
 
 Contract: `gpu_plan` needs neither data nor GPU; prints tables, writes one self-contained page and, if asked, JSON.
-`calibrate` starts ranks on this machine through the real launcher (pretrain/calibration.py) and keeps what it
+`profile_hardware` starts ranks on this machine through the real launcher (pretrain/calibration.py) and keeps what it
 measured as a constants file that `--constants` reads.
 """
 
@@ -57,7 +57,7 @@ def gpu_plan(
     return path
 
 
-def calibrate(recipe: Recipe, path: Path, console: Console) -> Path:
+def profile_hardware(recipe: Recipe, path: Path, console: Console) -> Path:
     """Measure this machine's constants with the recipe's model; the file."""
     found = measure(recipe, console)
     constants = measured.constants_of(recipe, found)
@@ -72,9 +72,9 @@ def measure(recipe: Recipe, console: Console) -> dict[str, Any]:
     """What pretrain.calibration says of the recipe on all devices of this machine."""
     device, ranks = choose_device(recipe)
     recipe = training.with_launch(recipe, nodes=1, min_nodes=None, hostfile=None, launcher="deepspeed", device=device)
-    out = Path(recipe.run_dir) / "calibration"
+    out = Path(recipe.run_dir) / "hardware-profile"
     out.mkdir(parents=True, exist_ok=True)
-    result = out / measured.CALIBRATION_FILE
+    result = out / measured.HARDWARE_PROFILE_FILE
     result.unlink(missing_ok=True)
     resolved = (out / "recipe.yaml").resolve()
     with atomic_path(resolved) as target:
@@ -84,7 +84,7 @@ def measure(recipe: Recipe, console: Console) -> dict[str, Any]:
         code = training.run_quietly(recipe, command_lines.start_command(recipe, MODULE, told, out), out)
     training.raise_reported(out)
     if code or not result.exists():
-        raise TrainingFailed(f"{training.log_end(out)}\n\nthe calibration ended with exit code {code}")
+        raise TrainingFailed(f"{training.log_end(out)}\n\nprofiling ended with exit code {code}")
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return found
 

@@ -1,4 +1,4 @@
-"""`twofold why`: everything that is known of one document, and why it was kept, dropped or rejected.
+"""`twofold explain`: everything that is known of one document, and why it was kept, dropped or rejected.
 
 Contract: reads the ledger, the recorded line edits and the text of this one document; the excerpt is
 masked, control characters and mark-up in it are shown and not obeyed; of personal information only counts

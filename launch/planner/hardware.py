@@ -2,7 +2,7 @@
 
 Contract: `gpu` finds a device by name (a UserError lists the others); `Constants` are the numbers that no
 datasheet has, each with its source. Those of `ASSUMED` come from publications and are labelled "assumed"
-wherever they are shown; `read` takes measured ones from the file of `twofold plan --calibrate`, and keeps the
+wherever they are shown; `read` takes measured ones from the file of `twofold plan --profile-hardware`, and keeps the
 assumed value of whatever was not measured there.
 """
 
@@ -158,7 +158,7 @@ def write(path: Path, constants: Constants, about: Mapping[str, Any]) -> None:
 
 def read(path: Path) -> Constants:
     """The constants of a file that `write` made."""
-    hint = "make it anew with `twofold plan RECIPE --calibrate FILE`"
+    hint = "make it anew with `twofold plan RECIPE --profile-hardware FILE`"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:

@@ -33,11 +33,18 @@ def ramped(draw: st.DrawFn) -> Phase:
     if tokens == 1:
         ends = []
     ramp = [{"until": end, "global_batch_size": batch * length} for end, batch in zip(ends, batches, strict=False)]
-    return _phase(tokens=tokens, sequence_length=length, global_batch_size=batches[len(ends)] * length, rampup_batch_size=ramp)
+    return _phase(
+        tokens=tokens, sequence_length=length, global_batch_size=batches[len(ends)] * length, rampup_batch_size=ramp
+    )
 
 
 @example(
-    _phase(tokens=57, sequence_length=3, global_batch_size=6, rampup_batch_size=[{"until": 55, "global_batch_size": 6}, {"until": 56, "global_batch_size": 3}])
+    _phase(
+        tokens=57,
+        sequence_length=3,
+        global_batch_size=6,
+        rampup_batch_size=[{"until": 55, "global_batch_size": 6}, {"until": 56, "global_batch_size": 3}],
+    )
 )
 @given(ramped())
 def test_segments_are_whole_batches_one_after_the_other(phase: Phase) -> None:
@@ -49,7 +56,9 @@ def test_segments_are_whole_batches_one_after_the_other(phase: Phase) -> None:
     # The slow reference: step after step, the batch of the first ramp that is not over yet.
     tokens = steps = 0
     while True:
-        batch = next((ramp.global_batch_size for ramp in phase.rampup_batch_size if tokens < ramp.until), phase.global_batch_size)
+        batch = next(
+            (ramp.global_batch_size for ramp in phase.rampup_batch_size if tokens < ramp.until), phase.global_batch_size
+        )
         if tokens + batch > phase.tokens:
             break
         tokens, steps = tokens + batch, steps + 1
@@ -85,7 +94,10 @@ def test_a_recipe_with_replay_resolves_to_itself() -> None:
         (["phases.general.rampup_batch_size=[{until: 1K, global_batch_size: 100}]"], "no multiple of sequence_length"),
         (["phases.general.rampup_batch_size=[{until: 900K, global_batch_size: 2048}]"], "below `tokens`"),
         (
-            ["phases.general.rampup_batch_size=[{until: 8K, global_batch_size: 2048}, {until: 4K, global_batch_size: 1024}]"],
+            [
+                "phases.general.rampup_batch_size="
+                "[{until: 8K, global_batch_size: 2048}, {until: 4K, global_batch_size: 1024}]"
+            ],
             "above the one before it",
         ),
         (
@@ -105,9 +117,7 @@ def test_what_cannot_be_is_refused_with_a_hint(overrides: list[str], words: str)
     assert all(problem.hint for problem in error.value.problems)
 
 
-@pytest.mark.parametrize(
-    "override", ["phases.domain.lr_scheduler.warmup=10K", "phases.domain.lr_scheduler.jump=true"]
-)
+@pytest.mark.parametrize("override", ["phases.domain.lr_scheduler.warmup=10K", "phases.domain.lr_scheduler.jump=true"])
 def test_a_rate_may_rewarm_or_jump_where_the_recipe_says_so(override: str) -> None:
     assert load_recipe(SMOKE, ["phases.domain.lr_scheduler.lr=2e-3", override])
 

@@ -1,4 +1,4 @@
-"""`twofold check` judges every shipped recipe in seconds, without GPU, data or torch."""
+"""`twofold validate` judges every shipped recipe in seconds, without GPU, data or torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_recipe_passes(path: Path) -> None:
     started = time.monotonic()
-    code, out, err = twofold("check", str(path))
+    code, out, err = twofold("validate", str(path))
     assert (code, err) == (0, "")
     assert out.splitlines()[-1].startswith("valid")
     assert time.monotonic() - started < 20
 
 
 def test_the_7p8b_recipe_shows_what_it_would_train() -> None:
-    _, out, _ = twofold("check", str(ROOT / "configs" / "exaone3_7p8b.yaml"))
+    _, out, _ = twofold("validate", str(ROOT / "configs" / "exaone3_7p8b.yaml"))
     for fact in (
         "7,818,448,896 parameters", "512 ranks (cuda)", "6.00T", "2.00T", "4,194,304", "50.8 GFLOP", "47.6 GFLOP",
         '"stage": 3', '"grad_accum_dtype": "fp32"', "0 of 12 sources are on this machine",
@@ -37,7 +37,7 @@ def test_the_7p8b_recipe_shows_what_it_would_train() -> None:
 
 def test_inputs_that_are_not_here_are_listed_and_stop_a_run_before_it_begins(tmp_path: Path) -> None:
     override = "data.decontamination.benchmarks.exam=nowhere.jsonl"
-    code, out, _ = twofold("check", str(SMOKE), override, "sources.law.path=nowhere")
+    code, out, _ = twofold("validate", str(SMOKE), override, "sources.law.path=nowhere")
     assert code == 0
     assert "7 of 8 sources are on this machine\n    not here  law (nowhere)\n" in out
     assert "1 of 2 benchmarks are on this machine\n    not here  exam (nowhere.jsonl)\n" in out

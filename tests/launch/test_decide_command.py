@@ -1,4 +1,4 @@
-"""`twofold decide`: the ledger of a full run, without a text, and what it changes."""
+"""`twofold filter`: the ledger of a full run, without a text, and what it changes."""
 
 from __future__ import annotations
 

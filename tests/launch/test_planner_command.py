@@ -76,7 +76,9 @@ def test_the_hints_are_true() -> None:
     with pytest.raises(UserError, match="take 1024 devices, or a batch of 8388608 tokens"):
         estimate(recipe, 2048, H100, Constants())
     estimate(recipe, 1024, H100, Constants())
-    larger = load_recipe(EXAONE, ["phases.general.global_batch_size=8_388_608", "phases.domain.global_batch_size=8_388_608"])
+    larger = load_recipe(
+        EXAONE, ["phases.general.global_batch_size=8_388_608", "phases.domain.global_batch_size=8_388_608"]
+    )
     estimate(larger, 2048, H100, Constants())
     with pytest.raises(UserError, match="take 4 of them"):
         estimate(recipe, 1, H100, Constants())
@@ -115,7 +117,7 @@ def test_the_page_is_self_contained_and_escaped() -> None:
     assert sources == []
 
 
-def _calibration(recipe: Any, fixed: float, factor: float) -> dict[str, Any]:
+def _profile(recipe: Any, fixed: float, factor: float) -> dict[str, Any]:
     """What a device would tell whose passes are `factor` times the model's and `fixed` seconds more."""
     rates = {"products_flops": 3e11, "attention_flops": 4e10, "copy_bytes_per_s": 1e10, "link_bytes_per_s": 1e8,
              "collective_s": 5e-4}  # fmt: skip
@@ -135,16 +137,16 @@ def _calibration(recipe: Any, fixed: float, factor: float) -> dict[str, Any]:
 
 def test_what_a_pass_takes_beyond_its_parts_is_found_again() -> None:
     recipe = load_recipe(SMOKE, ["launch.device=cpu"])
-    constants = measured.constants_of(recipe, _calibration(recipe, fixed=0.02, factor=1.7))
+    constants = measured.constants_of(recipe, _profile(recipe, fixed=0.02, factor=1.7))
     assert constants.pass_factor == pytest.approx(1.7)
     assert constants.micro_batch_s == pytest.approx(0.02)
-    slower = measured.constants_of(recipe, _calibration(recipe, fixed=-0.01, factor=1.7))
+    slower = measured.constants_of(recipe, _profile(recipe, fixed=-0.01, factor=1.7))
     assert slower.micro_batch_s == 0.0
 
 
 def test_constants_are_read_as_they_were_written(tmp_path: Path) -> None:
     recipe = load_recipe(SMOKE, ["launch.device=cpu"])
-    constants = measured.constants_of(recipe, _calibration(recipe, 0.02, 1.2))
+    constants = measured.constants_of(recipe, _profile(recipe, 0.02, 1.2))
     hardware.write(tmp_path / "c.json", constants, {"date": "2026-11-24"})
     assert hardware.read(tmp_path / "c.json") == constants
     gpu = hardware.gpu("measured", constants)
@@ -157,7 +159,7 @@ def test_constants_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_an_h100_that_was_measured_keeps_its_datasheet() -> None:
     recipe = load_recipe(SMOKE, ["launch.device=cpu"])
-    found = _calibration(recipe, 0.0, 1.0)
+    found = _profile(recipe, 0.0, 1.0)
     found |= {"kind": "cuda", "device": "NVIDIA H100 80GB HBM3"}
     found["rates"] |= {"products_flops": 700e12}
     constants = measured.constants_of(recipe, found)
@@ -166,10 +168,10 @@ def test_an_h100_that_was_measured_keeps_its_datasheet() -> None:
 
 
 @pytest.mark.e2e
-def test_a_real_calibration_on_this_machine(tmp_path: Path) -> None:
+def test_a_real_profile_of_this_machine(tmp_path: Path) -> None:
     out = tmp_path / "constants.json"
     told = (f"run_dir={tmp_path / 'run'}", *TINY_TRAINING)
-    code, shown, err = twofold("plan", str(SMOKE), "--calibrate", str(out), *told)
+    code, shown, err = twofold("plan", str(SMOKE), "--profile-hardware", str(out), *told)
     assert code == 0, shown + err
     constants = hardware.read(out)
     assert constants.device is not None

@@ -1,4 +1,4 @@
-"""`twofold verify-resume` proves a resume, and sees one that is broken."""
+"""`twofold resume-test` proves a resume, and sees one that is broken."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_real_run_resumes_bit_for_bit(packed_run: Path, tmp_path: Path) -> Non
     run_dir = tmp_path / "run"
     shutil.copytree(packed_run, run_dir, symlinks=True)
     arguments = (f"run_dir={run_dir}", *TINY_TRAINING, "--steps", "6", "--same-ranks", "--kills", "1")
-    code, out, err = twofold("verify-resume", str(SMOKE), *arguments)
+    code, out, err = twofold("resume-test", str(SMOKE), *arguments)
     assert code == 0, out + err
     assert "DIFFERS" not in out
     for fact in ("stopped after", "killed in", "stopped at the phase's end", "damaged"):

@@ -25,8 +25,8 @@ def _phase(schedule: str, steps: int, warmup: int, final: float, decay_ratio: fl
     if schedule == "wsd":
         fields["decay_ratio"] = decay_ratio
     return Phase(
-        name=name, tokens=steps * BATCH, sequence_length=16, global_batch_size=BATCH, lr_scheduler=LRScheduler(**fields),
-        mixture={"news": 1.0},
+        name=name, tokens=steps * BATCH, sequence_length=16, global_batch_size=BATCH,
+        lr_scheduler=LRScheduler(**fields), mixture={"news": 1.0},
     )  # fmt: skip
 
 
@@ -90,9 +90,7 @@ def test_a_later_phase_warms_up_from_the_last_rate_of_the_former() -> None:
     first = world.recipe().phases[0].model_dump(mode="json")
     fall = {"schedule": "linear", "lr": 8e-3, "min_lr": 1e-3}
     rise = {"schedule": "constant", "lr": 4e-3, "warmup": 1024}
-    plan = Plan(
-        world.recipe(phases=[{**first, "lr_scheduler": fall}, {**first, "name": "two", "lr_scheduler": rise}])
-    )
+    plan = Plan(world.recipe(phases=[{**first, "lr_scheduler": fall}, {**first, "name": "two", "lr_scheduler": rise}]))
     rates = [plan.at(step).lr for step in range(plan.total_steps)]
     # A step's rate is that of the middle of its tokens: 8 steps fall from 8e-3 to 1e-3, then 4 rise to 4e-3.
     assert rates[:8] == pytest.approx([8e-3 - 7e-3 * (n + 0.5) / 8 for n in range(8)])
@@ -177,9 +175,7 @@ def test_a_batch_ramp_keeps_samples_tokens_and_rate_in_line() -> None:
     for former, step in pairwise(steps):
         assert step.first_sample == (former.first_sample + former.sequences if step.phase == former.phase else 0)
     # The warm-up lasts 512 tokens, whatever the batch.
-    assert [step.lr for step in steps[:5]] == pytest.approx(
-        [5e-3 * x for x in (0.125, 0.375, 0.625, 0.875, 1)]
-    )
+    assert [step.lr for step in steps[:5]] == pytest.approx([5e-3 * x for x in (0.125, 0.375, 0.625, 0.875, 1)])
 
 
 def test_a_ramp_does_not_move_a_sample() -> None:

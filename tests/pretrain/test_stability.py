@@ -87,7 +87,10 @@ def test_skipping_that_does_not_help_becomes_a_rollback_that_survives_a_stop(
 
 def test_a_run_that_keeps_spiking_gives_up_with_a_hint(tmp_path: Path, tokenizer_dir: Path) -> None:
     run = _run(
-        tmp_path, tokenizer_dir, list(range(24, 40)), stability={"rolling_interval_length": 32, "rollback_after": 2, "attempts": 1}
+        tmp_path,
+        tokenizer_dir,
+        list(range(24, 40)),
+        stability={"rolling_interval_length": 32, "rollback_after": 2, "attempts": 1},
     )
     assert run.train() == 2, run.log
     (problem,) = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]

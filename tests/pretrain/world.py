@@ -44,12 +44,12 @@ def recipe(**changes: Any) -> Recipe:
         "model": {"d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_ff": 64, "max_sequence_length": 64},
         "phases": [
             {
-                "name": "general", "tokens": 2048, "sequence_length": 32, "global_batch_size": 256, "lr_scheduler": rate,
-                "mixture": {"news": 0.6, "books": 0.4}, "mixture_block_size": 20, "z_loss": 1e-4,
+                "name": "general", "tokens": 2048, "sequence_length": 32, "global_batch_size": 256,
+                "lr_scheduler": rate, "mixture": {"news": 0.6, "books": 0.4}, "mixture_block_size": 20, "z_loss": 1e-4,
             },
             {
-                "name": "domain", "tokens": 3072, "sequence_length": 32, "global_batch_size": 512, "lr_scheduler": decay,
-                "mixture": {"law": 0.4, "code": 0.4, "news": 0.2}, "mixture_block_size": 20,
+                "name": "domain", "tokens": 3072, "sequence_length": 32, "global_batch_size": 512,
+                "lr_scheduler": decay, "mixture": {"law": 0.4, "code": 0.4, "news": 0.2}, "mixture_block_size": 20,
             },
         ],
         "engine": {"precision": "bf16", "micro_batch_size": 2, "persistence_threshold": 1000},
