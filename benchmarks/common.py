@@ -51,7 +51,7 @@ def interleaved(contestants: Mapping[str, Callable[[], Any]], repetitions: int) 
 
 
 def let_datatrove_hash() -> None:
-    """Its xxHash functions pass text to xxhash, which since version 4 takes bytes only; mended here, at full speed."""
+    """Its xxHash functions pass text to xxhash, which since version 4 takes bytes only; fixed here, at full speed."""
     import datatrove.utils.hashes.xxhash as theirs
     import xxhash
 

@@ -51,7 +51,7 @@ class Case:
     """bf16, or float8 for the blocks' linear layers."""
     masked: bool = False
     """Attention within documents only."""
-    kernels: str = "auto"
+    backend: str = "auto"
     """Ours: auto or plain."""
     masters: str = "float32"
     """Plain PyTorch: float32 (bf16 weights, float32 masters and sums), autocast (float32 weights), none (all bf16)."""
@@ -73,7 +73,7 @@ class Case:
             else []
         )
         words += ["documents masked"] if self.masked else []
-        words += [f"{self.kernels} kernels"] if self.kernels != "auto" else []
+        words += [f"backend {self.backend}"] if self.backend != "auto" else []
         words += [f"masters {self.masters}"] if self.contestant == "plain" and self.masters != "float32" else []
         words += [self.part] if self.part else []
         return ", ".join(words)
@@ -127,12 +127,12 @@ def recipe(case: Case, run_dir: Path) -> Recipe:
     """
     tree = load_recipe(SHIPPED).model_dump(mode="json")
     phase = tree["phases"][0] | {
-        "sequence_length": case.sequence_length, "batch": case.tokens_per_step, "batch_ramp": [],
-        "tokens": (case.all_steps + SPARE_STEPS) * case.tokens_per_step, "max_epochs": 1e6, "mixture_block": 100,
-        "learning_rate": {"peak": 3e-4}, "mask_documents": case.masked,
+        "sequence_length": case.sequence_length, "global_batch_size": case.tokens_per_step, "rampup_batch_size": [],
+        "tokens": (case.all_steps + SPARE_STEPS) * case.tokens_per_step, "max_epochs": 1e6, "mixture_block_size": 100,
+        "lr_scheduler": {"lr": 3e-4}, "intra_document_masking": case.masked,
     }  # fmt: skip
-    engine = tree["engine"] | {"micro_batch_sequences": case.micro_batch, "activation_checkpointing": case.recompute}
-    engine |= {"float8": case.precision == "float8", "kernels": case.kernels}
+    engine = tree["engine"] | {"micro_batch_size": case.micro_batch, "activation_checkpointing": case.recompute}
+    engine |= {"float8": case.precision == "float8", "backend": case.backend}
     tree |= {
         "phases": [phase], "model": case.model().model_dump(mode="json"), "engine": engine, "run_dir": str(run_dir),
         "launch": {"device": case.device, "cpu_ranks": 1, "gpus_per_node": 1, "nodes": 1},
@@ -208,11 +208,11 @@ def figures(case: Case, seconds: Sequence[float], peak_tflops: float | None) -> 
     flops = flops_per_token(case.model(), case.vocab_size, case.sequence_length)
     rate = case.tokens_per_step / middle
     shares = {
-        f"mfu_{convention}_attention": rate * cost / (peak_tflops * 1e12) if peak_tflops else None
-        for convention, cost in flops.items()
+        name: rate * flops[convention] / (peak_tflops * 1e12) if peak_tflops else None
+        for name, convention in (("mfu", "full"), ("mfu_causal", "causal"))
     }
     return {
-        "tokens_per_s": rate, "step_seconds": middle, "tokens_per_step": case.tokens_per_step,
+        "tps": rate, "step_seconds": middle, "tokens_per_step": case.tokens_per_step,
         "step_seconds_all": [round(value, 6) for value in seconds], **shares,
         "tflops_full_attention": rate * flops["full"] / 1e12, "tflops_causal_attention": rate * flops["causal"] / 1e12,
     }  # fmt: skip

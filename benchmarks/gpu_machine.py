@@ -115,7 +115,7 @@ def train(machine: Machine, options: argparse.Namespace) -> int:
         "--tokenizer", str(data / "tokenizer"), "--out", str(trained), "--device", options.device,
     ]  # fmt: skip
     code = machine.run("train", command, SAVING_SECONDS, DS_ACCELERATOR=options.device, **alone)
-    machine.keep(*(trained / name for name in ("metrics.jsonl", "summary.json", "ledger.json", "error.json")))
+    machine.keep(*(trained / name for name in ("metrics.jsonl", "summary.json", "token_counts.json", "error.json")))
     return code
 
 
@@ -132,7 +132,7 @@ def smoke(machine: Machine, options: argparse.Namespace) -> int:
     code = machine.run("smoke", [sys.executable, "-m", "launch.cli", "run", *settings])
     machine.keep(run_dir / "report" / "report.html", run_dir / "train" / "metrics.jsonl")
     return code or machine.run(
-        "verify-resume", [sys.executable, "-m", "launch.cli", "verify-resume", *settings, "engine.deterministic=true"]
+        "resume-test", [sys.executable, "-m", "launch.cli", "resume-test", *settings, "engine.deterministic=true"]
     )
 
 

@@ -58,7 +58,7 @@ def measure(case: Case, shared: Path, folder: Path, peak_tflops: float | None) -
 
 
 def _reason(out: Path) -> str:
-    """What the trainer said that its user can mend."""
+    """What the trainer said that its user can fix."""
     file = out / ERROR_FILE
     problems = json.loads(file.read_text(encoding="utf-8"))["problems"] if file.exists() else []
     return "; ".join(f"{p['field']} = {p['value']}: {p['problem']}" for p in problems)

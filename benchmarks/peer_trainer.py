@@ -62,7 +62,7 @@ def main() -> None:
         steady = clock.seconds[len(clock.seconds) // 3 :]
         tokens = settings["deepspeed"]["train_batch_size"] * length
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        found = {"tokens_per_s": tokens / statistics.median(steady), "memory_mb": memory}
+        found = {"tps": tokens / statistics.median(steady), "memory_mb": memory}
         out.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -150,9 +150,9 @@ def _recipe(warc: Path, out: Path) -> Recipe:
         f"sources: {{pages: {source}}}\n"
         "data: {executor: {workers: 1}}\n"
         "tokenizer: {vocab_size: 1024}\nmodel: {d_model: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, d_ff: 32}\n"
-        "phases: [{name: general, tokens: 4096, sequence_length: 32, batch: 1024, learning_rate: {peak: 1e-3}, "
-        "mixture: {pages: 1}}]\n"
-        "engine: {micro_batch_sequences: 1}\ncheckpoints: {every: 4096}\nvalidation: {every: 4096}\n"
+        "phases: [{name: general, tokens: 4096, sequence_length: 32, global_batch_size: 1024, "
+        "lr_scheduler: {lr: 1e-3}, mixture: {pages: 1}}]\n"
+        "engine: {micro_batch_size: 1}\ncheckpoints: {every: 4096}\nvalidation: {every: 4096}\n"
         "launch: {device: cpu}\n"
     )
     return load_recipe(str(file))

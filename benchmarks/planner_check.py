@@ -2,7 +2,7 @@
 
     python -m benchmarks.planner_check [--json OUT] [--device cpu]
 
-The trainer's own engine is calibrated on the smoke recipe; then each other shape (layers, width, sequence, micro-batch)
+The trainer's own engine is profiled on the smoke recipe; then each other shape (layers, width, sequence, micro-batch)
 is predicted from these constants, and measured. `ours` is computed, `peers` measured, `ratio` computed over measured:
 1 is perfect. Memory is that of state and activations, seconds those of a micro-batch, transfers in it.
 """
@@ -26,7 +26,7 @@ RECIPE = Path(__file__).resolve().parent.parent / "configs" / "smoke.yaml"
 SHAPE = {"d_model": 256, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "d_ff": 768}
 LENGTH, SEQUENCES = 256, 8
 SHAPES = {
-    "calibrated": ({}, LENGTH, SEQUENCES),
+    "profiled": ({}, LENGTH, SEQUENCES),
     "twice the layers": ({"n_layers": 8}, LENGTH, SEQUENCES),
     "twice the width": ({"d_model": 512, "n_heads": 8, "n_kv_heads": 4, "d_ff": 1536}, LENGTH, SEQUENCES),
     "wider feed-forward": ({"d_ff": 1536}, LENGTH, SEQUENCES),
@@ -42,9 +42,9 @@ def shaped(name: str, folder: Path, device: str) -> Recipe:
     phases = [
         f"phases.{phase}.{key}={value}"
         for phase in ("general", "domain")
-        for key, value in {"sequence_length": length, "batch": 4 * SEQUENCES * LENGTH}.items()
+        for key, value in {"sequence_length": length, "global_batch_size": 4 * SEQUENCES * LENGTH}.items()
     ]
-    told = [f"engine.micro_batch_sequences={sequences}", f"launch.device={device}", f"run_dir={folder / name}"]
+    told = [f"engine.micro_batch_size={sequences}", f"launch.device={device}", f"run_dir={folder / name}"]
     return load_recipe(RECIPE, [f"model={{{model}}}", *phases, *told])
 
 
@@ -60,7 +60,7 @@ def compare(device: str, folder: Path, repetitions: int) -> tuple[dict[str, floa
             constants = constants or measured.constants_of(recipe, found)
             gpu = constants.device
             assert gpu is not None
-            sequences = recipe.engine.micro_batch_sequences
+            sequences = recipe.engine.micro_batch_size
             setting = setting_of(recipe, found["ranks"], gpu, sequences, "nothing")
             computed[f"{name}, micro_batch_seconds"] = (
                 measured.modelled_pass(recipe, found["ranks"], gpu, constants, sequences) + constants.micro_batch_s

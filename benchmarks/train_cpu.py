@@ -47,7 +47,7 @@ def main() -> None:
             peer.append(_peer(recipe, Path(name), chosen.steps))
     figures = {key: statistics.median(run[key] for run in ours) for key in ours[0]}
     theirs = {key: statistics.median(run[key] for run in peer) for key in peer[0]}
-    ratio = {"tokens_per_s": figures["tokens_per_s"] / theirs["tokens_per_s"]}
+    ratio = {"tps": figures["tps"] / theirs["tps"]}
     settings = {"ranks": chosen.ranks, "steps": chosen.steps, "repetitions": chosen.repetitions}
     peers = {"transformers Trainer": theirs}
     report("train_cpu", {**settings, "ours": figures, "peers": peers, "ratio": ratio}, chosen.json)
@@ -56,7 +56,7 @@ def main() -> None:
 def _recipe(ranks: int, steps: int, folder: Path) -> Recipe:
     tree = load_recipe(ROOT / "configs" / "smoke.yaml").model_dump(mode="json")
     general = {**tree["phases"][0], "mixture": {"ko-web": 1.0}, "max_epochs": 1000}
-    general |= {"tokens": steps * general["batch"], "learning_rate": {"peak": 1e-3}}
+    general |= {"tokens": steps * general["global_batch_size"], "lr_scheduler": {"lr": 1e-3}}
     tree |= {"phases": [general], "run_dir": str(folder)}
     tree["checkpoints"]["every"] = tree["validation"]["every"] = 10**12
     tree["validation"]["prompts"] = []
@@ -88,8 +88,8 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, float]:
     steps = [event for event in read_events(out / METRICS_FILE) if event["event"] == "train"]
     steps = steps[len(steps) // 3 :]
     return {
-        "tokens_per_s": statistics.median(step["tokens_per_s"] for step in steps),
-        "data_wait_share": statistics.median(step["data_wait_share"] for step in steps),
+        "tps": statistics.median(step["tps"] for step in steps),
+        "data_loading_pct": statistics.median(step["data_loading_pct"] for step in steps),
         "memory_mb": steps[-1]["memory_bytes"] / 2**20,
     }
 
@@ -106,12 +106,15 @@ def _peer(recipe: Recipe, folder: Path, steps: int) -> dict[str, float]:
 def _peer_settings(recipe: Recipe, steps: int) -> dict[str, Any]:
     model, phase = recipe.model, recipe.phases[0]
     config = deepspeed_config(recipe, recipe.launch.cpu_ranks, "cpu")
-    micro = recipe.engine.micro_batch_sequences
-    accumulation = phase.batch // (phase.sequence_length * micro * recipe.launch.cpu_ranks)
-    config |= {"gradient_accumulation_steps": accumulation, "train_batch_size": phase.batch // phase.sequence_length}
+    micro = recipe.engine.micro_batch_size
+    accumulation = phase.global_batch_size // (phase.sequence_length * micro * recipe.launch.cpu_ranks)
+    config |= {
+        "gradient_accumulation_steps": accumulation,
+        "train_batch_size": phase.global_batch_size // phase.sequence_length,
+    }
     return {
         "deepspeed": config, "steps": steps, "accumulation": accumulation, "micro_batch": micro,
-        "sequence_length": phase.sequence_length, "clip": recipe.optimizer.gradient_clip,
+        "sequence_length": phase.sequence_length, "clip": recipe.optimizer.max_grad_norm,
         "model": {
             "vocab_size": recipe.tokenizer.vocab_size, "hidden_size": model.d_model,
             "intermediate_size": model.d_ff, "num_hidden_layers": model.n_layers,

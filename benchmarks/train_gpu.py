@@ -47,7 +47,7 @@ DATASHEET_TFLOPS = {"H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "H200"
 ACCOUNT_STEPS = 4
 """One while the profiler starts, two that are accounted, one that ends them."""
 _TABLE_WIDTH = 150
-COMPARED = ("tokens_per_s", "mfu_full_attention", "mfu_causal_attention", "share_of_measured_peak")
+COMPARED = ("tps", "mfu", "mfu_causal", "share_of_measured_peak")
 
 
 class Bench:
@@ -102,22 +102,22 @@ class Bench:
     def best(self, contestant: str, **fields: Any) -> Case | None:
         """The fastest of them."""
         found = self.cases(contestant, **fields)
-        fastest = max(found.values(), key=lambda outcome: outcome["tokens_per_s"], default=None)
+        fastest = max(found.values(), key=lambda outcome: outcome["tps"], default=None)
         return Case.from_json(fastest["case"]) if fastest else None
 
     def best_of_ours(self) -> Case:
         """Our fastest bf16 case, or the one that would be tried first."""
-        joined = {"precision": "bf16", "masked": False, "kernels": "auto"}
+        joined = {"precision": "bf16", "masked": False, "backend": "auto"}
         return self.best("ours", **joined) or replace(self.base, layers=self.layers)
 
 
 def _kept(earlier: Outcome | None, found: dict[str, Any]) -> dict[str, Any]:
     """A case that ran twice: the later figures, beside the earlier speeds; a failure never hides a success."""
-    if earlier is None or "tokens_per_s" not in earlier:
+    if earlier is None or "tps" not in earlier:
         return found
     if "error" in found:
         return {**earlier, "later_error": found["error"]}
-    return {**found, "earlier_tokens_per_s": [*earlier.get("earlier_tokens_per_s", ()), earlier["tokens_per_s"]]}
+    return {**found, "earlier_tps": [*earlier.get("earlier_tps", ()), earlier["tps"]]}
 
 
 def peaks_part(bench: Bench) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def ours_part(bench: Bench) -> dict[str, Any]:
             bench.run(case)
     best = bench.best_of_ours()
     for changes in (
-        {"precision": "float8"}, {"masked": True}, {"kernels": "plain"}, {"precision": "float8", "masked": True},
+        {"precision": "float8"}, {"masked": True}, {"backend": "plain"}, {"precision": "float8", "masked": True},
     ):  # fmt: skip
         bench.run(replace(best, **changes))
     return {"best": best.name}
@@ -278,12 +278,12 @@ def _compared(result: Mapping[str, Any]) -> dict[str, Any]:
     fastest: dict[str, dict[str, Outcome]] = {}
     for found in result["cases"].values():
         case = Case.from_json(found["case"])
-        compared = "tokens_per_s" in found and case.layers == result.get("layers")
-        if not compared or case.masked or case.part or case.kernels != "auto":
+        compared = "tps" in found and case.layers == result.get("layers")
+        if not compared or case.masked or case.part or case.backend != "auto":
             continue
         peer = f"plain PyTorch, masters {case.masters}" if case.contestant == "plain" else case.contestant
         same = fastest.setdefault(case.precision, {})
-        if found["tokens_per_s"] > same.get(peer, {}).get("tokens_per_s", 0.0):
+        if found["tps"] > same.get(peer, {}).get("tps", 0.0):
             same[peer] = found
     ours = {precision: found["ours"] for precision, found in fastest.items() if "ours" in found}
     peers = {
@@ -291,7 +291,7 @@ def _compared(result: Mapping[str, Any]) -> dict[str, Any]:
         for precision, found in fastest.items()
     }
     ratio = {
-        precision: {peer: outcome["tokens_per_s"] / theirs["tokens_per_s"] for peer, theirs in peers[precision].items()}
+        precision: {peer: outcome["tps"] / theirs["tps"] for peer, theirs in peers[precision].items()}
         for precision, outcome in ours.items()
     }
     return {"ours": {precision: _shown(outcome) for precision, outcome in ours.items()}, "peers": peers, "ratio": ratio}
@@ -314,20 +314,20 @@ def _earlier(options: argparse.Namespace) -> dict[str, Any]:
 def _told(case: Case, found: Outcome) -> str:
     if "error" in found:
         return f"{case.name}: {found['error']}"
-    if "tokens_per_s" not in found:
+    if "tps" not in found:
         return case.name
-    mfu = found["mfu_full_attention"]
-    return f"{case.name}: {found['tokens_per_s']:,.0f} tokens/s" + (f", MFU {mfu:.1%}" if mfu else "")
+    mfu = found["mfu"]
+    return f"{case.name}: {found['tps']:,.0f} tokens/s" + (f", MFU {mfu:.1%}" if mfu else "")
 
 
 def table(result: Mapping[str, Any]) -> Table:
     """All cases that ran, a line each."""
     shown = Table("case", "tokens/s", "MFU full", "MFU causal", "of measured peak", "peak GiB", box=None)
     for name, found in result["cases"].items():
-        if "tokens_per_s" in found:
+        if "tps" in found:
             shares = [found.get(key) for key in COMPARED[1:]]
             cells = ["–" if share is None else f"{share:.1%}" for share in shares]
-            shown.add_row(name, f"{found['tokens_per_s']:,.0f}", *cells, f"{found['peak_reserved_bytes'] / 2**30:.1f}")
+            shown.add_row(name, f"{found['tps']:,.0f}", *cells, f"{found['peak_reserved_bytes'] / 2**30:.1f}")
     return shown
 
 

@@ -33,7 +33,7 @@ from launch.run import run_recipe
 
 GENERAL_SHARE = 0.75
 """6 T of 8 T tokens."""
-DECAY_SHARE = 0.125
+DECAY_RATIO = 0.125
 """Of all tokens: half of the second phase."""
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 """Student's t, two-sided 95 %, by number of seeds."""
@@ -81,22 +81,22 @@ def arms(base: Recipe, tokens: int) -> dict[str, list[dict[str, Any]]]:
         name: GENERAL_SHARE * general.get(name, 0.0) + (1 - GENERAL_SHARE) * domain.get(name, 0.0)
         for name in dict.fromkeys((*general, *domain))
     }
-    decay = {"schedule": "wsd", "final": 0}
+    decay = {"schedule": "wsd", "min_lr": 0}
     return {
         "two phases": [
             {"name": "general", "tokens": first, "mixture": dict(general), "schedule": {"schedule": "constant"}},
             {
                 "name": "domain", "tokens": tokens - first, "mixture": dict(domain),
-                "schedule": {**decay, "decay_share": DECAY_SHARE / (1 - GENERAL_SHARE)},
+                "schedule": {**decay, "decay_ratio": DECAY_RATIO / (1 - GENERAL_SHARE)},
             },
         ],
         "mixed": [
-            {"name": "mixed", "tokens": tokens, "mixture": mixed, "schedule": {**decay, "decay_share": DECAY_SHARE}}
+            {"name": "mixed", "tokens": tokens, "mixture": mixed, "schedule": {**decay, "decay_ratio": DECAY_RATIO}}
         ],
         "general only": [
             {
                 "name": "general", "tokens": tokens, "mixture": dict(general),
-                "schedule": {**decay, "decay_share": DECAY_SHARE},
+                "schedule": {**decay, "decay_ratio": DECAY_RATIO},
             }
         ],
     }  # fmt: skip
@@ -105,12 +105,13 @@ def arms(base: Recipe, tokens: int) -> dict[str, list[dict[str, Any]]]:
 def with_phases(base: Recipe, phases: Sequence[Mapping[str, Any]], seed: int) -> Recipe:
     """The base recipe with an arm's phases; sequences, batch, peak and warm-up are the base's first phase's."""
     tree = base.model_dump(mode="json")
-    model, rate = base.phases[0], base.phases[0].learning_rate
+    model, rate = base.phases[0], base.phases[0].lr_scheduler
     tree["phases"] = [
         {
             "name": phase["name"], "tokens": phase["tokens"], "sequence_length": model.sequence_length,
-            "batch": model.batch, "mixture": phase["mixture"], "mixture_block": 256, "max_epochs": 100,
-            "learning_rate": {**phase["schedule"], "peak": rate.peak, "warmup": rate.warmup if number == 0 else 0},
+            "global_batch_size": model.global_batch_size, "mixture": phase["mixture"],
+            "mixture_block_size": 256, "max_epochs": 100,
+            "lr_scheduler": {**phase["schedule"], "lr": rate.lr, "warmup": rate.warmup if number == 0 else 0},
         }
         for number, phase in enumerate(phases)
     ]  # fmt: skip

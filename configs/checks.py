@@ -43,15 +43,15 @@ def world_size(recipe: Recipe, device: str) -> int:
 
 def batch_problem(recipe: Recipe, phase: Phase, ranks: int, where: str) -> Problem | None:
     """Why `phase`'s batch cannot be cut over `ranks`, or None."""
-    per_pass = ranks * recipe.engine.micro_batch_sequences * phase.sequence_length
+    per_pass = ranks * recipe.engine.micro_batch_size * phase.sequence_length
     for batch in phase.batches:
         if batch % per_pass:
             return Problem(
                 where,
                 batch,
                 f"is {batch // phase.sequence_length} sequences, not divisible by {ranks} ranks x "
-                f"{recipe.engine.micro_batch_sequences} sequences a micro-batch",
-                f"use {max(1, round(batch / per_pass)) * per_pass} tokens, or change engine.micro_batch_sequences",
+                f"{recipe.engine.micro_batch_size} sequences a micro-batch",
+                f"use {max(1, round(batch / per_pass)) * per_pass} tokens, or change engine.micro_batch_size",
             )
     return None
 
@@ -78,14 +78,14 @@ def _phases(recipe: Recipe) -> Iterator[Problem]:
 def _rates(recipe: Recipe) -> Iterator[Problem]:
     """Where two phases meet, the rate goes on, warms up, or jumps because the recipe says so."""
     for former, phase in pairwise(recipe.phases):
-        rate = phase.learning_rate
-        meets = math.isclose(former.last_rate, rate.peak, rel_tol=1e-9)
+        rate = phase.lr_scheduler
+        meets = math.isclose(former.last_rate, rate.lr, rel_tol=1e-9)
         if not (meets or rate.warmup or rate.jump):
             yield Problem(
-                f"phases.{phase.name}.learning_rate.peak",
-                rate.peak,
+                f"phases.{phase.name}.lr_scheduler.lr",
+                rate.lr,
                 f"does not meet the {former.last_rate:g} that phase {former.name} ends with",
-                "start from it, give a learning_rate.warmup to re-warm, or say learning_rate.jump: true",
+                "start from it, give an lr_scheduler.warmup to re-warm, or say lr_scheduler.jump: true",
             )
 
 

@@ -1,4 +1,4 @@
-"""Errors that a user caused and can mend.
+"""Errors that a user caused and can fix.
 
 Contract: whatever a user did wrong (recipe, command line, input files, a full disk) is raised as
 `UserError`; `launch.cli` prints it, one line a problem, and exits with code 2, never a traceback.
@@ -17,20 +17,20 @@ _LONGEST_VALUE = 80
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend: `field` is a dotted recipe path, a file or a command-line word."""
+    """One thing to fix: `field` is a dotted recipe path, a file or a command-line word."""
 
     field: str
     value: Any
     problem: str
-    mend: str
+    hint: str
 
     def __str__(self) -> str:
         shown = "" if self.value is None else f" = {_short(self.value)}"
-        return f"{self.field}{shown}: {self.problem}. Mend: {self.mend}."
+        return f"{self.field}{shown}: {self.problem}. Hint: {self.hint}."
 
 
 class UserError(ValueError):
-    """One or more problems that the user can mend; `str()` gives one line each."""
+    """One or more problems that the user can fix; `str()` gives one line each."""
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
@@ -42,9 +42,9 @@ class UserError(ValueError):
         return (type(self), (self.problems,))
 
 
-def user_error(field: str, value: Any, problem: str, mend: str) -> UserError:
+def user_error(field: str, value: Any, problem: str, hint: str) -> UserError:
     """Shorthand for the common case of one problem."""
-    return UserError(Problem(field, value, problem, mend))
+    return UserError(Problem(field, value, problem, hint))
 
 
 def _short(value: Any) -> str:

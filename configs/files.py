@@ -19,7 +19,7 @@ from configs.errors import UserError, user_error
 
 PARTIAL_PATTERN = ".*.partial-*"
 """Names of files that `atomic_path` had begun when the process was killed."""
-_MENDS = {
+_HINTS = {
     errno.ENOSPC: ("the disk is full", "free some space or set run_dir to a larger disk, then run again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space or set run_dir elsewhere, then run again"),
     errno.EACCES: ("is not accessible to this user", "grant the permission or name another path"),
@@ -60,14 +60,14 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors that a user can mend into a `UserError` naming `path`."""
+    """Turn the operating system's errors that a user can fix into a `UserError` naming `path`."""
     try:
         yield
     except OSError as error:
-        mended = as_user_error(error, path)
-        if mended is None:
+        refused = as_user_error(error, path)
+        if refused is None:
             raise
-        raise mended from error
+        raise refused from error
 
 
 def as_user_error(error: OSError, path: Path | None = None) -> UserError | None:
@@ -75,10 +75,10 @@ def as_user_error(error: OSError, path: Path | None = None) -> UserError | None:
     # numpy reports a short write without the system's error number.
     short_write = error.errno is None and "requested and" in str(error)
     number = errno.ENOSPC if short_write else error.errno
-    if number not in _MENDS:
+    if number not in _HINTS:
         return None
-    problem, mend = _MENDS[number]
-    return user_error(str(path or error.filename or "disk"), None, problem, mend)
+    problem, hint = _HINTS[number]
+    return user_error(str(path or error.filename or "disk"), None, problem, hint)
 
 
 def sync(path: Path) -> None:

@@ -19,39 +19,40 @@ DEFAULT_EPOCHS = 4.0
 """Passes over one text up to which repetition is nearly as good as new text (arXiv 2305.16264)."""
 
 
-class LearningRate(Section):
-    """A phase's learning rate over its own tokens: warm-up, then the schedule from peak to final."""
+class LRScheduler(Section):
+    """A phase's learning rate over its own tokens: warm-up, then the schedule from lr to min_lr."""
 
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
-    """`wsd`: constant, then down to `final` over the last `decay_share` of the phase."""
-    peak: Positive
-    final: NonNegative | None = None
+    """`wsd`: constant, then down to `min_lr` over the last `decay_ratio` of the phase."""
+    lr: Positive
+    """Its peak."""
+    min_lr: NonNegative | None = None
     """Where linear, cosine and wsd end; not used by constant."""
     warmup: TokensOrZero = 0
-    """Tokens from 0 (first phase) or from the former phase's last rate (later ones) to peak."""
-    decay_share: Share | None = None
+    """Tokens from 0 (first phase) or from the former phase's last rate (later ones) to lr."""
+    decay_ratio: Share | None = None
     """wsd only: the tail of the phase that decays."""
-    decay_shape: Literal["linear", "1-sqrt"] = "linear"
+    decay_type: Literal["linear", "sqrt"] = "linear"
     """wsd only: a line, or 1 - sqrt(progress) (arXiv 2405.18392, section 3)."""
     jump: bool = False
     """Whether the rate may jump where this phase meets the one before it."""
 
     @model_validator(mode="after")
-    def _fields_fit_schedule(self) -> LearningRate:
-        if (self.schedule == "constant") != (self.final is None):
+    def _fields_fit_schedule(self) -> LRScheduler:
+        if (self.schedule == "constant") != (self.min_lr is None):
             raise invalid(
-                f"has schedule {self.schedule} {'with' if self.final is not None else 'without'} `final`",
-                "give `final` for linear, cosine and wsd, and only for them",
+                f"has schedule {self.schedule} {'with' if self.min_lr is not None else 'without'} `min_lr`",
+                "give `min_lr` for linear, cosine and wsd, and only for them",
             )
-        if (self.schedule == "wsd") != (self.decay_share is not None):
+        if (self.schedule == "wsd") != (self.decay_ratio is not None):
             raise invalid(
-                f"has schedule {self.schedule} {'with' if self.decay_share is not None else 'without'} `decay_share`",
-                "give `decay_share` for wsd, and only for wsd",
+                f"has schedule {self.schedule} {'with' if self.decay_ratio is not None else 'without'} `decay_ratio`",
+                "give `decay_ratio` for wsd, and only for wsd",
             )
-        if self.final is not None and self.final > self.peak:
-            raise invalid(f"has final {self.final} above peak {self.peak}", "lower `final`")
-        if self.decay_shape != "linear" and self.schedule != "wsd":
-            raise invalid(f"has decay_shape {self.decay_shape} with schedule {self.schedule}", "use it with wsd only")
+        if self.min_lr is not None and self.min_lr > self.lr:
+            raise invalid(f"has min_lr {self.min_lr} above lr {self.lr}", "lower `min_lr`")
+        if self.decay_type != "linear" and self.schedule != "wsd":
+            raise invalid(f"has decay_type {self.decay_type} with schedule {self.schedule}", "use it with wsd only")
         return self
 
 
@@ -60,7 +61,7 @@ class Ramp(Section):
 
     until: Tokens
     """Tokens of the phase."""
-    batch: Tokens
+    global_batch_size: Tokens
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Segment:
     first_step: int
     first_sample: int
     steps: int
-    batch: int
+    global_batch_size: int
     """Tokens a step."""
 
 
@@ -81,49 +82,50 @@ class Phase(Section):
     tokens: Tokens
     sequence_length: Count
     """Tokens a sequence."""
-    batch: Tokens
+    global_batch_size: Tokens
     """Tokens a step, over all ranks and accumulation steps."""
-    batch_ramp: Annotated[tuple[Ramp, ...], BeforeValidator(as_tuple)] = ()
+    rampup_batch_size: Annotated[tuple[Ramp, ...], BeforeValidator(as_tuple)] = ()
     """Smaller batches before it, in order: each lasts until so many tokens of the phase are trained on."""
-    learning_rate: LearningRate
+    lr_scheduler: LRScheduler
     mixture: Annotated[dict[str, Positive], Field(min_length=1)]
     """Share of the phase's tokens by source; shares add up to 1."""
     replay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share that the former phase's mixture keeps; `mixture` takes the rest. A resolved recipe has it written out."""
-    mixture_block: Count = 1024
+    mixture_block_size: Count = 1024
     """Sequences over which the mixture is exact."""
     max_epochs: Positive | dict[str, Positive] = DEFAULT_EPOCHS
     """Passes over one source, former phases counted in, before its budget is refused; or a number by source."""
     z_loss: NonNegative = 0.0
     """Weight of log²(Z) in the loss."""
-    mask_documents: bool = False
+    intra_document_masking: bool = False
     """Whether attention stays within a document where several share a sequence."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Phase:
-        for batch in (*(ramp.batch for ramp in self.batch_ramp), self.batch):
+        for batch in (*(ramp.global_batch_size for ramp in self.rampup_batch_size), self.global_batch_size):
             if batch % self.sequence_length:
                 raise invalid(
                     f"has a batch of {batch} tokens, no multiple of sequence_length {self.sequence_length}",
                     f"use {max(1, round(batch / self.sequence_length)) * self.sequence_length}",
                 )
-        if self.tokens < self.segments[0].batch:
+        if self.tokens < self.segments[0].global_batch_size:
             raise invalid(
-                f"has {self.tokens} tokens, fewer than one batch of {self.batch}", "raise `tokens` or lower `batch`"
+                f"has {self.tokens} tokens, fewer than one batch of {self.global_batch_size}",
+                "raise `tokens` or lower `global_batch_size`",
             )
         total = sum(self.mixture.values())
         if abs(total - 1) > 1e-6:
             raise invalid(f"has mixture shares that add up to {total:.6g}", "make them add up to 1")
-        if self.learning_rate.warmup > self.tokens:
-            raise invalid("warms up for longer than it lasts", "lower learning_rate.warmup")
+        if self.lr_scheduler.warmup > self.tokens:
+            raise invalid("warms up for longer than it lasts", "lower lr_scheduler.warmup")
         return self
 
     @model_validator(mode="after")
     def _ramps_rise(self) -> Phase:
-        ends = [ramp.until for ramp in self.batch_ramp]
+        ends = [ramp.until for ramp in self.rampup_batch_size]
         if ends != sorted(set(ends)) or (ends and ends[-1] >= self.tokens):
             raise invalid(
-                f"has a batch_ramp until {', '.join(map(str, ends))} of {self.tokens} tokens",
+                f"has a rampup_batch_size until {', '.join(map(str, ends))} of {self.tokens} tokens",
                 "let each `until` be above the one before it and below `tokens`",
             )
         return self
@@ -133,12 +135,19 @@ class Phase(Section):
         """Stretches of equal batch: whole batches, each until its tokens are reached."""
         found: list[Segment] = []
         step = tokens = 0
-        for ramp in self.batch_ramp:
-            steps = max(0, -(-(ramp.until - tokens) // ramp.batch))
-            steps = min(steps, (self.tokens - tokens) // ramp.batch)
-            found.append(Segment(step, tokens // self.sequence_length, steps, ramp.batch))
-            step, tokens = step + steps, tokens + steps * ramp.batch
-        found.append(Segment(step, tokens // self.sequence_length, (self.tokens - tokens) // self.batch, self.batch))
+        for ramp in self.rampup_batch_size:
+            steps = max(0, -(-(ramp.until - tokens) // ramp.global_batch_size))
+            steps = min(steps, (self.tokens - tokens) // ramp.global_batch_size)
+            found.append(Segment(step, tokens // self.sequence_length, steps, ramp.global_batch_size))
+            step, tokens = step + steps, tokens + steps * ramp.global_batch_size
+        found.append(
+            Segment(
+                step,
+                tokens // self.sequence_length,
+                (self.tokens - tokens) // self.global_batch_size,
+                self.global_batch_size,
+            )
+        )
         return tuple(segment for segment in found if segment.steps) or (found[-1],)
 
     @property
@@ -149,7 +158,7 @@ class Phase(Section):
     @property
     def trained_tokens(self) -> int:
         """Tokens of those batches."""
-        return sum(segment.steps * segment.batch for segment in self.segments)
+        return sum(segment.steps * segment.global_batch_size for segment in self.segments)
 
     @property
     def samples(self) -> int:
@@ -159,14 +168,14 @@ class Phase(Section):
     @property
     def batches(self) -> tuple[int, ...]:
         """Every batch that occurs, tokens a step."""
-        return tuple(dict.fromkeys(segment.batch for segment in self.segments))
+        return tuple(dict.fromkeys(segment.global_batch_size for segment in self.segments))
 
     @property
     def last_rate(self) -> float:
         """The learning rate at the phase's end."""
-        rate = self.learning_rate
-        decays = rate.final is not None and rate.warmup < self.trained_tokens
-        return rate.final if decays and rate.final is not None else rate.peak
+        rate = self.lr_scheduler
+        decays = rate.min_lr is not None and rate.warmup < self.trained_tokens
+        return rate.min_lr if decays and rate.min_lr is not None else rate.lr
 
     def epochs_allowed(self, source: str) -> float:
         """Passes over `source` before its budget is refused."""

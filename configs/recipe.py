@@ -1,7 +1,7 @@
 """YAML and dotted overrides -> `Recipe`.
 
 Contract: `load_recipe` returns a fully valid recipe or raises `UserError` with one line for every
-problem, each naming the field, the value and the mend. `extends: other.yaml` (relative to the file)
+problem, each naming the field, the value and the hint. `extends: other.yaml` (relative to the file)
 merges sections key by key, the extending file winning. Numbers and booleans are read as YAML 1.2 reads
 them (`3e-4` is a number, `off` is a word); a key written twice is refused.
 """
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from configs.checks import check_recipe
 from configs.errors import Problem, UserError, user_error
+from configs.renamed import refuse_old_names
 from configs.schema import Recipe
 
 
@@ -65,6 +66,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(tree: dict[str, Any]) -> Recipe:
     """Validate a recipe tree (as YAML gives it)."""
+    refuse_old_names(tree)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -102,7 +104,7 @@ def _parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "is not YAML"
-        raise user_error(f"{where}{line}", None, str(problem).replace("\n", " "), "mend the YAML there") from None
+        raise user_error(f"{where}{line}", None, str(problem).replace("\n", " "), "fix the YAML there") from None
 
 
 def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def _problem(error: Any) -> Problem:
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "twofold":
         shown = None if isinstance(value, (dict, BaseModel)) else value
-        return Problem(field, shown, context["problem"], context["mend"])
+        return Problem(field, shown, context["problem"], context["hint"])
     if kind == "extra_forbidden":
         return Problem(field, value, "is not a key of the recipe", _suggestion(parts))
     if kind == "missing":

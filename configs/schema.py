@@ -126,7 +126,7 @@ class Optimizer(Section):
     )
     eps: Positive = 1e-8
     weight_decay: NonNegative = 0.1
-    gradient_clip: Positive = 1.0
+    max_grad_norm: Positive = 1.0
     """Largest global gradient norm."""
 
 
@@ -134,11 +134,11 @@ class Engine(Section):
     """How DeepSpeed ZeRO-3 runs the model; its whole configuration is derived from this."""
 
     precision: Literal["bf16", "fp32"] = "bf16"
-    micro_batch_sequences: Count
+    micro_batch_size: Count
     """Sequences a rank in one forward and backward pass; the rest of the batch is accumulated."""
     activation_checkpointing: bool | Literal["selective"] = False
     """Recompute each block's activations in the backward pass; `selective` keeps matrix products and attention."""
-    kernels: Literal["auto", "plain"] = "auto"
+    backend: Literal["auto", "plain"] = "auto"
     """`auto`: the fastest way of each part that the device has (on a CPU the plain one); `plain`: the reference."""
     float8: bool = False
     """Matrix products of the blocks in float8; needs compute capability 8.9 (H100)."""
@@ -167,14 +167,14 @@ class Stability(Section):
 
     spikes: Literal["off", "skip", "rollback"] = "rollback"
     """`skip` drops the update; `rollback` also returns to a checkpoint when skipping does not help."""
-    window: Count = 128
+    rolling_interval_length: Count = 128
     """Accepted steps of the phase that a step is compared with; nothing is judged before half of it."""
-    sigmas: Positive = 6.0
+    sigma_factor: Positive = 6.0
     """Robust standard deviations above the median that make a spike."""
     rollback_after: Count = 4
-    """Bad steps in a row before a rollback; as many steps before the first of them are passed over, too."""
+    """Bad steps in a row before a rollback; as many steps before the first of them are skipped, too."""
     attempts: Count = 3
-    """Rollbacks within one window of steps before training gives up."""
+    """Rollbacks within one such interval of steps before training gives up."""
 
 
 class Validation(Section):

@@ -27,9 +27,9 @@ _BYTE_SCALE = {
 _QUANTITY = re.compile(r"^\s*(\d+(?:_\d+)*(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
 
 
-def invalid(problem: str, mend: str) -> PydanticCustomError:
-    """A validator's error that carries its mend; `recipe.py` turns it into a `UserError`."""
-    return PydanticCustomError("twofold", "{problem}", {"problem": problem, "mend": mend})
+def invalid(problem: str, hint: str) -> PydanticCustomError:
+    """A validator's error that carries its hint; `recipe.py` turns it into a `UserError`."""
+    return PydanticCustomError("twofold", "{problem}", {"problem": problem, "hint": hint})
 
 
 def parse_tokens(value: Any) -> int:
@@ -67,8 +67,8 @@ def _parse(value: Any, scales: dict[str, int], unit: str, examples: str) -> int:
     digits, suffix = match.groups()
     if suffix not in scales:
         other = _BYTE_SCALE if scales is _TOKEN_SCALE else _TOKEN_SCALE
-        hint = f"has a unit of {'bytes' if other is _BYTE_SCALE else 'tokens'}, not of {unit}"
-        problem = hint if suffix in other else f"has the unknown unit {suffix!r}"
+        mixed_up = f"has a unit of {'bytes' if other is _BYTE_SCALE else 'tokens'}, not of {unit}"
+        problem = mixed_up if suffix in other else f"has the unknown unit {suffix!r}"
         raise invalid(problem, f"this field counts {unit}: write {examples}")
     quantity = Decimal(digits.replace("_", "")) * scales[suffix]
     if quantity != quantity.to_integral_value() or quantity > _INT64_MAX:

@@ -233,7 +233,7 @@ def _stop(source: str, location: object, reject: readers.Reject) -> UserError:
         f"sources.{source}",
         str(location),
         f"is broken at record {reject.index} ({reject.reason}: {reject.detail})",
-        "mend or remove the file, or set data.extract.broken_files: reject",
+        "fix or remove the file, or set data.extract.broken_files: reject",
     )
 
 

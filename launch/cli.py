@@ -1,6 +1,6 @@
 """`twofold`: the command line.
 
-Contract: exit code 0 when done, 2 with one line a problem for anything that the user can mend (never
+Contract: exit code 0 when done, 2 with one line a problem for anything that the user can fix (never
 a traceback), 75 when training was interrupted after saving, 1 when the trainer failed by itself.
 Heavy packages are imported by the command that needs them.
 """
@@ -29,20 +29,31 @@ _CONSOLE = Console(highlight=False)
 _ERRORS = Console(stderr=True, highlight=False)
 EXIT_CODE_INTERRUPTED = 75
 EXIT_CODE_FAILED = 1
+_RENAMED = {
+    "why": "explain",
+    "check": "validate",
+    "verify-resume": "resume-test",
+    "average": "merge",
+    "trace": "inspect-batch",
+    "pack": "tokenize",
+    "calibrate": "tune-thresholds",
+    "decide": "filter",
+}
+"""Command by its old name -> its new one. The old `tokenize`, now `inspect-tokens`, gave its name to `pack`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    options = _options(arguments)
     try:
+        options = _options(arguments)
         return int(options.command(options))
     except UserError as error:
         return _report(error)
     except OSError as error:
-        mended = as_user_error(error)
-        if mended is None:
+        refused = as_user_error(error)
+        if refused is None:
             raise
-        return _report(mended)
+        return _report(refused)
     except Interrupted as stop:
         _ERRORS.print(f"[yellow]interrupted[/yellow]: {escape(str(stop))}")
         return EXIT_CODE_INTERRUPTED
@@ -56,8 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parsed arguments; overrides may stand before and after options, which argparse alone refuses."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in _RENAMED:
+        raise user_error(f"twofold {words[0]}", None, "renamed", f"use twofold {_RENAMED[words[0]]}")
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(words)
     if any(word.startswith("-") or "=" not in word for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -78,15 +92,17 @@ def _parser() -> argparse.ArgumentParser:
 
     run = _command(commands, "run", _run, "make every stage of a recipe (finished ones are reused)")
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    decide = _command(
-        commands, "decide", _decide, "judge again with other thresholds; show what changes; no text is read"
+    judged = _command(
+        commands, "filter", _filter, "judge again with other thresholds; show what changes; no text is read"
     )
-    decide.add_argument("--keep", action="store_true", help="write the documents that are then kept, too")
-    why = commands.add_parser("why", help="explain one document", description="explain one document")
-    why.add_argument("recipe", metavar="RECIPE")
-    why.add_argument("document", metavar="DOC_ID", help="as in the decisions; source/file#index for a rejected record")
-    why.add_argument("overrides", metavar="key=value", nargs="*")
-    why.set_defaults(command=_why)
+    judged.add_argument("--keep", action="store_true", help="write the documents that are then kept, too")
+    explained = commands.add_parser("explain", help="explain one document", description="explain one document")
+    explained.add_argument("recipe", metavar="RECIPE")
+    explained.add_argument(
+        "document", metavar="DOC_ID", help="as in the ledger; source/file#index for a rejected record"
+    )
+    explained.add_argument("overrides", metavar="key=value", nargs="*")
+    explained.set_defaults(command=_explain)
     page = _command(commands, "data-report", _data_report, "draw the data on one page with movable thresholds")
     page.add_argument("--out", type=Path, metavar="OUT.html", help="default: data_report.html in the run folder")
     page.add_argument("--sample", type=int, default=5_000, metavar="N", help="documents in the page, at most")
@@ -98,40 +114,40 @@ def _parser() -> argparse.ArgumentParser:
     started.add_argument("--no-preflight", action="store_true", help="do not look at the hosts first")
     ready = _command(commands, "preflight", _preflight, "check recipe, artifacts, hosts, links, one step")
     ready.add_argument("--hostfile", type=Path, metavar="FILE", help="look at these hosts")
-    ready.add_argument("--no-rehearsal", action="store_true", help="start no ranks")
+    ready.add_argument("--no-dry-run", action="store_true", help="start no ranks")
     shown = commands.add_parser("status", help="show where a run stands", description="show where a run stands")
     shown.add_argument("folder", type=Path, metavar="DIR", help="the recipe's run_dir")
     shown.set_defaults(command=_status, overrides=[])
-    _command(commands, "check", _check, "validate a recipe and show what it would train; no GPU, no data needed")
+    _command(commands, "validate", _validate, "validate a recipe and show what it would train; no GPU, no data needed")
     plan = _command(commands, "plan", _plan, "draw tokens, learning rate, batch and mixture by step; no data needed")
     plan.add_argument("--out", type=Path, metavar="OUT.html", help="default: plan.html in the run folder")
     plan.add_argument("--gpus", type=int, metavar="N", help="compute memory, time and cost on N devices instead")
     plan.add_argument("--gpu", default="h100", metavar="NAME", help="their kind: h100, h200, a100, a100-40gb, measured")
     plan.add_argument("--constants", type=Path, metavar="FILE", help="measured constants in place of assumed ones")
     plan.add_argument("--json", type=Path, metavar="OUT", help="write the computed numbers, too")
-    plan.add_argument("--calibrate", type=Path, metavar="OUT", help="measure constants on this machine instead")
+    plan.add_argument("--profile-hardware", type=Path, metavar="OUT", help="measure constants on this machine instead")
     _command(commands, "verify", _verify, "compare every byte of a recipe's artifacts with their manifests")
     train = _command(commands, "train-classifier", _train_classifier, "train a recipe's classifiers, show their cards")
     train.add_argument("--name", help="quality, toxicity or domain; default: all that the recipe has")
     train.add_argument("--target-share", type=float, metavar="S", help="choose the threshold that keeps this share")
     train.add_argument("--target-precision", type=float, metavar="P", help="choose the threshold of this precision")
-    calibrate = _command(commands, "calibrate", _calibrate, "derive a language's thresholds from sources of good text")
-    calibrate.add_argument("--language", required=True, choices=("ko", "en"))
-    calibrate.add_argument(
+    tuned = _command(
+        commands, "tune-thresholds", _tune_thresholds, "derive a language's thresholds from sources of good text"
+    )
+    tuned.add_argument("--language", required=True, choices=("ko", "en"))
+    tuned.add_argument(
         "--reference", required=True, metavar="A,B+C", help="sources of good text; small ones joined by +"
     )
-    calibrate.add_argument(
+    tuned.add_argument(
         "--drop-share",
         default=[],
         nargs="+",
         metavar="S",
         help="share of each reference that a rule drops: 0.01 words=0.02",
     )
-    calibrate.add_argument(
-        "--out", required=True, type=Path, metavar="OUT.yaml", help="fragment; its plot lies beside it"
-    )
+    tuned.add_argument("--out", required=True, type=Path, metavar="OUT.yaml", help="fragment; its plot lies beside it")
     _command(commands, "train-tokenizer", _train_tokenizer, "make a recipe's tokenizer, show its compression")
-    _command(commands, "pack", _pack, "make a recipe's token shards, show what is in them")
+    _command(commands, "tokenize", _tokenize, "make a recipe's token shards, show what is in them")
     compare = _command(
         commands, "compare-tokenizers", _compare_tokenizers, "measure a recipe's tokenizer beside public ones"
     )
@@ -140,18 +156,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--text", type=Path, metavar="PATH", help="measure on these texts, not on held-out documents")
     compare.add_argument("--out", type=Path, metavar="OUT.html", help="default: tokenizers.html in the run folder")
-    _command(commands, "tokenize", _tokenize, "show how a recipe's tokenizer cuts a text", text="the text; - reads it")
+    _command(
+        commands,
+        "inspect-tokens",
+        _inspect_tokens,
+        "show how a recipe's tokenizer cuts a text",
+        text="the text; - reads it",
+    )
     export = _command(commands, "export", _export, "write a checkpoint of a run as a Llama-format folder")
     export.add_argument("--step", type=int, metavar="N", help="default: the newest checkpoint")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
-    average = _command(commands, "average", _average, "write the mean of a run's last checkpoints, Llama format")
-    average.add_argument("--last", type=int, required=True, metavar="N", help="how many checkpoints")
-    average.add_argument("--out", type=Path, required=True, metavar="DIR")
-    trace = _command(commands, "trace", _trace, "name the documents in the batch of a training step")
-    trace.add_argument("--step", type=int, required=True, metavar="N", help="counted from 1, as in the metrics")
-    trace.add_argument("--json", action="store_true", help="print JSON")
+    merge = _command(commands, "merge", _merge, "write the mean of a run's last checkpoints, Llama format")
+    merge.add_argument("--last", type=int, required=True, metavar="N", help="how many checkpoints")
+    merge.add_argument("--out", type=Path, required=True, metavar="DIR")
+    batch = _command(commands, "inspect-batch", _inspect_batch, "name the documents in the batch of a training step")
+    batch.add_argument("--step", type=int, required=True, metavar="N", help="counted from 1, as in the metrics")
+    batch.add_argument("--json", action="store_true", help="print JSON")
     resume = _command(
-        commands, "verify-resume", _verify_resume, "prove on this machine that an interrupted run loses nothing"
+        commands, "resume-test", _resume_test, "prove on this machine that an interrupted run loses nothing"
     )
     resume.add_argument("--steps", type=int, default=12, metavar="N", help="steps of each phase (default 12)")
     resume.add_argument("--same-ranks", action="store_true", help="leave out the trial with other numbers of ranks")
@@ -182,14 +204,14 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _decide(options: argparse.Namespace) -> int:
-    from launch.commands.decide import decide
+def _filter(options: argparse.Namespace) -> int:
+    from launch.commands.decide import filter_documents
 
-    decide(load_recipe(options.recipe, options.overrides), _CONSOLE, options.keep)
+    filter_documents(load_recipe(options.recipe, options.overrides), _CONSOLE, options.keep)
     return 0
 
 
-def _why(options: argparse.Namespace) -> int:
+def _explain(options: argparse.Namespace) -> int:
     from launch.commands.why import explain
 
     explain(load_recipe(options.recipe, options.overrides), options.document, _CONSOLE)
@@ -224,7 +246,7 @@ def _preflight(options: argparse.Namespace) -> int:
     if options.hostfile:
         nodes = len(hostfile.read(options.hostfile))
         overrides += [f"launch.hostfile={options.hostfile}", f"launch.nodes={nodes}"]
-    preflight(load_recipe(options.recipe, overrides), _CONSOLE, not options.no_rehearsal)
+    preflight(load_recipe(options.recipe, overrides), _CONSOLE, not options.no_dry_run)
     _CONSOLE.print("[green]ready[/green]")
     return 0
 
@@ -236,7 +258,7 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> int:
+def _validate(options: argparse.Namespace) -> int:
     from launch.commands.check import describe
 
     recipe = load_recipe(options.recipe, options.overrides)
@@ -250,8 +272,8 @@ def _plan(options: argparse.Namespace) -> int:
     from launch.commands.plan import plan
 
     recipe = load_recipe(options.recipe, options.overrides)
-    if options.calibrate is not None:
-        path = gpu_plan.calibrate(recipe, options.calibrate, _CONSOLE)
+    if options.profile_hardware is not None:
+        path = gpu_plan.profile_hardware(recipe, options.profile_hardware, _CONSOLE)
     elif options.gpus is not None:
         path = gpu_plan.gpu_plan(
             recipe, options.gpus, options.gpu, options.constants, options.out, options.json, _CONSOLE
@@ -278,12 +300,12 @@ def _train_classifier(options: argparse.Namespace) -> int:
     return 0
 
 
-def _calibrate(options: argparse.Namespace) -> int:
-    from launch.commands.calibrate import calibrate, settings_of
+def _tune_thresholds(options: argparse.Namespace) -> int:
+    from launch.commands.calibrate import settings_of, tune_thresholds
 
     recipe = load_recipe(options.recipe, options.overrides)
     settings = settings_of(options.reference, options.drop_share)
-    calibrate(Path(options.recipe), recipe, options.language, settings, options.out, _CONSOLE)
+    tune_thresholds(Path(options.recipe), recipe, options.language, settings, options.out, _CONSOLE)
     _CONSOLE.print(f"  {options.out}\n  {options.out.with_suffix('.html')}")
     return 0
 
@@ -295,10 +317,10 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     return 0
 
 
-def _pack(options: argparse.Namespace) -> int:
-    from launch.commands.tokenize import pack
+def _tokenize(options: argparse.Namespace) -> int:
+    from launch.commands.tokenize import tokenize
 
-    pack(load_recipe(options.recipe, options.overrides), _CONSOLE)
+    tokenize(load_recipe(options.recipe, options.overrides), _CONSOLE)
     return 0
 
 
@@ -310,11 +332,11 @@ def _compare_tokenizers(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tokenize(options: argparse.Namespace) -> int:
-    from launch.commands.tokenize import tokenize
+def _inspect_tokens(options: argparse.Namespace) -> int:
+    from launch.commands.tokenize import inspect_tokens
 
     text = sys.stdin.read() if options.text == "-" else options.text
-    tokenize(options.recipe, load_recipe(options.recipe, options.overrides), text, _CONSOLE)
+    inspect_tokens(options.recipe, load_recipe(options.recipe, options.overrides), text, _CONSOLE)
     return 0
 
 
@@ -325,27 +347,27 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _average(options: argparse.Namespace) -> int:
-    from launch.commands.checkpoints import average
+def _merge(options: argparse.Namespace) -> int:
+    from launch.commands.checkpoints import merge
 
-    average(load_recipe(options.recipe, options.overrides), options.last, options.out, _CONSOLE)
+    merge(load_recipe(options.recipe, options.overrides), options.last, options.out, _CONSOLE)
     return 0
 
 
-def _trace(options: argparse.Namespace) -> int:
-    from launch.commands.checkpoints import trace
+def _inspect_batch(options: argparse.Namespace) -> int:
+    from launch.commands.checkpoints import inspect_batch
 
-    trace(load_recipe(options.recipe, options.overrides), options.step, options.json, _CONSOLE)
+    inspect_batch(load_recipe(options.recipe, options.overrides), options.step, options.json, _CONSOLE)
     return 0
 
 
-def _verify_resume(options: argparse.Namespace) -> int:
-    from launch.commands.verify_resume import verify_resume
+def _resume_test(options: argparse.Namespace) -> int:
+    from launch.commands.verify_resume import resume_test
 
     if options.steps < 6:
         raise user_error("--steps", options.steps, "leaves no room for interruptions", "use at least 6")
     recipe = load_recipe(options.recipe, options.overrides)
-    held = verify_resume(recipe, _CONSOLE, options.steps, options.seed, options.same_ranks, options.kills)
+    held = resume_test(recipe, _CONSOLE, options.steps, options.seed, options.same_ranks, options.kills)
     return 0 if held else 1
 
 

@@ -72,5 +72,5 @@ def _show(bar: Progress, bar_id: Any, line: Mapping[str, Any]) -> None:
     if line.get("event") == "start":
         bar.update(bar_id, total=line["total_steps"], description="training")
     elif line.get("event") == "train":
-        numbers = f"loss {line['loss']:.3f} {line['tokens_per_s']:,.0f} tok/s"
+        numbers = f"loss {line['loss']:.3f} {line['tps']:,.0f} tok/s"
         bar.update(bar_id, completed=line["step"], description=line["phase"], numbers=numbers)

@@ -1,6 +1,6 @@
 """What must be right before anything long begins.
 
-Contract: cheap (seconds, no GPU work), raises `UserError` naming the mend. Needs the machine or the
+Contract: cheap (seconds, no GPU work), raises `UserError` naming the hint. Needs the machine or the
 file system, which is why `configs.checks` cannot do it.
 """
 

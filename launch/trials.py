@@ -29,9 +29,9 @@ from launch.preflight import ROOT
 from pretrain import stage
 from pretrain.monitor import METRICS_FILE, read_events
 
-EXACT = ("step", "learning_rate", "tokens", "tokens_by_source", "batch_hash")
+EXACT = ("step", "lr", "tokens", "tokens_by_source", "batch_hash")
 """Equal whatever the number of ranks."""
-NUMERIC = ("loss", "z_loss", "gradient_norm")
+NUMERIC = ("loss", "z_loss", "grad_norm")
 TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 """Largest relative difference of a loss after the number of ranks changed; rounding grows with training."""
 _START_TIMEOUT_S = 600.0
@@ -134,8 +134,8 @@ def shortened(recipe: Recipe, steps: int) -> Recipe:
     """The recipe with `steps` steps a phase (or what it has), a checkpoint every third of a phase, W&B off."""
     tree = recipe.model_dump(mode="json")
     for phase, written in zip(tree["phases"], recipe.phases, strict=True):
-        phase["tokens"] = min(written.steps, steps) * written.batch
-        phase["learning_rate"]["warmup"] = min(written.learning_rate.warmup, phase["tokens"] // 2)
+        phase["tokens"] = min(written.steps, steps) * written.global_batch_size
+        phase["lr_scheduler"]["warmup"] = min(written.lr_scheduler.warmup, phase["tokens"] // 2)
     shortest = min(phase["tokens"] for phase in tree["phases"])
     tree["checkpoints"] = {"every": max(1, shortest // 3), "keep": 3}
     tree["validation"] |= {"every": max(1, shortest // 2)}
@@ -172,8 +172,8 @@ def compare(whole: Trials, other: Trials, ends: Sequence[str], exactly: bool) ->
         largest = max((abs(a - b) / abs(a) for a, b in pairs), default=float("inf"))
         limit = TOLERANCE[whole.recipe.engine.precision]
         checks.append(Check("loss", largest <= limit, f"largest relative difference {largest:.1e}, limit {limit:g}"))
-    ledgers = [json.loads((run.out / stage.LEDGER_FILE).read_text(encoding="utf-8")) for run in (whole, other)]
-    checks.append(Check("ledger", ledgers[0] == ledgers[1], ""))
+    counts = [json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text(encoding="utf-8")) for run in (whole, other)]
+    checks.append(Check("token counts", counts[0] == counts[1], ""))
     return checks
 
 

@@ -3,7 +3,7 @@
     deepspeed … --module pretrain.calibration --recipe R --out DIR --device D
 
 Contract: builds the trainer's own engine on every rank, with random weights and tokens, and leaves
-`calibration.json` in `--out`: bytes by cause (ZeRO-3's state by its tensors, activations by what is alive when
+`hardware_profile.json` in `--out`: bytes by cause (ZeRO-3's state by its tensors, activations by what is alive when
 the head begins and ends), rates of matrix products, attention, copies and collectives, and seconds of
 micro-batches of two sizes and of an update. Medians; nothing is trained and nothing else is kept.
 Bytes on a CPU are those of torch's allocator, as its profiler saw them; on CUDA they are the allocator's own.
@@ -35,7 +35,7 @@ from pretrain.engine import Engine, start_ranks
 from pretrain.model import initial_weights
 from pretrain.ranks import Ranks, place
 
-CALIBRATION_FILE = "calibration.json"
+HARDWARE_PROFILE_FILE = "hardware_profile.json"
 _MARK = "twofold: "
 _REPEATS = 5
 _COPY_BYTES = {"cuda": 1 << 31, "cpu": 1 << 26}
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ranks = start_ranks(options.device)
         found = measure(recipe, ranks)
         if ranks.is_first:
-            write_json(options.out / CALIBRATION_FILE, found)
+            write_json(options.out / HARDWARE_PROFILE_FILE, found)
         ranks.barrier()
         return 0
     except UserError as error:
@@ -68,7 +68,7 @@ def measure(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
         "kind": ranks.device.type, "ranks": ranks.size, "threads": torch.get_num_threads(),
         "memory_bytes": _device_bytes(ranks), "kernels": engine.kernels.describe(),
         "compiled": engine.kernels.compiler is not None, "sequence_length": length,
-        "sequences": recipe.engine.micro_batch_sequences,
+        "sequences": recipe.engine.micro_batch_size,
         "bytes": memory(recipe, engine, length), "rates": rates(recipe, ranks, length),
         "seconds": seconds(recipe, engine, length),
     }  # fmt: skip
@@ -79,7 +79,7 @@ def measure(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
 
 def memory(recipe: Recipe, engine: Engine, length: int) -> dict[str, int]:
     """Bytes by cause of this rank, in a step that is not the first."""
-    rows_BU = _tokens(recipe, recipe.engine.micro_batch_sequences, length)
+    rows_BU = _tokens(recipe, recipe.engine.micro_batch_size, length)
     for _ in range(2):  # ZeRO-3 traces the modules' order in the first
         engine.accumulate(rows_BU, 0.0)
         engine.apply(0.0, lambda _norm: True)
@@ -169,7 +169,7 @@ def _levels(profile: Any) -> dict[str, int]:
 
 def rates(recipe: Recipe, ranks: Ranks, length: int) -> dict[str, float]:
     """What this device does in a second while all ranks do the same."""
-    model, tokens = recipe.model, recipe.engine.micro_batch_sequences * length
+    model, tokens = recipe.model, recipe.engine.micro_batch_size * length
     dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else torch.float32
     keys, queries = model.n_kv_heads * model.d_head, model.n_heads * model.d_head
     layers = [(queries, model.d_model)] * 2 + [(keys, model.d_model)] * 2 + [(model.d_ff, model.d_model)] * 3
@@ -202,7 +202,7 @@ def _product_seconds(ranks: Ranks, tokens: int, rows: int, columns: int, dtype: 
 
 def _attention_flops(recipe: Recipe, ranks: Ranks, length: int, dtype: torch.dtype) -> float:
     """Forward and backward, causal pairs counted."""
-    model, sequences = recipe.model, recipe.engine.micro_batch_sequences
+    model, sequences = recipe.model, recipe.engine.micro_batch_size
     kind = torch.float32 if ranks.device.type == "cpu" else dtype
     q, k, v = (
         torch.randn(sequences, heads, length, model.d_head, device=ranks.device).to(kind).requires_grad_()
@@ -242,7 +242,7 @@ def _collectives(recipe: Recipe, ranks: Ranks) -> dict[str, float]:
 
 def seconds(recipe: Recipe, engine: Engine, length: int) -> dict[str, Any]:
     """A micro-batch's forward and backward pass, by number of sequences, and an update."""
-    full = recipe.engine.micro_batch_sequences
+    full = recipe.engine.micro_batch_size
     passes = {}
     for sequences in sorted({max(1, full // 2), full}):
         rows_BU = _tokens(recipe, sequences, length)

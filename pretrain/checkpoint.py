@@ -61,8 +61,8 @@ class State:
     """What decided the weights, by part: data, tokenizer, model, …"""
     optimizer_steps: int = 0
     """Updates made: steps without those that had no effect."""
-    without_effect: tuple[int, ...] = ()
-    """Indexes of steps that were skipped or passed over."""
+    skipped_steps: tuple[int, ...] = ()
+    """Indexes of steps that had no effect, and of those to skip after a rollback."""
     guard: Mapping[str, Any] = field(default_factory=dict)
     """The spike guard's memory; see guard.py."""
 
@@ -239,7 +239,8 @@ def read_manifest(path: Path) -> tuple[State, list[dict[str, Any]]]:
         raise ValueError("is of another format")
     files = raw.pop("files")
     raw.pop("made_with")
-    return State(**{**raw, "without_effect": tuple(raw["without_effect"])}), files
+    skipped = raw.pop("without_effect") if "without_effect" in raw else raw["skipped_steps"]  # older ones: the former
+    return State(**{**raw, "skipped_steps": tuple(skipped)}), files
 
 
 def committed(root: Path) -> list[Path]:
@@ -282,7 +283,7 @@ def _damage_of(path: Path, entry: Mapping[str, Any], with_hash: bool) -> str | N
 
 
 def _failure_of(action: Callable[[], None], path: Path) -> UserError | None:
-    """What the user can mend about an action's failure; None when it went well."""
+    """What the user can fix about an action's failure; None when it went well."""
     try:
         with disk_errors(path):
             action()

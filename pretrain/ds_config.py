@@ -1,6 +1,6 @@
 """Recipe -> DeepSpeed's configuration: the one place where its keys are written.
 
-Contract: pure and importable without deepspeed and torch, so that `twofold check` prints exactly what
+Contract: pure and importable without deepspeed and torch, so that `twofold validate` prints exactly what
 a cluster will run. DeepSpeed 0.19.8 ignores unknown top-level keys in silence; a test holds every key
 against its own configuration classes.
 
@@ -30,10 +30,10 @@ def deepspeed_config(recipe: Recipe, world_size: int, device: str) -> dict[str, 
     bucket = min(engine.bucket_elements, n_parameters(recipe.model, recipe.tokenizer.vocab_size))
     block = n_matrix_parameters(recipe.model, vocab_size=0) // recipe.model.n_layers
     derived: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": engine.micro_batch_sequences,
+        "train_micro_batch_size_per_gpu": engine.micro_batch_size,
         "gradient_accumulation_steps": 1,
-        "train_batch_size": engine.micro_batch_sequences * world_size,
-        "gradient_clipping": recipe.optimizer.gradient_clip,
+        "train_batch_size": engine.micro_batch_size * world_size,
+        "gradient_clipping": recipe.optimizer.max_grad_norm,
         "bf16": {"enabled": engine.precision == "bf16"},
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": "fp32",

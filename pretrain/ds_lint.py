@@ -1,7 +1,7 @@
 """DeepSpeed's traps, looked for in the configuration that it will be given.
 
 Contract: pure, importable without deepspeed. `lint` returns what must not be (`errors`) and what nobody has
-tested here (`cautions`), each with its mend. The derived configuration passes without either; what a recipe
+tested here (`cautions`), each with its hint. The derived configuration passes without either; what a recipe
 says in `engine.deepspeed` is merged into it first. Read from DeepSpeed 0.19.8; a test compares the known keys
 with its source.
 """
@@ -32,10 +32,10 @@ KNOWN = frozenset(
 _GONE = ("elasticity", "nebula", "compression_training", "curriculum_learning", "amp", "sparse_attention")
 _OURS = {
     "optimizer": "use the recipe's section `optimizer`",
-    "scheduler": "use phases.*.learning_rate: DeepSpeed's scheduler stands still on a skipped step",
-    "train_batch_size": "use phases.*.batch",
-    "train_micro_batch_size_per_gpu": "use engine.micro_batch_sequences",
-    "gradient_clipping": "use optimizer.gradient_clip",
+    "scheduler": "use phases.*.lr_scheduler: DeepSpeed's scheduler stands still on a skipped step",
+    "train_batch_size": "use phases.*.global_batch_size",
+    "train_micro_batch_size_per_gpu": "use engine.micro_batch_size",
+    "gradient_clipping": "use optimizer.max_grad_norm",
     "wandb": "use the section `monitor`: DeepSpeed's takes no run id and cannot resume",
     "tensorboard": "use the section `monitor`",
     "csv_monitor": "use metrics.jsonl",
@@ -69,8 +69,8 @@ def _keys(override: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(where, value, "is derived from the recipe", _OURS[key])
         elif key not in KNOWN:
             near = difflib.get_close_matches(key, KNOWN, n=1)
-            mend = f"did you mean {near[0]}?" if near else "remove it"
-            yield Problem(where, value, "is unknown to DeepSpeed, which would ignore it", mend)
+            hint = f"did you mean {near[0]}?" if near else "remove it"
+            yield Problem(where, value, "is unknown to DeepSpeed, which would ignore it", hint)
 
 
 def _values(config: Mapping[str, Any]) -> Iterator[Problem]:

@@ -80,7 +80,7 @@ class Engine:
         """`kernels`: instead of what the recipe and the device decide; for tests and benchmarks."""
         self.ranks = ranks
         self.kernels = kernels or choose(recipe, ranks.device)
-        self._micro_batch = recipe.engine.micro_batch_sequences
+        self._micro_batch = recipe.engine.micro_batch_size
         torch.use_deterministic_algorithms(recipe.engine.deterministic)
         config = deepspeed_config(recipe, ranks.size, ranks.device.type)
         with deepspeed.zero.Init(config_dict_or_path=config):
@@ -109,7 +109,9 @@ class Engine:
         self._engine.optimizer.checkpoint_event_epilogue()
         assert not missing, f"no weights for {sorted(missing)}"
 
-    def accumulate(self, batch_BU: Tensor, z_weight: float, mask_documents: bool = False) -> tuple[float, float]:
+    def accumulate(
+        self, batch_BU: Tensor, z_weight: float, intra_document_masking: bool = False
+    ) -> tuple[float, float]:
         """Add up the gradients of this rank's B sequences of U = T + 1 tokens, int64.
 
         Returns the means over them of the cross-entropy (nats a token) and of log²(Z), before its weight.
@@ -120,17 +122,17 @@ class Engine:
         with fastest_first(self.ranks.device) if self.kernels.ordered_attention else nullcontext():
             for number, micro_BU in enumerate(micro_batches, start=1):
                 self._engine.set_gradient_accumulation_boundary(number == len(micro_batches))
-                means += self._accumulate(micro_BU, z_weight, mask_documents, len(micro_batches))
+                means += self._accumulate(micro_BU, z_weight, intra_document_masking, len(micro_batches))
         loss_mean, z_mean = means.tolist()  # the only wait for the device
         return loss_mean, z_mean
 
-    def _accumulate(self, micro_BU: Tensor, z_weight: float, mask_documents: bool, parts: int) -> Tensor:
+    def _accumulate(self, micro_BU: Tensor, z_weight: float, intra_document_masking: bool, parts: int) -> Tensor:
         """One forward and backward pass; its part of `accumulate`'s two means, on the device."""
         tokens_BT, bounds_S = micro_BU[:, :-1], None
-        if mask_documents and self.kernels.document_bounds:
+        if intra_document_masking and self.kernels.document_bounds:
             bounds_S = self._to_device(document_bounds(tokens_BT))
         micro_BU = self._to_device(micro_BU)
-        nll_BT, log_z_BT = self._engine(micro_BU[:, :-1], micro_BU[:, 1:], mask_documents, bounds_S)
+        nll_BT, log_z_BT = self._engine(micro_BU[:, :-1], micro_BU[:, 1:], intra_document_masking, bounds_S)
         loss, z_loss = nll_BT.mean(), log_z_BT.square().mean()
         objective = loss + z_weight * z_loss if z_weight else loss
         self._engine.backward(objective / parts, scale_wrt_gas=False)
@@ -142,13 +144,13 @@ class Engine:
             values = values.pin_memory()
         return values.to(self.ranks.device, non_blocking=True)
 
-    def apply(self, learning_rate: float, accepts: Accepts) -> tuple[float, bool]:
+    def apply(self, lr: float, accepts: Accepts) -> tuple[float, bool]:
         """Step with the accumulated gradients if `accepts(norm)`, else drop them; (global norm, applied).
 
         The norm is the one before clipping, not finite (or -1) when the gradients were not.
         """
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = lr
         self._accepts = accepts
         self._engine.step()
         return self._norm, self._engine.was_step_applied()

@@ -84,15 +84,15 @@ def rounded(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 def require(recipe: Recipe, device: torch.device) -> None:
     """A UserError where the recipe's blocks cannot run in float8 on `device`."""
     problems = [
-        Problem("engine.float8", True, problem, f"{mend}set engine.float8: false")
-        for problem, mend in (*_lacks(device), *_misfits(recipe))
+        Problem("engine.float8", True, problem, f"{hint}set engine.float8: false")
+        for problem, hint in (*_lacks(device), *_misfits(recipe))
     ]
     if problems:
         raise UserError(problems)
 
 
 def _lacks(device: torch.device) -> Iterator[tuple[str, str]]:
-    """(what device and torch lack, mend)."""
+    """(what device and torch lack, hint)."""
     if not hasattr(torch, "_scaled_mm"):
         yield "needs torch._scaled_mm, which this torch lacks", "install torch 2.11 or newer, or "
     if device.type != "cuda":
@@ -103,7 +103,7 @@ def _lacks(device: torch.device) -> Iterator[tuple[str, str]]:
 
 
 def _misfits(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(what float8 products cannot take in the recipe, mend)."""
+    """(what float8 products cannot take in the recipe, hint)."""
     engine, model = recipe.engine, recipe.model
     if engine.precision != "bf16":
         yield f"rounds bf16 numbers; engine.precision is {engine.precision}", "set engine.precision: bf16, or "
@@ -112,7 +112,7 @@ def _misfits(recipe: Recipe) -> Iterator[tuple[str, str]]:
         "model.d_ff": model.d_ff,
         "model.n_kv_heads x d_head": model.n_kv_heads * model.d_head,
         **{
-            f"a micro-batch of phases.{phase.name}, in tokens,": engine.micro_batch_sequences * phase.sequence_length
+            f"a micro-batch of phases.{phase.name}, in tokens,": engine.micro_batch_size * phase.sequence_length
             for phase in recipe.phases
         },
     }

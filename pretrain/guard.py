@@ -1,9 +1,9 @@
 """The spike guard: is this step's gradient one to follow? Pure Python, the same answer on every rank.
 
-Contract: `judge` compares a step's loss and gradient norm with those of the last `window` accepted steps
-of the same phase: a spike is more than `sigmas` robust deviations above their median (1.4826 times the
-median absolute deviation, which a spike in the window hardly moves; norms are compared as logarithms,
-since theirs have a heavy tail). It judges nothing before half a window is known: losses fall fast then.
+Contract: `judge` compares a step's loss and gradient norm with those of the last `rolling_interval_length` accepted
+steps of the same phase: a spike is more than `sigma_factor` robust deviations above their median (1.4826 times the
+median absolute deviation, which a spike in the interval hardly moves; norms are compared as logarithms,
+since theirs have a heavy tail). It judges nothing before half an interval is known: losses fall fast then.
 A gradient that is not finite is never accepted. Memory goes into the checkpoint, so a resumed run judges
 as an uninterrupted one.
 
@@ -25,7 +25,7 @@ from configs.schema import Stability
 Verdict = Literal["accepted", "not finite", "spike"]
 
 MOST_BAD_IN_A_ROW = 10
-"""Steps without effect, one after the other, before training gives up where it cannot roll back."""
+"""Skipped steps, one after the other, before training gives up where it cannot roll back."""
 
 _NORMAL = 1.4826
 """Standard deviation of a normal distribution by its median absolute deviation."""
@@ -50,8 +50,8 @@ class SpikeGuard:
     def __init__(self, cfg: Stability) -> None:
         self._cfg = cfg
         self._phase = -1
-        self._losses: deque[float] = deque(maxlen=cfg.window)
-        self._log_norms: deque[float] = deque(maxlen=cfg.window)
+        self._losses: deque[float] = deque(maxlen=cfg.rolling_interval_length)
+        self._log_norms: deque[float] = deque(maxlen=cfg.rolling_interval_length)
         self.bad_in_a_row = 0
         self.rollbacks: list[int] = []
         """Indexes of the steps at which training went back."""
@@ -76,8 +76,8 @@ class SpikeGuard:
         return self._cfg.spikes == "rollback" and self.bad_in_a_row >= self._cfg.rollback_after
 
     def recent_rollbacks(self, step: int) -> list[int]:
-        """Rollbacks within one window of steps before `step`."""
-        return [at for at in self.rollbacks if at > step - self._cfg.window]
+        """Rollbacks within one interval of steps before `step`."""
+        return [at for at in self.rollbacks if at > step - self._cfg.rolling_interval_length]
 
     def memory(self) -> dict[str, Any]:
         """What a checkpoint keeps; JSON holds floats exactly."""
@@ -92,23 +92,23 @@ class SpikeGuard:
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Go on from what `memory` returned; an empty one is a fresh start."""
         self._phase = memory.get("phase", -1)
-        self._losses = deque(memory.get("losses", ()), maxlen=self._cfg.window)
-        self._log_norms = deque(memory.get("log_norms", ()), maxlen=self._cfg.window)
+        self._losses = deque(memory.get("losses", ()), maxlen=self._cfg.rolling_interval_length)
+        self._log_norms = deque(memory.get("log_norms", ()), maxlen=self._cfg.rolling_interval_length)
         self.bad_in_a_row = memory.get("bad_in_a_row", 0)
         self.rollbacks = list(memory.get("rollbacks", ()))
 
     def _judge(self, loss: float, norm: float) -> Judgement:
         if not (math.isfinite(loss) and math.isfinite(norm) and norm >= 0):
             return Judgement("not finite")
-        if self._cfg.spikes == "off" or 2 * len(self._losses) < self._cfg.window:
+        if self._cfg.spikes == "off" or 2 * len(self._losses) < self._cfg.rolling_interval_length:
             return Judgement("accepted")
-        loss_limit = _limit(self._losses, self._cfg.sigmas, _LEAST_LOSS_DEVIATION)
-        norm_limit = math.exp(_limit(self._log_norms, self._cfg.sigmas, _LEAST_NORM_DEVIATION))
+        loss_limit = _limit(self._losses, self._cfg.sigma_factor, _LEAST_LOSS_DEVIATION)
+        norm_limit = math.exp(_limit(self._log_norms, self._cfg.sigma_factor, _LEAST_NORM_DEVIATION))
         bad = loss > loss_limit or norm > norm_limit
         return Judgement("spike" if bad else "accepted", loss_limit, norm_limit)
 
 
-def _limit(values: Sequence[float], sigmas: float, least: float) -> float:
+def _limit(values: Sequence[float], sigma_factor: float, least: float) -> float:
     middle = median(values)
     deviation = _NORMAL * median(abs(value - middle) for value in values)
-    return middle + sigmas * max(deviation, least)
+    return middle + sigma_factor * max(deviation, least)

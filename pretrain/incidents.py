@@ -1,7 +1,7 @@
 """What went wrong in training, each incident a file of its own, with the documents that were in it.
 
     incidents/step-00001234.json        a skipped step: verdict, loss, norm, the limits, its documents
-    incidents/rollback-00001240.json    a rollback: where it went back to, the steps it passes over, theirs
+    incidents/rollback-00001240.json    a rollback: where it went back to, the steps it skips, theirs
 
 Contract: rank 0 writes, atomically; the files outlive rollbacks and restarts, which cut the metrics.
 A document is named by source, shard, its number there, id and the tokens of it that were in the batch.
@@ -30,25 +30,25 @@ def write(out: Path, data: Inputs, step: Step, loss: float, norm: float, judgeme
         "verdict": judgement.verdict,
         "loss": _finite(loss),
         "loss_limit": judgement.loss_limit,
-        "gradient_norm": _finite(norm),
-        "gradient_norm_limit": judgement.norm_limit,
-        "learning_rate": step.learning_rate,
+        "grad_norm": _finite(norm),
+        "grad_norm_limit": judgement.norm_limit,
+        "lr": step.lr,
         "documents": _documents(data, step),
     }
     write_json(out / stage.INCIDENTS_DIR / f"step-{step.index + 1:08d}.json", incident)
 
 
-def write_rollback(out: Path, data: Inputs, plan: Plan, returned_to: int, passed_over: range, ranks: Ranks) -> None:
-    """Keep a rollback; `passed_over` are step indexes."""
+def write_rollback(out: Path, data: Inputs, plan: Plan, returned_to: int, steps_to_skip: range, ranks: Ranks) -> None:
+    """Keep a rollback; `steps_to_skip` are step indexes."""
     if not ranks.is_first:
         return
     incident = {
         "returned_to_step": returned_to,
-        "first_passed_over": passed_over[0] + 1,
-        "last_passed_over": passed_over[-1] + 1,
-        "documents_by_step": {str(index + 1): _documents(data, plan.at(index)) for index in passed_over},
+        "first_skipped": steps_to_skip[0] + 1,
+        "last_skipped": steps_to_skip[-1] + 1,
+        "documents_by_step": {str(index + 1): _documents(data, plan.at(index)) for index in steps_to_skip},
     }
-    write_json(out / stage.INCIDENTS_DIR / f"rollback-{passed_over[-1] + 1:08d}.json", incident)
+    write_json(out / stage.INCIDENTS_DIR / f"rollback-{steps_to_skip[-1] + 1:08d}.json", incident)
 
 
 def _documents(data: Inputs, step: Step) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Which way each part of a training step runs on a device, and what is missing where it is the plain one.
 
 Contract: `choose` looks at the recipe, the device and what is installed once, and gives a frozen choice with one
-line for each fast way that is not taken (what is missing, and the mend); `install` sets it on a model. `auto` is
+line for each fast way that is not taken (what is missing, and the hint); `install` sets it on a model. `auto` is
 everything that the device has; `plain` is the reference, and what `auto` is on a CPU, bit for bit. Every fast way
 computes the same function as the plain one, but for the order and precision of float sums (tests/pretrain).
 
@@ -102,12 +102,12 @@ def choose(recipe: Recipe, device: torch.device) -> Kernels:
     engine = recipe.engine
     if engine.float8:
         float8.require(recipe, device)
-    if engine.kernels == "plain":
+    if engine.backend == "plain":
         return _eager(engine, Kernels(float8=engine.float8))
     if device.type != "cuda":
-        return _eager(engine, Kernels(fallbacks=("all parts plain: the fast ones need a CUDA device. Mend: use one",)))
+        return _eager(engine, Kernels(fallbacks=("all parts plain: the fast ones need a CUDA device. Hint: use one",)))
     no_bounds = _no_bounds(engine.precision, device)
-    masks = any(phase.mask_documents for phase in recipe.phases)
+    masks = any(phase.intra_document_masking for phase in recipe.phases)
     fast = Kernels(
         ordered_attention=True,
         document_bounds=not no_bounds,
@@ -127,10 +127,10 @@ def _eager(engine: Engine, kernels: Kernels, *fallbacks: str) -> Kernels:
     if engine.activation_checkpointing == "selective":
         lines.append(
             "all of a block is recomputed: outside of a compiled block, `selective` meets ZeRO-3's own operators "
-            "among those that it keeps. Mend: engine.activation_checkpointing: true, or what a compiled block needs"
+            "among those that it keeps. Hint: engine.activation_checkpointing: true, or what a compiled block needs"
         )
     if engine.float8:
-        lines.append("float8 is slow here: in an eager block scaling does not fuse. Mend: engine.float8: false")
+        lines.append("float8 is slow here: in an eager block scaling does not fuse. Hint: engine.float8: false")
     recompute = bool(engine.activation_checkpointing)
     return replace(kernels, compiler=None, recompute=recompute, fallbacks=tuple(lines))
 
@@ -173,23 +173,23 @@ def _keep_costly(_context: Any, operator: Any, *_args: Any, **_options: Any) -> 
 def _no_compiler(device: torch.device) -> list[str]:
     """Why torch.compile cannot be used, if so."""
     if importlib.util.find_spec("triton") is None:
-        return ["Triton is not installed. Mend: pip install triton, of the version that this torch names"]
+        return ["Triton is not installed. Hint: pip install triton, of the version that this torch names"]
     if (capability := torch.cuda.get_device_capability(device)) < (7, 0):
-        return [f"Triton needs compute capability 7.0, this device has {_dotted(capability)}. Mend: a newer device"]
+        return [f"Triton needs compute capability 7.0, this device has {_dotted(capability)}. Hint: a newer device"]
     if not (os.environ.get("CC") or any(shutil.which(name) for name in ("cc", "gcc", "clang"))):
-        return ["Triton builds its launcher with a C compiler, and none is on PATH. Mend: install gcc, or set CC"]
+        return ["Triton builds its launcher with a C compiler, and none is on PATH. Hint: install gcc, or set CC"]
     return []
 
 
 def _no_bounds(precision: str, device: torch.device) -> list[str]:
     """Why attention over segments cannot be used, if so."""
     if not torch.backends.cuda.is_flash_attention_available():
-        return ["this torch was built without FlashAttention. Mend: a wheel from pytorch.org"]
+        return ["this torch was built without FlashAttention. Hint: a wheel from pytorch.org"]
     if precision != "bf16":
-        return [f"FlashAttention takes bf16, engine.precision is {precision}. Mend: engine.precision: bf16"]
+        return [f"FlashAttention takes bf16, engine.precision is {precision}. Hint: engine.precision: bf16"]
     if (capability := torch.cuda.get_device_capability(device)) < (8, 0):
         return [
-            f"FlashAttention needs compute capability 8.0, this device has {_dotted(capability)}. Mend: a newer device"
+            f"FlashAttention needs compute capability 8.0, this device has {_dotted(capability)}. Hint: a newer device"
         ]
     return []
 

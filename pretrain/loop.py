@@ -1,12 +1,12 @@
 """The training loop and what happens between its steps. It does not know phases: plan and order do.
 
-Contract: step k of the plan has one effect on weights, ledger and metrics, whatever happened before it:
+Contract: step k of the plan has one effect on weights, token counts and metrics, whatever happened before it:
 interruption, another number of ranks (but for the order of float sums), a rollback. All ranks take the
 same branch everywhere: a step's loss and norm are the same on all of them after their reduction, and
 what only one rank sees (a signal, a clock, a file on its disk) is summed with the loss.
 
-A step has no effect when its gradient is not finite or a spike (`skipped`), or when it is one of those
-that a rollback passes over (`passed_over`); both are in the checkpoint, the ledger and `incidents/`.
+A step is skipped when its gradient is not finite or a spike (`skipped`), or when it is one of those that a
+rollback leaves out (`skipped_after_rollback`); both are in the checkpoint, the token counts and `incidents/`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pretrain.generate import Speaker
 from pretrain.guard import MOST_BAD_IN_A_ROW, Judgement, SpikeGuard
 from pretrain.model import parameter_shapes
 from pretrain.monitor import Monitor
-from pretrain.plan import Ledger, Plan, Step, ledger
+from pretrain.plan import Plan, Step, TokenCounts, token_counts
 from pretrain.probe import probe_seconds
 from pretrain.sizes import flops_per_token
 from pretrain.training_state import SavedTensors
@@ -86,7 +86,7 @@ class Trainer:
         self.plan = Plan(recipe)
         self.done = self.plan.start_step
         self.guard = SpikeGuard(recipe.stability)
-        self.without_effect: set[int] = set()
+        self.skipped_steps: set[int] = set()
         self._speaker, self._watch = speaker, watch
         self._rows = Prefetched(data.batches, self.ranks.rank, self.ranks.size)
         self._seconds_before = 0.0
@@ -98,7 +98,7 @@ class Trainer:
             self.engine.restore(saved, state.optimizer_steps)
         self.done = state.step
         self.guard.remember(state.guard)
-        self.without_effect = set(state.without_effect)
+        self.skipped_steps = set(state.skipped_steps)
         self._seconds_before = max(self._seconds_before, state.seconds)
 
     def run(self, stop: StopSignals, stop_after_step: int | None = None) -> int:
@@ -122,8 +122,8 @@ class Trainer:
         while self.done < self.plan.total_steps:
             step = self.plan.at(self.done)
             stopping, minutes = False, False
-            if step.index in self.without_effect:
-                self.monitor.event("passed_over", self.done + 1, tokens=step.tokens_after)
+            if step.index in self.skipped_steps:
+                self.monitor.event("skipped_after_rollback", self.done + 1, tokens=step.tokens_after)
             else:
                 stopping, minutes = self._step(step, stop)
                 if self.guard.wants_rollback() and self._roll_back(step):
@@ -170,7 +170,7 @@ class Trainer:
         waited = time.perf_counter() - begin
         self._watch.measured(data_wait_s=waited)
         self._watch.at(step.index + 1, "gradients")
-        local_loss, local_z = self.engine.accumulate(batch_BU, step.z_loss, step.mask_documents)
+        local_loss, local_z = self.engine.accumulate(batch_BU, step.z_loss, step.intra_document_masking)
         fingerprint = batch_hash(batch_BU, first_row=ranks.rank * len(batch_BU))
         self._watch.at(step.index + 1, "agreement")
         loss, z_loss, fingerprints, asked, written, minutes = ranks.sum(
@@ -186,11 +186,11 @@ class Trainer:
             return judgements[-1].verdict == "accepted"
 
         self._watch.at(step.index + 1, "update")
-        norm, applied = self.engine.apply(step.learning_rate, accepts)
+        norm, applied = self.engine.apply(step.lr, accepts)
         assert applied == (judgements[-1].verdict == "accepted"), (step.index, norm, judgements)
         seconds = time.perf_counter() - begin
         if not applied:
-            self.without_effect.add(step.index)
+            self.skipped_steps.add(step.index)
             incidents.write(self.out, self.data, step, loss, norm, judgements[-1], ranks)
         if self.checkpoints.pending is not None and written == ranks.size:
             self._commit()
@@ -203,18 +203,18 @@ class Trainer:
                 tokens=step.tokens_after,
                 loss=loss,
                 z_loss=z_loss,
-                learning_rate=step.learning_rate,
-                gradient_norm=norm,
+                lr=step.lr,
+                grad_norm=norm,
                 skipped=not applied,
                 verdict=judgements[-1].verdict,
-                tokens_per_s=step.tokens / seconds,
-                mfu_full_attention=self._utilisation(flops["full"] * step.tokens / seconds),
-                mfu_causal_attention=self._utilisation(flops["causal"] * step.tokens / seconds),
-                data_wait_share=waited / seconds,
+                tps=step.tokens / seconds,
+                mfu=self._utilisation(flops["full"] * step.tokens / seconds),
+                mfu_causal=self._utilisation(flops["causal"] * step.tokens / seconds),
+                data_loading_pct=100 * waited / seconds,
                 memory_bytes=_peak_memory(ranks.device),
                 step_seconds=seconds,
                 seconds=self._seconds(),
-                tokens_by_source=self._ledger(step.index + 1).by_source(),
+                tokens_by_source=self._token_counts(step.index + 1).by_source(),
                 batch_hash=f"{int(fingerprints) % HASH_MODULUS:08x}",
             )
         return asked > 0, minutes > 0
@@ -222,7 +222,7 @@ class Trainer:
     def _following(self, step: Step) -> Step | None:
         """The next step that reads data."""
         after = range(step.index + 1, self.plan.total_steps)
-        index = next((index for index in after if index not in self.without_effect), None)
+        index = next((index for index in after if index not in self.skipped_steps), None)
         return None if index is None else self.plan.at(index)
 
     def _minutes_are_over(self) -> bool:
@@ -237,7 +237,7 @@ class Trainer:
         return at_edge or done % self.recipe.monitor.log_every_steps == 0
 
     def _roll_back(self, step: Step) -> bool:
-        """Return to a checkpoint from before the bad steps and mark them as passed over; False without one."""
+        """Return to a checkpoint from before the bad steps and mark them as steps to skip; False without one."""
         margin = self.recipe.stability.rollback_after
         first = max(step.index + 1 - self.guard.bad_in_a_row - margin, self.plan.first_step(step.phase))
         found = self.checkpoints.newest(self._warn, upto=first)
@@ -250,19 +250,19 @@ class Trainer:
                 f"training, step {step.index + 1}", None,
                 f"still has spikes after {len(rollbacks) - 1} rollbacks",
                 f"look at {self.out / stage.INCIDENTS_DIR}, lower phases.{self.recipe.phases[step.phase].name}"
-                ".learning_rate.peak, or raise stability.attempts",
+                ".lr_scheduler.lr, or raise stability.attempts",
             )  # fmt: skip
-        passed_over = range(first, step.index + 1)
+        steps_to_skip = range(first, step.index + 1)
         self.checkpoints.drop_after(state.step)
         self.monitor.rewind(state.step)
         self.resume(state, folder)
         self.guard.rollbacks = rollbacks
-        self.without_effect |= set(passed_over)
+        self.skipped_steps |= set(steps_to_skip)
         self.monitor.event(
-            "rollback", state.step, at_step=step.index + 1, first_passed_over=passed_over[0] + 1,
-            last_passed_over=passed_over[-1] + 1, checkpoint=folder.name,
+            "rollback", state.step, at_step=step.index + 1, first_skipped=steps_to_skip[0] + 1,
+            last_skipped=steps_to_skip[-1] + 1, checkpoint=folder.name,
         )  # fmt: skip
-        incidents.write_rollback(self.out, self.data, self.plan, state.step, passed_over, self.ranks)
+        incidents.write_rollback(self.out, self.data, self.plan, state.step, steps_to_skip, self.ranks)
         return True
 
     def _give_up_on_bad_steps(self, step: Step) -> None:
@@ -273,7 +273,7 @@ class Trainer:
             f"training, step {step.index + 1}", None,
             f"had {MOST_BAD_IN_A_ROW} gradients in a row that were not finite or spikes, "
             "and no checkpoint from before them to return to",
-            f"lower phases.{name}.learning_rate.peak or lengthen its warmup",
+            f"lower phases.{name}.lr_scheduler.lr or lengthen its warmup",
         )  # fmt: skip
 
     def _utilisation(self, flops_per_s: float) -> float | None:
@@ -282,7 +282,7 @@ class Trainer:
 
     def _validate(self) -> None:
         begin = time.perf_counter()
-        found = self.data.validation.bits_per_byte(self._token_losses, self.recipe.engine.micro_batch_sequences)
+        found = self.data.validation.bits_per_byte(self._token_losses, self.recipe.engine.micro_batch_size)
         said = self._speaker.say(self.engine.next_logits) if self._speaker else []
         last = self.plan.at(max(self.plan.start_step, self.done - 1))
         self.monitor.event(
@@ -310,7 +310,9 @@ class Trainer:
 
     def _write_summary(self) -> None:
         if self.ranks.is_first:
-            counts = summary.summarise(self.recipe, self.out, self._ledger(self.done), self._seconds(), self.ranks)
+            counts = summary.summarise(
+                self.recipe, self.out, self._token_counts(self.done), self._seconds(), self.ranks
+            )
             write_json(self.out / stage.SUMMARY_FILE, counts)
 
     def _save(self, tokens: int, ends_phase: str | None, reason: str) -> None:
@@ -322,10 +324,10 @@ class Trainer:
         self.monitor.sync()
         state = State(
             self.done, tokens, self._seconds(), ends_phase, reason, self.ranks.size, self.checkpoints.identity,
-            self.engine.optimizer_steps, tuple(sorted(self.without_effect)), self.guard.memory(),
+            self.engine.optimizer_steps, tuple(sorted(self.skipped_steps)), self.guard.memory(),
         )  # fmt: skip
         if self.ranks.is_first:
-            write_json(self.out / stage.LEDGER_FILE, self._ledger(self.done).as_json())
+            write_json(self.out / stage.TOKEN_COUNTS_FILE, self._token_counts(self.done).as_json())
         self.checkpoints.begin(state, self.engine.parts())
         self._saved_at = time.perf_counter()
         self._pause = self._saved_at - begin
@@ -344,8 +346,8 @@ class Trainer:
             pause_seconds=self._pause + now - begin, elapsed_seconds=now - self._saved_at + self._pause,
         )  # fmt: skip
 
-    def _ledger(self, done: int) -> Ledger:
-        return ledger(self.data.order, self.plan, done, [index for index in self.without_effect if index < done])
+    def _token_counts(self, done: int) -> TokenCounts:
+        return token_counts(self.data.order, self.plan, done, [index for index in self.skipped_steps if index < done])
 
     def _warn(self, message: str) -> None:
         self.monitor.event("warning", self.done, message=message)

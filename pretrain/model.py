@@ -145,15 +145,15 @@ class Decoder(nn.Module):
         self,
         tokens_BT: Tensor,
         targets_BT: Tensor | None = None,
-        mask_documents: bool = False,
+        intra_document_masking: bool = False,
         bounds_S: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits BTV; or, with targets, what losses are made of (see `head.Head`), BT each.
 
-        `mask_documents` keeps attention within documents; `bounds_S` (`attention.document_bounds`) does the
+        `intra_document_masking` keeps attention within documents; `bounds_S` (`attention.document_bounds`) does the
         same by a faster kernel.
         """
-        documents = document_mask(tokens_BT) if mask_documents and bounds_S is None else bounds_S
+        documents = document_mask(tokens_BT) if intra_document_masking and bounds_S is None else bounds_S
         result: Tensor | tuple[Tensor, Tensor] = self.lm_head(self.model(tokens_BT, documents), targets_BT)
         return result
 

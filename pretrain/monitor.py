@@ -3,11 +3,11 @@
 Contract: `metrics.jsonl` is the record. One JSON object a line, flushed as it is written, `event` first:
 
     start        step, total_steps, world_size, device, pid   at every start of the trainer
-    train        one step: loss, learning rate, gradient norm, tokens, speed, ledger (see `train.py`)
+    train        one step: loss, learning rate, gradient norm, tokens, speed, token counts (see `train.py`)
     validation   bits_per_byte by source
     checkpoint   path of a committed checkpoint, why it was made, how long training paused for it
-    passed_over  a step that a rollback leaves out
-    rollback     where training went wrong and which steps it passes over
+    skipped_after_rollback   a step that a rollback leaves out
+    rollback     where training went wrong and which steps it skips
     warning      something the trainer coped with
     straggler    a rank whose own work takes longer than that of the others
     stall        what the watchdogs found when an earlier start no longer moved

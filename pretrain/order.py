@@ -5,7 +5,7 @@ is random access (nothing is iterated, so resuming anywhere costs nothing), 64-b
 knows neither ranks nor micro-batches: a global batch is the same on any number of devices.
 Cost: about a microsecond a sample, independent of the size of the data.
 
-    mixture      every `mixture_block` consecutive samples of a phase hold each source's quota exactly
+    mixture      every `mixture_block_size` consecutive samples of a phase hold each source's quota exactly
                  (largest remainder); a keyed permutation spreads the sources inside the block
     sources      the n-th sequence taken from a source is the n-th of a keyed permutation of that
                  source's sequences; each epoch has its own permutation
@@ -80,7 +80,7 @@ class Order:
 
     def taken(self, phase: int, samples: int) -> dict[str, int]:
         """Sequences that the first `samples` samples of `phase` take from each source."""
-        block = self.phases[phase].mixture_block
+        block = self.phases[phase].mixture_block_size
         whole, rest = divmod(samples, block)
         counts = {name: whole * quota for name, quota in self._quotas[phase].items()}
         if rest:
@@ -118,7 +118,7 @@ class Order:
 
     def _sources_of(self, phase: int, first: int, count: int) -> tuple[Int64, Int64]:
         """For each sample its source (position in the mixture) and that source's turn in the phase."""
-        block = self.phases[phase].mixture_block
+        block = self.phases[phase].mixture_block_size
         quota = np.array(list(self._quotas[phase].values()), np.int64)
         sources, turns = [], []
         for number in range(first // block, -(-(first + count) // block)):
@@ -151,7 +151,7 @@ def quotas(phase: Phase) -> dict[str, int]:
 
     Raises `UserError` for a source whose share is too small to get a sequence in every block.
     """
-    block = phase.mixture_block
+    block = phase.mixture_block_size
     total = sum(phase.mixture.values())
     exact = {name: share / total * block for name, share in phase.mixture.items()}
     counts = {name: int(quota) for name, quota in exact.items()}
@@ -163,7 +163,8 @@ def quotas(phase: Phase) -> dict[str, int]:
             f"phases.{phase.name}.mixture.{name}",
             phase.mixture[name],
             f"is less than one sequence in a mixture block of {block}",
-            f"raise phases.{phase.name}.mixture_block to at least {int(1 / share) + 1}, raise the share, or remove it",
+            f"raise phases.{phase.name}.mixture_block_size to at least {int(1 / share) + 1}, raise the share, or "
+            "remove it",
         )
         for name, share in phase.mixture.items()
         if counts[name] == 0

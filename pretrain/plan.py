@@ -18,7 +18,7 @@ from itertools import accumulate
 from typing import Any
 
 from configs.errors import Problem, UserError
-from configs.phase_schema import LearningRate, Phase
+from configs.phase_schema import LRScheduler, Phase
 from configs.schema import Recipe
 from configs.units import format_count
 from pretrain.order import Order
@@ -36,9 +36,9 @@ class Step:
     sequence_length: int
     tokens_before: int
     """Tokens trained on before this step, over all phases."""
-    learning_rate: float
+    lr: float
     z_loss: float
-    mask_documents: bool
+    intra_document_masking: bool
     """Whether a token sees only those of its own document."""
 
     @property
@@ -94,7 +94,7 @@ class Plan:
         number, segment = self._segments[bisect_right(self._segment_steps, step) - 1]
         phase = self.phases[number]
         inside = step - self._first_steps[number] - segment.first_step
-        sequences = segment.batch // phase.sequence_length
+        sequences = segment.global_batch_size // phase.sequence_length
         first_sample = segment.first_sample + inside * sequences
         before = first_sample * phase.sequence_length
         return Step(
@@ -104,9 +104,9 @@ class Plan:
             sequences=sequences,
             sequence_length=phase.sequence_length,
             tokens_before=self._first_tokens[number] + before,
-            learning_rate=rate_at(phase, before + 0.5 * segment.batch, self._start_rates[number]),
+            lr=rate_at(phase, before + 0.5 * segment.global_batch_size, self._start_rates[number]),
             z_loss=phase.z_loss,
-            mask_documents=phase.mask_documents,
+            intra_document_masking=phase.intra_document_masking,
         )
 
     def samples_behind(self, phase: int, done: int) -> int:
@@ -141,35 +141,35 @@ def rate_at(phase: Phase, tokens: float, start: float) -> float:
     """The learning rate after `tokens` of the phase; `start` is the rate the phase begins from.
 
     Warm-up is linear from `start` to the peak; linear and cosine decay over all that is left, wsd
-    over the last `decay_share` of the phase (but never before the warm-up's end), in a line or as
+    over the last `decay_ratio` of the phase (but never before the warm-up's end), in a line or as
     1 - sqrt(progress).
     """
-    rate, end = phase.learning_rate, phase.trained_tokens
+    rate, end = phase.lr_scheduler, phase.trained_tokens
     warmup = min(rate.warmup, end)
     if tokens < warmup:
-        return start + (rate.peak - start) * tokens / warmup
+        return start + (rate.lr - start) * tokens / warmup
     if rate.schedule == "constant":
-        return rate.peak
-    assert rate.final is not None
+        return rate.lr
+    assert rate.min_lr is not None
     decay_start = max(warmup, _decay_start(rate, end))
     if tokens <= decay_start:
-        return rate.peak
+        return rate.lr
     progress = min(1.0, (tokens - decay_start) / (end - decay_start))
     if rate.schedule == "cosine":
         progress = (1 - math.cos(math.pi * progress)) / 2
-    elif rate.decay_shape == "1-sqrt":
+    elif rate.decay_type == "sqrt":
         progress = math.sqrt(progress)
-    return rate.peak + (rate.final - rate.peak) * progress
+    return rate.lr + (rate.min_lr - rate.lr) * progress
 
 
 @dataclass(frozen=True)
-class Ledger:
+class TokenCounts:
     """Tokens taken from each source, phase by phase: exact, since they follow from the order."""
 
     by_phase: dict[str, dict[str, int]]
     """Those that changed the weights."""
-    without_effect: dict[str, dict[str, int]]
-    """Those of steps that were skipped or passed over."""
+    skipped: dict[str, dict[str, int]]
+    """Those of skipped steps."""
 
     def by_source(self) -> dict[str, int]:
         """Over all phases, those that changed the weights."""
@@ -183,28 +183,28 @@ class Ledger:
         return asdict(self)
 
 
-def ledger(order: Order, plan: Plan, done: int, without_effect: Collection[int] = ()) -> Ledger:
+def token_counts(order: Order, plan: Plan, done: int, skipped_steps: Collection[int] = ()) -> TokenCounts:
     """What steps start_step .. `done`-1 take; the planned whole with `plan.total_steps`.
 
-    `without_effect` are indexes of steps among them that did not change the weights. Costs a look at
+    `skipped_steps` are indexes of steps among them that did not change the weights. Costs a look at
     each of those, and one at the edge of a mixture block for each phase.
     """
-    by_phase, lost = {}, {}
+    by_phase, skipped = {}, {}
     for number, phase in enumerate(plan.phases):
         if number < plan.start_phase:
-            by_phase[phase.name] = lost[phase.name] = dict.fromkeys(phase.mixture, 0)
+            by_phase[phase.name] = skipped[phase.name] = dict.fromkeys(phase.mixture, 0)
             continue
         taken = order.taken(number, plan.samples_behind(number, done))
         dropped = dict.fromkeys(taken, 0)
-        for step in (plan.at(index) for index in without_effect if index < done):
+        for step in (plan.at(index) for index in skipped_steps if index < done):
             if step.phase == number:
                 behind = order.taken(number, step.first_sample + step.sequences)
                 before = order.taken(number, step.first_sample)
                 dropped = {name: count + behind[name] - before[name] for name, count in dropped.items()}
         length = phase.sequence_length
         by_phase[phase.name] = {name: (count - dropped[name]) * length for name, count in taken.items()}
-        lost[phase.name] = {name: count * length for name, count in dropped.items()}
-    return Ledger(by_phase, lost)
+        skipped[phase.name] = {name: count * length for name, count in dropped.items()}
+    return TokenCounts(by_phase, skipped)
 
 
 def check_supply(phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:
@@ -248,8 +248,8 @@ def _shortage(phase: Phase, source: str, needed: int, available: int) -> Problem
     )
 
 
-def _decay_start(rate: LearningRate, end: int) -> float:
+def _decay_start(rate: LRScheduler, end: int) -> float:
     if rate.schedule != "wsd":
         return 0.0
-    assert rate.decay_share is not None
-    return end * (1 - rate.decay_share)
+    assert rate.decay_ratio is not None
+    return end * (1 - rate.decay_ratio)

@@ -1,10 +1,10 @@
-"""A rehearsal on all ranks before a long allocation is spent: the links, then one step at full shape.
+"""A dry run on all ranks before a long allocation is spent: the links, then one step at full shape.
 
     deepspeed … --module pretrain.rehearsal --recipe R --shards DIR --tokenizer DIR --out DIR --device D
 
 Contract: opens the run's inputs on every rank, measures each pair of hosts and all ranks together, makes one
-optimizer step of the largest batch's micro-batch on real tokens at rate 0, and leaves `rehearsal.json` in
-`--out`; keeps no other state. What a user can mend ends with code 2 and error.json as in the trainer; a link
+optimizer step of the largest batch's micro-batch on real tokens at rate 0, and leaves `dry_run.json` in
+`--out`; keeps no other state. What a user can fix ends with code 2 and error.json as in the trainer; a link
 that delivers nothing is ended by the watchdog.
 
 Pairs are measured in rounds of a tournament, half of the hosts with the other half at once, so that n hosts
@@ -42,16 +42,16 @@ _TRIALS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Rehearse; return the exit code."""
+    """Make the dry run; return the exit code."""
     options = _parse(arguments)
     rank, size = place()
     try:
         recipe = load_recipe(options.recipe)
         with Watch(recipe.watch, options.out, rank, size) as watch:
             ranks = start_ranks(options.device)
-            found = _rehearse(recipe, options, ranks, watch)
+            found = _dry_run(recipe, options, ranks, watch)
             if ranks.is_first:
-                write_json(options.out / stage.REHEARSAL_FILE, found)
+                write_json(options.out / stage.DRY_RUN_FILE, found)
             ranks.barrier()
             watch.done = True
         return 0
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CODE_USER_ERROR
 
 
-def _rehearse(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, watch: Watch) -> dict[str, Any]:
+def _dry_run(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, watch: Watch) -> dict[str, Any]:
     data = inputs.open_inputs(recipe, options.shards, options.tokenizer, ranks)
     nodes = _nodes(ranks)
     watch.at(0, "links")
@@ -148,12 +148,12 @@ def _step(recipe: Recipe, data: inputs.Inputs, ranks: Ranks, watch: Watch) -> di
     plan = Plan(recipe)
     longest = max(range(len(recipe.phases)), key=lambda number: recipe.phases[number].sequence_length)
     step = plan.at(plan.first_step(longest))
-    rows = data.batches.read(step, ranks.rank, ranks.size)[: recipe.engine.micro_batch_sequences]
+    rows = data.batches.read(step, ranks.rank, ranks.size)[: recipe.engine.micro_batch_size]
     seconds = []
     for _ in range(2):  # the first one allocates and compiles
         watch.at(0, "step")
         begin = time.perf_counter()
-        loss, _ = engine.accumulate(rows, step.z_loss, step.mask_documents)
+        loss, _ = engine.accumulate(rows, step.z_loss, step.intra_document_masking)
         engine.apply(0.0, lambda _norm: True)
         _finish(ranks)
         seconds.append(time.perf_counter() - begin)
@@ -168,7 +168,7 @@ def _step(recipe: Recipe, data: inputs.Inputs, ranks: Ranks, watch: Watch) -> di
         "memory_bytes": max(own[1] for own in everyone),
         "loss": sum(own[2] for own in everyone) / len(everyone),
         "sequence_length": step.sequence_length,
-        "sequences": recipe.engine.micro_batch_sequences,
+        "sequences": recipe.engine.micro_batch_size,
     }
 
 

@@ -1,12 +1,12 @@
 """What the rest of the house knows of training: identity, exit codes, files. No torch.
 
 metrics.jsonl                 one JSON object a line; see monitor.py
-ledger.json                   tokens by phase and source, and those without effect, as of the newest checkpoint
+token_counts.json             tokens by phase and source, and those of skipped steps, as of the newest checkpoint
 incidents/                    skipped steps and rollbacks with their documents; see incidents.py
 weights/<phase>.safetensors   float32 master weights at each phase's end, Llama's parameter names
 checkpoints/step-00000100/    training state; see checkpoint.py
 summary.json                  counts for the manifest; exists exactly when training is complete
-error.json                    {"problems": [...]}: what the user can mend, beside exit code 2
+error.json                    {"problems": [...]}: what the user can fix, beside exit code 2
 beats/, stalls/               heartbeat of each rank; stacks and verdict of a training that hung; see watch.py
 stop                          made by anyone: training finishes its step, saves, and ends with EXIT_CODE_STOPPED
 """
@@ -34,12 +34,12 @@ CHECKPOINTS_DIR = "checkpoints"
 INCIDENTS_DIR = "incidents"
 BEATS_DIR = "beats"
 STALLS_DIR = "stalls"
-LEDGER_FILE = "ledger.json"
+TOKEN_COUNTS_FILE = "token_counts.json"
 SUMMARY_FILE = "summary.json"
 ERROR_FILE = "error.json"
 STOP_FILE = "stop"
-REHEARSAL_FILE = "rehearsal.json"
-_ENGINE = {"precision", "micro_batch_sequences", "float8", "deepspeed"}
+DRY_RUN_FILE = "dry_run.json"
+_ENGINE = {"precision", "micro_batch_size", "float8", "deepspeed"}
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def weights_file(phase: str) -> str:
 def write_error(out: Path, error: UserError) -> None:
     """Leave the problems where the launcher looks for them, and in the rank's log."""
     problems = [
-        {"field": p.field, "value": None if p.value is None else str(p.value), "problem": p.problem, "mend": p.mend}
+        {"field": p.field, "value": None if p.value is None else str(p.value), "problem": p.problem, "hint": p.hint}
         for p in error.problems
     ]
     print(error, file=sys.stderr)

@@ -7,14 +7,14 @@ from typing import Any
 
 from configs.schema import Recipe
 from pretrain.monitor import METRICS_FILE, read_events
-from pretrain.plan import Ledger
+from pretrain.plan import TokenCounts
 from pretrain.ranks import Ranks
 from pretrain.sizes import n_parameters
 
 Event = dict[str, Any]
 
 
-def summarise(recipe: Recipe, out: Path, taken: Ledger, seconds: float, ranks: Ranks) -> dict[str, Any]:
+def summarise(recipe: Recipe, out: Path, taken: TokenCounts, seconds: float, ranks: Ranks) -> dict[str, Any]:
     """Counts from the metrics file, which covers all restarts; `seconds` is the time of all of them."""
     events = read_events(out / METRICS_FILE)
     steps = [event for event in events if event["event"] == "train"]
@@ -31,9 +31,9 @@ def summarise(recipe: Recipe, out: Path, taken: Ledger, seconds: float, ranks: R
             if any(event["phase"] == name for event in steps)  # imported weights may start at a later one
         ],
         "skipped_steps": sum(event["skipped"] for event in steps),
-        "tokens_without_effect": sum(sum(lost.values()) for lost in taken.without_effect.values()),
+        "skipped_tokens": sum(sum(lost.values()) for lost in taken.skipped.values()),
         "wall_time_s": round(seconds, 3),
-        "tokens_per_s": round(sum(e["tokens_per_s"] * e["step_seconds"] for e in steps) / step_seconds, 1),
+        "tps": round(sum(e["tps"] * e["step_seconds"] for e in steps) / step_seconds, 1),
         "world_size": ranks.size,
         "device": ranks.device.type,
     }

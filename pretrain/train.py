@@ -8,15 +8,16 @@ functions of the step alone.
 
 Ends with 0 when the plan is done (at once when it was done before), with 75 when SIGTERM, SIGINT or
 SIGUSR1 reached any rank (the step is finished and saved), with 76 when it no longer moved (watch.py), with 2
-when the user can mend it (error.json).
+when the user can fix it (error.json).
 
 A `train` line of metrics.jsonl:
     step, tokens            behind it, over all phases; `seconds` of training behind it, restarts included
     loss, z_loss            cross-entropy (nats a token) and log²(Z), means over the global batch
-    gradient_norm           global, before clipping; null where it was not finite
+    lr, grad_norm           learning rate; norm of the gradient, global, before clipping; null where it was not finite
     skipped, verdict        whether the update was dropped, and what the spike guard said (guard.py)
-    mfu_full_attention, mfu_causal_attention    share of the devices' peak, both conventions (sizes.py)
-    data_wait_share         of the step's time, on rank 0
+    tps                     tokens a second
+    mfu, mfu_causal         share of the devices' peak, all pairs of attention counted or the causal ones (sizes.py)
+    data_loading_pct        % of the step's time, on rank 0
     memory_bytes            rank 0's peak: device memory on CUDA, resident memory on CPU
     tokens_by_source        of each source that changed the weights so far, exact
     batch_hash              fingerprint of the global batch, equal on any number of ranks

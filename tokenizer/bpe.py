@@ -218,7 +218,7 @@ def _want(left, right, ids, wanted, heap, size, merges):  # type: ignore[no-unty
 
 @compiled
 def _sink(heap, size):  # type: ignore[no-untyped-def]
-    """Mend the heap after its first entry was taken; the entry at `size` takes a place."""
+    """Repair the heap after its first entry was taken; the entry at `size` takes a place."""
     entry, at, child = heap[size], 0, 1
     while child < size:
         if child + 1 < size and heap[child + 1] < heap[child]:

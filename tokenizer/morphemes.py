@@ -106,5 +106,5 @@ class _Split:
                 yield piece.encode(), count
 
 
-def _unusable(problem: str, mend: str) -> Exception:
-    return user_error("tokenizer.morphemes", "mecab", problem, f"{mend}, or set tokenizer.morphemes=none")
+def _unusable(problem: str, hint: str) -> Exception:
+    return user_error("tokenizer.morphemes", "mecab", problem, f"{hint}, or set tokenizer.morphemes=none")

@@ -188,11 +188,11 @@ def _mark(name: str, file: InputFile, by_content: bool) -> str:
         raise _refusal(name, file.location, error, "restore the file, or remove it") from error
 
 
-def _refusal(name: str, location: storage.Location, error: OSError, mend: str) -> UserError:
+def _refusal(name: str, location: storage.Location, error: OSError, hint: str) -> UserError:
     if isinstance(error, storage.Unreachable):
-        return _problem(name, location, error.problem, error.mend)
-    return _problem(name, location, f"cannot be read ({error.strerror or error})", mend)
+        return _problem(name, location, error.problem, error.hint)
+    return _problem(name, location, f"cannot be read ({error.strerror or error})", hint)
 
 
-def _problem(name: str, path: object, problem: str, mend: str) -> UserError:
-    return UserError(Problem(f"sources.{name}.path", str(path), problem, mend))
+def _problem(name: str, path: object, problem: str, hint: str) -> UserError:
+    return UserError(Problem(f"sources.{name}.path", str(path), problem, hint))

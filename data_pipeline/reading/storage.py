@@ -2,7 +2,7 @@
 
 Contract: a `Location` is a `Path`, or an address with a protocol (`s3://bucket/x`, `gs://…`,
 `memory://…`); `file://…` becomes a `Path`, so local files never pay for fsspec. Whatever a remote
-file system raises comes out as an `OSError`; `Unreachable` also carries the mend. Credentials are
+file system raises comes out as an `OSError`; `Unreachable` also carries the hint. Credentials are
 found the way each protocol's package finds them (environment, profile, fsspec's own configuration).
 Cost: fsspec reads ahead in blocks, so a stream needs no more memory than one block (about 5 MB).
 """
@@ -28,14 +28,14 @@ _MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "
 
 
 class Unreachable(OSError):
-    """A remote address cannot be used, for a reason that its user can mend."""
+    """A remote address cannot be used, for a reason that its user can fix."""
 
-    def __init__(self, problem: str, mend: str) -> None:
-        self.problem, self.mend = problem, mend
+    def __init__(self, problem: str, hint: str) -> None:
+        self.problem, self.hint = problem, hint
         super().__init__(problem)
 
     def __reduce__(self) -> tuple[type[Unreachable], tuple[str, str]]:
-        return (type(self), (self.problem, self.mend))
+        return (type(self), (self.problem, self.hint))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What is wrong with the hosts, from what each says of itself.
 
-Contract: pure; every problem names the host, what it found and the mend. The first host that answers is
+Contract: pure; every problem names the host, what it found and the hint. The first host that answers is
 what the others are compared with, packages and code with this machine, whose command line was typed.
 """
 
@@ -36,7 +36,7 @@ class Here:
 
 
 def problems(recipe: Recipe, here: Here, answers: Sequence[Answer], replies: int, device: str) -> list[Problem]:
-    """Everything to mend before ranks are started; `replies` are the token replies that this machine sees."""
+    """Everything to fix before ranks are started; `replies` are the token replies that this machine sees."""
     found: list[Problem] = []
     for answer in answers:
         found += _silent(answer) if answer.said is None else _one(recipe, here, answer, device)
@@ -55,10 +55,10 @@ def problems(recipe: Recipe, here: Here, answers: Sequence[Answer], replies: int
 def _silent(answer: Answer) -> list[Problem]:
     missing = "No module named" in answer.failure or "No such file" in answer.failure or "can't cd" in answer.failure
     if missing:
-        mend = "put the same checkout and environment on this host, at the same path"
-        return [Problem(f"host {answer.host}", None, f"has not this program: {answer.failure}", mend)]
-    mend = f"try `ssh {answer.host} true`: name, key and sshd must be right; or take the host out"
-    return [Problem(f"host {answer.host}", None, f"does not answer: {answer.failure}", mend)]
+        hint = "put the same checkout and environment on this host, at the same path"
+        return [Problem(f"host {answer.host}", None, f"has not this program: {answer.failure}", hint)]
+    hint = f"try `ssh {answer.host} true`: name, key and sshd must be right; or take the host out"
+    return [Problem(f"host {answer.host}", None, f"does not answer: {answer.failure}", hint)]
 
 
 def _one(recipe: Recipe, here: Here, answer: Answer, device: str) -> Iterator[Problem]:

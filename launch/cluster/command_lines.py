@@ -1,7 +1,7 @@
 """The command line and the environment that start the ranks: one host, a hostfile's hosts, a Slurm job's nodes.
 
 Contract: pure but for free ports and questions to the machine (`choose_device`); what is returned works when
-it is typed by hand. `module` is pretrain's: the trainer or its rehearsal. Over several hosts each rank has a
+it is typed by hand. `module` is pretrain's: the trainer or its dry run. Over several hosts each rank has a
 log of its own in `logs`.
 """
 

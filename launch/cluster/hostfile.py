@@ -1,6 +1,6 @@
 """DeepSpeed's hostfile: `HOST slots=8`, a line a host.
 
-Contract: `read` returns what DeepSpeed would, or raises `UserError` naming file, line and mend; `fitting_nodes`
+Contract: `read` returns what DeepSpeed would, or raises `UserError` naming file, line and hint; `fitting_nodes`
 says how many of the hosts a recipe can use. Nothing is asked of any host.
 """
 

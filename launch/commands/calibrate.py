@@ -1,4 +1,4 @@
-"""`twofold calibrate`: thresholds for a language from good text, as a recipe fragment with a plot.
+"""`twofold tune-thresholds`: thresholds for a language from good text, as a recipe fragment with a plot.
 
 Contract: reads the scores that `twofold run RECIPE --until score` made, and writes two files, atomically:
 
@@ -50,7 +50,7 @@ def settings_of(reference: str, drop_shares: Sequence[str]) -> Settings:
     return Settings(tuple(name.strip() for name in reference.split(",") if name.strip()), common, by_feature)
 
 
-def calibrate(
+def tune_thresholds(
     recipe_path: Path, recipe: Recipe, language: Language, settings: Settings, out: Path, console: Console
 ) -> list[Threshold]:
     """Derive, write, show; returns the thresholds."""

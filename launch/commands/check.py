@@ -1,4 +1,4 @@
-"""`twofold check`: what a valid recipe would train, without a GPU or the data.
+"""`twofold validate`: what a valid recipe would train, without a GPU or the data.
 
 Contract: seconds, no allocation of the model, no reading of documents. Raises `UserError` for what
 the recipe alone can tell is impossible; inputs that are not here are listed, since a cluster's data
@@ -77,9 +77,9 @@ def _phases(recipe: Recipe) -> Table:
     done = 0
     for phase in recipe.phases:
         done += phase.steps
-        rate = phase.learning_rate
+        rate = phase.lr_scheduler
         table.add_row(
-            f"  {phase.name}", format_count(phase.trained_tokens), f"{phase.steps:,}", f"{phase.batch:,}",
-            f"{phase.sequence_length:,}", f"{rate.schedule} {rate.peak:.3g} to {plan.at(done - 1).learning_rate:.2g}",
+            f"  {phase.name}", format_count(phase.trained_tokens), f"{phase.steps:,}", f"{phase.global_batch_size:,}",
+            f"{phase.sequence_length:,}", f"{rate.schedule} {rate.lr:.3g} to {plan.at(done - 1).lr:.2g}",
         )  # fmt: skip
     return table

@@ -1,4 +1,4 @@
-"""`twofold export`, `average` and `trace`: what can be had from a run's checkpoints, finished or not.
+"""`twofold export`, `merge` and `inspect-batch`: what can be had from a run's checkpoints, finished or not.
 
 Contract: reads the training folder of exactly this recipe (the artifact, or what is being trained into),
 never writes there. Checkpoints are compared with their manifests, byte by byte, before they are used.
@@ -30,7 +30,7 @@ def export(recipe: Recipe, step: int | None, out: Path, console: Console) -> Non
     _write(recipe, [chosen], made["tokenizer"], out, console)
 
 
-def average(recipe: Recipe, last: int, out: Path, console: Console) -> None:
+def merge(recipe: Recipe, last: int, out: Path, console: Console) -> None:
     """Write the mean of the last checkpoints as a Llama-format folder."""
     made, folder = training_folder(recipe)
     found = _committed(folder)
@@ -42,7 +42,7 @@ def average(recipe: Recipe, last: int, out: Path, console: Console) -> None:
     _write(recipe, found[-last:], made["tokenizer"], out, console)
 
 
-def trace(recipe: Recipe, number: int, as_json: bool, console: Console) -> None:
+def inspect_batch(recipe: Recipe, number: int, as_json: bool, console: Console) -> None:
     """Name the documents in the batch of a step, counted from 1."""
     from pretrain import trace as tracing
     from pretrain.order import Order
@@ -57,7 +57,7 @@ def trace(recipe: Recipe, number: int, as_json: bool, console: Console) -> None:
     made = existing(recipe)
     if "shards" not in made:
         raise user_error(
-            "run_dir", recipe.run_dir, "has no token shards of this recipe", "make them first: twofold pack RECIPE"
+            "run_dir", recipe.run_dir, "has no token shards of this recipe", "make them first: twofold tokenize RECIPE"
         )
     step = plan.at(number - 1)
     index = read_index(made["shards"].path)
@@ -72,7 +72,7 @@ def trace(recipe: Recipe, number: int, as_json: bool, console: Console) -> None:
         table.add_row(str(span.row), span.source, str(span.epoch + 1), span.id, f"{span.first}-{span.end - 1}", place)
     console.print(f"step {number}: {step.sequences} sequences of {step.sequence_length} tokens, {len(spans)} pieces")
     console.print(table)
-    console.print(f"  how a document came here: twofold why {recipe.name}.yaml DOCUMENT", style="dim")
+    console.print(f"  how a document came here: twofold explain {recipe.name}.yaml DOCUMENT", style="dim")
 
 
 def training_folder(recipe: Recipe) -> tuple[dict[str, Artifact], Path]:

@@ -1,4 +1,4 @@
-"""`twofold decide`: judge again with other thresholds, and show what that changes.
+"""`twofold filter`: judge again with other thresholds, and show what that changes.
 
 Contract: reads measured columns, never a text; refuses where a text would have to be read again. Writes the
 new decisions (and with `keep` the documents that they select) and compares them with those that the run folder
@@ -41,8 +41,8 @@ class Difference:
     """Former or new reason -> ids of a few of its documents."""
 
 
-def decide(recipe: Recipe, console: Console, keep: bool = False) -> Difference | None:
-    """Judge and show; None where there are no former decisions of the same measurements."""
+def filter_documents(recipe: Recipe, console: Console, keep: bool = False) -> Difference | None:
+    """Judge and show; None where there is no former ledger of the same measurements."""
     _refuse_measuring(recipe)
     former = _former(recipe)
     decided = run_recipe(recipe, console, until="write" if keep else "filter").artifacts["filter"]
@@ -82,8 +82,8 @@ def _refuse_measuring(recipe: Recipe) -> None:
     missing = [name for name in names[: names.index("filter")] if name not in made]
     if missing:
         raise user_error(
-            "twofold decide", None, f"needs {', '.join(missing)} of exactly this recipe, which only a reading of the "
-            "texts can make", "run `twofold run RECIPE --until filter` with these overrides",
+            "twofold filter", None, f"needs {', '.join(missing)} of exactly this recipe, which only a reading of the "
+            "texts can make", "run `twofold run RECIPE --until decide` with these overrides",
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""`twofold plan RECIPE --gpus N`: memory, time and cost on a cluster, computed; `--calibrate`: constants, measured.
+"""`twofold plan RECIPE --gpus N`: memory, time and cost on a cluster, computed; `--profile-hardware`: its constants.
 
 Contract: `gpu_plan` needs neither data nor GPU; prints tables, writes one self-contained page and, if asked, JSON.
-`calibrate` starts ranks on this machine through the real launcher (pretrain/calibration.py) and keeps what it
+`profile_hardware` starts ranks on this machine through the real launcher (pretrain/calibration.py) and keeps what it
 measured as a constants file that `--constants` reads.
 """
 
@@ -57,7 +57,7 @@ def gpu_plan(
     return path
 
 
-def calibrate(recipe: Recipe, path: Path, console: Console) -> Path:
+def profile_hardware(recipe: Recipe, path: Path, console: Console) -> Path:
     """Measure this machine's constants with the recipe's model; the file."""
     found = measure(recipe, console)
     constants = measured.constants_of(recipe, found)
@@ -72,9 +72,9 @@ def measure(recipe: Recipe, console: Console) -> dict[str, Any]:
     """What pretrain.calibration says of the recipe on all devices of this machine."""
     device, ranks = choose_device(recipe)
     recipe = training.with_launch(recipe, nodes=1, min_nodes=None, hostfile=None, launcher="deepspeed", device=device)
-    out = Path(recipe.run_dir) / "calibration"
+    out = Path(recipe.run_dir) / "hardware-profile"
     out.mkdir(parents=True, exist_ok=True)
-    result = out / measured.CALIBRATION_FILE
+    result = out / measured.HARDWARE_PROFILE_FILE
     result.unlink(missing_ok=True)
     resolved = (out / "recipe.yaml").resolve()
     with atomic_path(resolved) as target:
@@ -84,7 +84,7 @@ def measure(recipe: Recipe, console: Console) -> dict[str, Any]:
         code = training.run_quietly(recipe, command_lines.start_command(recipe, MODULE, told, out), out)
     training.raise_reported(out)
     if code or not result.exists():
-        raise TrainingFailed(f"{training.log_end(out)}\n\nthe calibration ended with exit code {code}")
+        raise TrainingFailed(f"{training.log_end(out)}\n\nprofiling ended with exit code {code}")
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return found
 
@@ -128,7 +128,7 @@ def render(recipe: Recipe, found: Estimate, swept: Sequence[Estimate], constants
         cards=[
             (f"{found.days:,.1f}", "days"), (f"{format_count(found.device_hours)}", "device hours"),
             (f"{best.utilisation['full']:.1%}", "MFU, full attention counted"),
-            (f"{best.tokens_per_s / found.ranks:,.0f}", "tokens/s a device"),
+            (f"{best.tps / found.ranks:,.0f}", "tokens/s a device"),
             (format_bytes(best.footprint.total), "memory a device"), (f"{found.interval.goodput:.2%}", "goodput"),
         ],
         overrides=" ".join(best.overrides(recipe, found.gpu)),
@@ -142,7 +142,7 @@ def _print(recipe: Recipe, found: Estimate, console: Console) -> None:
     console.print(
         f"[bold]{found.ranks} x {found.gpu.name}, computed[/bold]  {found.days:,.1f} days, "
         f"{format_count(found.device_hours)} device hours, MFU {best.utilisation['full']:.1%} "
-        f"({best.utilisation['causal']:.1%} causal), {best.tokens_per_s / found.ranks:,.0f} tokens/s a device"
+        f"({best.utilisation['causal']:.1%} causal), {best.tps / found.ranks:,.0f} tokens/s a device"
     )
     console.print(f"  [dim]{' '.join(best.overrides(recipe, found.gpu))}[/dim]", soft_wrap=True)
     for rows in (_way_rows(found), _memory_rows(best), _phase_rows(found), _cost_rows(recipe, found)):
@@ -156,7 +156,7 @@ def _way_rows(found: Estimate) -> list[dict[str, str]]:
         rows.append({
             "recomputed": way.setting.recompute, "ZeRO++": way.zero_plus or "–",
             "sequences": str(way.setting.sequences), "memory": format_bytes(way.footprint.total),
-            "step": f"{way.time.total:.2f} s", "tokens/s": f"{way.tokens_per_s / found.ranks:,.0f}",
+            "step": f"{way.time.total:.2f} s", "tokens/s": f"{way.tps / found.ranks:,.0f}",
             "MFU": f"{way.utilisation['full']:.1%}", "": remark,
         })  # fmt: skip
     return rows
@@ -200,7 +200,7 @@ def _as_json(recipe: Recipe, found: Estimate, constants: Constants) -> dict[str,
         "days": found.days, "device_hours": found.device_hours,
         "recommended": {
             "overrides": found.best.overrides(recipe, found.gpu), "setting": asdict(found.best.setting),
-            "tokens_per_s_per_gpu": found.best.tokens_per_s / found.ranks, "mfu": found.best.utilisation,
+            "tps_per_gpu": found.best.tps / found.ranks, "mfu": found.best.utilisation,
             "memory_bytes": found.best.footprint.causes, "step_seconds": found.best.time.causes,
             "transfer_seconds": found.best.time.transfers,
         },

@@ -77,4 +77,4 @@ def _guess(file: Path, text: str) -> str:
 
 
 def _damaged(file: Path, problem: str) -> UserError:
-    return user_error(str(file), None, problem, "mend it, or leave it out of --text")
+    return user_error(str(file), None, problem, "fix it, or leave it out of --text")

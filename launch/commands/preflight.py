@@ -1,6 +1,6 @@
 """`twofold preflight`: everything that can be known to be wrong before an allocation is spent.
 
-Contract: changes nothing but scratch files in the run folder, takes a minute; with `rehearse` ranks are started
+Contract: changes nothing but scratch files in the run folder, takes a minute; with `dry_run` ranks are started
 on all hosts, for the time of two steps. Prints a line a check and raises one `UserError` with every problem.
 Checks that need the token shards are left out, and said to be, while those are not made.
 """
@@ -34,7 +34,7 @@ from pretrain import monitor, stage
 from pretrain.ds_config import deepspeed_config
 from pretrain.ds_lint import lint
 
-REHEARSAL = "pretrain.rehearsal"
+DRY_RUN = "pretrain.rehearsal"
 SLOW_LINK = 0.7
 """Share of the median below which a link between two hosts is named."""
 _PROBE_TIMEOUT_S = 180.0
@@ -57,7 +57,7 @@ class Checklist:
         if isinstance(said, str):
             self._console.print(f"  [green]good[/green]  {name:<14} {escape(said)}", soft_wrap=True)
             return True
-        self._console.print(f"  [red]BAD [/red]  {name:<14} {len(said)} to mend")
+        self._console.print(f"  [red]BAD [/red]  {name:<14} {len(said)} to fix")
         self.problems += said
         return False
 
@@ -65,8 +65,8 @@ class Checklist:
         self._console.print(f"  [dim]–     {name:<14} {escape(why)}[/dim]")
 
 
-def preflight(recipe: Recipe, console: Console, rehearse: bool = True) -> None:
-    """Check everything; raise `UserError` with all that is to be mended."""
+def preflight(recipe: Recipe, console: Console, dry_run: bool = True) -> None:
+    """Check everything; raise `UserError` with all that is to be fixed."""
     checklist = Checklist(console)
     checklist.check("packages", _packages)
     checklist.check("recipe", lambda: _recipe(recipe))
@@ -74,10 +74,10 @@ def preflight(recipe: Recipe, console: Console, rehearse: bool = True) -> None:
     checklist.check("artifacts", lambda: _artifacts(recipe, made))
     ready = checklist.check("hosts", lambda: _hosts(recipe, made))
     checklist.check("W&B", lambda: _wandb(recipe))
-    if not rehearse or "shards" not in made:
-        checklist.leave_out("rehearsal", "not asked for" if not rehearse else "the token shards are not made yet")
+    if not dry_run or "shards" not in made:
+        checklist.leave_out("dry run", "not asked for" if not dry_run else "the token shards are not made yet")
     elif ready:
-        checklist.check("rehearsal", lambda: _rehearse(recipe, made))
+        checklist.check("dry run", lambda: _dry_run(recipe, made))
     if checklist.problems:
         raise UserError(checklist.problems)
 
@@ -184,23 +184,23 @@ def _wandb(recipe: Recipe) -> str:
     return mode
 
 
-def _rehearse(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]:
+def _dry_run(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]:
     """Start all ranks for a moment: links, then one step at full shape."""
     out = Path(recipe.run_dir) / "preflight"
     out.mkdir(parents=True, exist_ok=True)
-    for name in (stage.REHEARSAL_FILE, stage.ERROR_FILE):
+    for name in (stage.DRY_RUN_FILE, stage.ERROR_FILE):
         (out / name).unlink(missing_ok=True)
     (out / training.LOGS_DIR).mkdir(exist_ok=True)
     told = training.write_inputs(recipe, made["shards"], made["tokenizer"], out)
-    command = command_lines.start_command(recipe, REHEARSAL, told, out / training.LOGS_DIR)
+    command = command_lines.start_command(recipe, DRY_RUN, told, out / training.LOGS_DIR)
     begin = time.monotonic()
     code = training.run_quietly(recipe, command, out)
     training.raise_reported(out)
-    if code or not (out / stage.REHEARSAL_FILE).exists():
+    if code or not (out / stage.DRY_RUN_FILE).exists():
         said = training.log_end(out)
-        mend = f"read {out / 'train.log'}"
-        return [Problem("rehearsal", code, f"failed on the ranks: …{said[-400:]}", mend)]
-    found = json.loads((out / stage.REHEARSAL_FILE).read_text(encoding="utf-8"))
+        hint = f"read {out / 'train.log'}"
+        return [Problem("dry run", code, f"failed on the ranks: …{said[-400:]}", hint)]
+    found = json.loads((out / stage.DRY_RUN_FILE).read_text(encoding="utf-8"))
     slow = slow_links(recipe, found)
     step = found["step"]
     return slow or (

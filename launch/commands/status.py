@@ -62,8 +62,8 @@ def rows(out: Path, events: Sequence[Event], beats: Sequence[Beat], now: float) 
         found += [
             ("progress", f"step {last['step']:,} of {plan.total_steps:,}, phase {last['phase']}, "
                          f"{format_count(last['tokens'])} of {format_count(plan.total_tokens)} tokens ({share:.1%})"),
-            ("loss", f"{last['loss']:.4f}, gradient norm {last['gradient_norm'] or float('nan'):.3f}, "
-                     f"rate {last['learning_rate']:.3g}"),
+            ("loss", f"{last['loss']:.4f}, grad_norm {last['grad_norm'] or float('nan'):.3f}, "
+                     f"lr {last['lr']:.3g}"),
             ("speed", _speed(steps, plan.total_tokens - last["tokens"])),
         ]  # fmt: skip
     if validations := _of(events, "validation"):
@@ -96,8 +96,8 @@ def _state(out: Path, events: Sequence[Event], beats: Sequence[Beat], beat_s: fl
 
 
 def _speed(steps: Sequence[Event], left: int) -> str:
-    speed = statistics.median(step["tokens_per_s"] for step in steps[-_RECENT:])
-    utilisation = steps[-1]["mfu_full_attention"]
+    speed = statistics.median(step["tps"] for step in steps[-_RECENT:])
+    utilisation = steps[-1]["mfu"]
     share = f", MFU {utilisation:.1%} (full attention counted)" if utilisation else ""
     return f"{format_count(round(speed))} tokens a second{share}; {_duration(left / speed)} to go"
 

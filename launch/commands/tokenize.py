@@ -1,4 +1,4 @@
-"""`twofold train-tokenizer RECIPE`, `twofold pack RECIPE`, `twofold tokenize RECIPE TEXT`.
+"""`twofold train-tokenizer RECIPE`, `twofold tokenize RECIPE`, `twofold inspect-tokens RECIPE TEXT`.
 
 Contract: the first two make the chain up to their stage and show what came of it. The last reads the recipe's
 tokenizer and shows how a text is cut: coloured pieces, then a row a token. Nothing of a text reaches the terminal
@@ -43,7 +43,7 @@ def train_tokenizer(recipe: Recipe, console: Console) -> None:
         console.print(f"  {escape(str(made.path / name))}  [dim]{engine}[/dim]", soft_wrap=True)
 
 
-def pack(recipe: Recipe, console: Console) -> None:
+def tokenize(recipe: Recipe, console: Console) -> None:
     """Make the token shards; show what is in them."""
     from tokenizer.shards import read_index
 
@@ -59,7 +59,7 @@ def pack(recipe: Recipe, console: Console) -> None:
     console.print(f"  {escape(str(index.folder))}", soft_wrap=True)
 
 
-def tokenize(recipe_path: str, recipe: Recipe, text: str, console: Console) -> None:
+def inspect_tokens(recipe_path: str, recipe: Recipe, text: str, console: Console) -> None:
     """Show how the recipe's tokenizer cuts `text`."""
     from tokenizer.encode import Encoder
 

@@ -50,8 +50,8 @@ def train_classifier(recipe: Recipe, name: str | None, target: Target, console: 
     """Train what is missing, show the cards, choose the thresholds."""
     configured = recipe.data.classifiers.configured
     if not configured:
-        mend = "add one: `classifiers: {quality: {train: [labelled.jsonl]}}`"
-        raise user_error("data.classifiers", None, "has no classifier", mend)
+        hint = "add one: `classifiers: {quality: {train: [labelled.jsonl]}}`"
+        raise user_error("data.classifiers", None, "has no classifier", hint)
     if name is not None and name not in configured:
         raise user_error("--name", name, "is not a classifier of this recipe", f"use one of {', '.join(configured)}")
     if name == "domain" and target.share is not None:

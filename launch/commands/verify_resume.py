@@ -1,15 +1,15 @@
-"""`twofold verify-resume`: proof, on the user's own machine, that an interrupted run loses nothing.
+"""`twofold resume-test`: proof, on the user's own machine, that an interrupted run loses nothing.
 
 Contract: trains a shortened plan of the recipe (every phase, `steps` steps each, the recipe's own model,
 data and batch) once without interruption, then again while stopping it after random steps and at every
 phase's end, killing a random rank with SIGKILL at a random moment of a step (so within an accumulation
-window, too), and damaging the newest checkpoint. Losses, norms, rates, batches, ledger and weights must
+window, too), and damaging the newest checkpoint. Losses, norms, rates, batches, token counts and weights must
 be equal bit for bit. Where two ranks or more can run, it trains a third time while the number of ranks
-changes at every stop (1 -> 2 -> 1): batches, rates and ledger equal, losses up to the order of float sums.
+changes at every stop (1 -> 2 -> 1): batches, rates and token counts equal, losses up to the order of float sums.
 With `kills`, it trains once more while SIGKILL ends a random rank that many times: while it starts, in a
 step, while a checkpoint is written.
 
-Moments are drawn from a seed. Folders lie in <run_dir>/verify-resume and are made anew.
+Moments are drawn from a seed. Folders lie in <run_dir>/resume-test and are made anew.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from pretrain import stage
 _MOMENTS: tuple[Moment, ...] = ("start", "step", "step", "save")
 
 
-def verify_resume(
+def resume_test(
     recipe: Recipe, console: Console, steps: int, seed: int, same_ranks: bool = False, kills: int = 0
 ) -> bool:
     """Run the trials and print what held; True when everything did."""
     made = run_recipe(recipe, console, until="shards").artifacts
     short = shortened(on_this_machine(recipe), steps)
-    root = Path(recipe.run_dir) / "verify-resume"
+    root = Path(recipe.run_dir) / "resume-test"
     total = sum(phase.steps for phase in short.phases)
     console.print(f"[bold]uninterrupted[/bold]  {total} steps")
     whole = Trials(short, made["shards"], made["tokenizer"], root / "uninterrupted")

@@ -1,4 +1,4 @@
-"""`twofold why`: everything that is known of one document, and why it was kept, dropped or rejected.
+"""`twofold explain`: everything that is known of one document, and why it was kept, dropped or rejected.
 
 Contract: reads the decisions, the recorded line edits and the text of this one document; the excerpt is
 masked, control characters and mark-up in it are shown and not obeyed; of personal information only counts
@@ -99,9 +99,9 @@ def _unknown(decisions: Path, identity: str) -> Exception:
         if len(known) < _COMPARED_IDS and (source == identity.split("/")[0] or "/" not in identity):
             known += tables.read_table(path, ["id"])["id"].to_pylist()
     near = difflib.get_close_matches(identity, known[:_COMPARED_IDS], n=3, cutoff=0.5)
-    sources = ", ".join(sorted({source for source, _, _ in tables.task_files(decisions)}))
-    mend = f"did you mean {', '.join(near)}" if near else f"ids begin with a source's name: {sources}"
-    return user_error("DOC_ID", identity, "is neither among the decisions nor among the rejects", mend)
+    sources = ", ".join(sorted({source for source, _, _ in tables.task_files(ledger)}))
+    hint = f"did you mean {', '.join(near)}" if near else f"ids begin with a source's name: {sources}"
+    return user_error("DOC_ID", identity, "is neither in the ledger nor among the rejects", hint)
 
 
 def _rejects(extracted: Path, identity: str) -> Iterator[Row]:

@@ -3,7 +3,7 @@
 Contract: that of `launch.executors`. `run` submits one array job (several, one after another, where the
 cluster's arrays are shorter than the stage has tasks), watches completion marks and the queue, and ends
 when all tasks have ended. A task that fails ends the whole job at once; a node that is lost is Slurm's to
-mend (`--requeue`). Nothing is left behind: jobs are cancelled when the run is interrupted, and jobs of a
+fix (`--requeue`). Nothing is left behind: jobs are cancelled when the run is interrupted, and jobs of a
 run that was killed are cancelled, and waited for, before the same stage is tried again; they are known by
 their name, which is made of the stage's folder.
 

@@ -76,12 +76,12 @@ def missing_ranks(log_dir: Path, n_tasks: int) -> list[int]:
     return [rank for rank in range(n_tasks) if f"{rank:05d}" not in marked]
 
 
-def refuse_missing(label: str, n_tasks: int, log_dir: Path, mend: str) -> None:
+def refuse_missing(label: str, n_tasks: int, log_dir: Path, hint: str) -> None:
     """Raise what failed; tasks that ended without a word were killed."""
     missing = missing_ranks(log_dir, n_tasks)
     if missing:
         raise first_failure(log_dir) or user_error(
-            label, None, f"lost {len(missing)} of {n_tasks} tasks, the first of them {missing[0]}", mend
+            label, None, f"lost {len(missing)} of {n_tasks} tasks, the first of them {missing[0]}", hint
         )
 
 

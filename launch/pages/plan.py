@@ -41,7 +41,7 @@ def render(recipe: Recipe, supply: Mapping[str, int]) -> str:
         for number, phase in enumerate(recipe.phases)
     ]
     names = list(dict.fromkeys(name for phase in recipe.phases for name in phase.mixture))
-    batches, rates = [step.tokens for step in marked], [step.learning_rate for step in marked]
+    batches, rates = [step.tokens for step in marked], [step.lr for step in marked]
     shares = {name: [recipe.phases[step.phase].mixture.get(name, 0.0) for step in marked] for name in names}
     figures = {
         "Learning rate": plots.lines({"rate": (tokens, rates)}, "tokens", "learning rate", bands, 2.6),
@@ -75,7 +75,7 @@ def _drawn(recipe: Recipe, steps: Plan) -> list[int]:
 def phase_row(recipe: Recipe, number: int) -> dict[str, str]:
     phase, steps = recipe.phases[number], Plan(recipe)
     first, last = steps.first_step(number), steps.first_step(number + 1) - 1
-    rate = phase.learning_rate
+    rate = phase.lr_scheduler
     return {
         "phase": phase.name,
         "tokens": format_count(phase.trained_tokens),
@@ -83,10 +83,10 @@ def phase_row(recipe: Recipe, number: int) -> dict[str, str]:
         "sequences": f"{phase.samples:,}",
         "batch": " → ".join(f"{batch:,}" for batch in phase.batches),
         "length": f"{phase.sequence_length:,}",
-        "schedule": rate.schedule + (f", {rate.decay_shape}" if rate.schedule == "wsd" else ""),
-        "learning rate": f"{steps.at(first).learning_rate:.1e} → {rate.peak:.3g} → {steps.at(last).learning_rate:.1e}",
+        "schedule": rate.schedule + (f", {rate.decay_type}" if rate.schedule == "wsd" else ""),
+        "learning rate": f"{steps.at(first).lr:.1e} → {rate.lr:.3g} → {steps.at(last).lr:.1e}",
         "z-loss": f"{phase.z_loss:g}",
-        "documents": "masked" if phase.mask_documents else "joined",
+        "documents": "masked" if phase.intra_document_masking else "joined",
     }
 
 
@@ -102,7 +102,7 @@ def mixture_rows(recipe: Recipe, supply: Mapping[str, int]) -> list[dict[str, st
             rows.append(
                 {
                     "phase": phase.name, "source": name, "share": f"{share:.4f}",
-                    "in a block": f"{exact[name]} of {phase.mixture_block}", "tokens": format_count(round(taken)),
+                    "in a block": f"{exact[name]} of {phase.mixture_block_size}", "tokens": format_count(round(taken)),
                     "passes by its end": passes, "allowed": f"{phase.epochs_allowed(name):g}",
                 }
             )  # fmt: skip

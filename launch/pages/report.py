@@ -81,7 +81,7 @@ def _cards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[tuple[str,
         (format_count(n_parameters(recipe.model, recipe.tokenizer.vocab_size)), "parameters"),
         (format_count(trained["tokens"]), "tokens trained on"),
         (f"{trained['phases'][-1]['last_loss']:.3f}", "loss at the end"),
-        (f"{trained['tokens_per_s']:,.0f}", "tokens a second"),
+        (f"{trained['tps']:,.0f}", "tokens a second"),
     ]
 
 
@@ -198,9 +198,9 @@ def _figures(recipe: Recipe, artifacts: Mapping[str, Artifact], events: Sequence
     return {
         "funnel": plots.stacked_bars(_bars(artifacts["filter"].counts), "documents"),
         "loss": plots.lines({"loss": _curve(steps, lambda e: e["loss"])}, x, "training loss (nats a token)", bands),
-        "rate": plots.lines({"rate": _curve(steps, lambda e: e["learning_rate"])}, x, "learning rate", bands, 2.0),
-        "norm": plots.lines({"norm": _curve(steps, lambda e: e["gradient_norm"])}, x, "gradient norm", bands, 2.0),
-        "speed": plots.lines({"speed": _curve(steps, lambda e: e["tokens_per_s"])}, x, "tokens a second", bands, 2.0),
+        "rate": plots.lines({"rate": _curve(steps, lambda e: e["lr"])}, x, "learning rate", bands, 2.0),
+        "norm": plots.lines({"norm": _curve(steps, lambda e: e["grad_norm"])}, x, "gradient norm", bands, 2.0),
+        "speed": plots.lines({"speed": _curve(steps, lambda e: e["tps"])}, x, "tokens a second", bands, 2.0),
         "validation": plots.lines(by_source, x, "bits per byte, held out", bands, 3.8),
     }
 

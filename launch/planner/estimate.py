@@ -1,7 +1,7 @@
 """What a recipe costs on N devices: every way to run it that fits, the one to take, and days, hours, bytes of it.
 
 Contract: pure. A way is micro-batch x recomputation x ZeRO options; the trainer can run each of them, on CUDA with
-engine.kernels auto. The recommended way is the fastest that fits among those that change no arithmetic; ways of
+engine.backend auto. The recommended way is the fastest that fits among those that change no arithmetic; ways of
 ZeRO++ are shown beside it and never recommended (pretrain/ds_lint.py has the reports against them). Problems are
 `UserError`s: a batch that does not divide (with the device counts that do), a model that does not fit (with the
 fewest devices on which it would).
@@ -36,7 +36,7 @@ class Way:
     zero_plus: ZeroPlus
     footprint: Footprint
     time: times.StepTime
-    tokens_per_s: float
+    tps: float
     """Of all devices."""
     utilisation: dict[str, float]
     fits: bool
@@ -45,7 +45,7 @@ class Way:
         """What to add to the recipe's command line."""
         recompute = _SETTINGS[self.setting.recompute]
         found = [
-            f"engine.micro_batch_sequences={self.setting.sequences}",
+            f"engine.micro_batch_size={self.setting.sequences}",
             f"engine.activation_checkpointing={str(recompute).lower()}",
         ]
         if gpu.kind == "cuda":
@@ -99,24 +99,24 @@ def estimate(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants) -> Esti
     plain = [way for way in fitting if not way.zero_plus]
     if not plain:
         raise UserError([_too_large(recipe, ranks, gpu, constants, [way for way in ways if not way.zero_plus])])
-    best = max(plain, key=lambda way: way.tokens_per_s)
+    best = max(plain, key=lambda way: way.tps)
     kinds: dict[Any, Way] = {}
     for way in fitting:  # without ZeRO++ first
         kind, usual = (way.setting.recompute, way.zero_plus), kinds.get((way.setting.recompute, ""))
-        if way.tokens_per_s > kinds.get(kind, usual or way).tokens_per_s or (not way.zero_plus and kind not in kinds):
+        if way.tps > kinds.get(kind, usual or way).tps or (not way.zero_plus and kind not in kinds):
             kinds[kind] = way
     saving = goodput.saving(recipe, ranks, gpu, constants)
     return Estimate(
-        ranks, gpu, best, tuple(sorted(kinds.values(), key=lambda way: -way.tokens_per_s)),
+        ranks, gpu, best, tuple(sorted(kinds.values(), key=lambda way: -way.tps)),
         tuple(_phase_costs(recipe, best, gpu, constants)), saving, goodput.best(saving), goodput.storage(recipe),
     )  # fmt: skip
 
 
 def setting_of(recipe: Recipe, ranks: int, gpu: Gpu, sequences: int, recompute: Recompute) -> Setting:
     """How the trainer would run the recipe (kernels.py chooses the same way on the device)."""
-    engine = recipe.engine.model_copy(update={"micro_batch_sequences": sequences})
+    engine = recipe.engine.model_copy(update={"micro_batch_size": sequences})
     zero = deepspeed_config(recipe.model_copy(update={"engine": engine}), ranks, gpu.kind)["zero_optimization"]
-    compiled = gpu.kind == "cuda" and engine.kernels == "auto"
+    compiled = gpu.kind == "cuda" and engine.backend == "auto"
     head: memory.Head = "plain" if not compiled else "recomputed" if recompute == "blocks" else "kept"
     return Setting(
         ranks, sequences, max(phase.sequence_length for phase in recipe.phases), recompute, compiled, head,
@@ -134,7 +134,7 @@ def way_of(recipe: Recipe, setting: Setting, zero_plus: ZeroPlus, gpu: Gpu, cons
         )  # fmt: skip
     model, vocab = recipe.model, recipe.tokenizer.vocab_size
     footprint = memory.footprint(model, vocab, setting, constants, gpu.kind)
-    micro_batches = max(1, recipe.phases[-1].batch // (setting.ranks * setting.tokens))
+    micro_batches = max(1, recipe.phases[-1].global_batch_size // (setting.ranks * setting.tokens))
     time = times.step_time(model, vocab, setting, gpu, constants, micro_batches, recipe.engine.float8)
     tokens = setting.ranks * setting.tokens * micro_batches
     return Way(
@@ -146,7 +146,7 @@ def way_of(recipe: Recipe, setting: Setting, zero_plus: ZeroPlus, gpu: Gpu, cons
 def divisors_of_batches(recipe: Recipe, ranks: int) -> list[int]:
     """Sequences a micro-batch into which every batch of the recipe divides on so many devices."""
     parts = [
-        segment.batch // phase.sequence_length
+        segment.global_batch_size // phase.sequence_length
         for phase in recipe.phases
         for segment in phase.segments
     ]  # fmt: skip
@@ -159,7 +159,7 @@ def divisors_of_batches(recipe: Recipe, ranks: int) -> list[int]:
 
 def _ways(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants) -> Iterator[Way]:
     recomputes: Sequence[Recompute] = ("nothing", "selective", "blocks")
-    if gpu.kind == "cpu" or recipe.engine.kernels == "plain":
+    if gpu.kind == "cpu" or recipe.engine.backend == "plain":
         recomputes = ("nothing", "blocks")
     options = ZERO_PLUS if ranks > gpu.per_node and gpu.kind == "cuda" else ZERO_PLUS[:1]
     for sequences in divisors_of_batches(recipe, ranks):
@@ -175,7 +175,7 @@ def _phase_costs(recipe: Recipe, way: Way, gpu: Gpu, constants: Constants) -> It
         setting = replace(way.setting, sequence_length=phase.sequence_length)
         seconds = 0.0
         for segment in phase.segments:
-            micro_batches = segment.batch // (setting.ranks * setting.tokens)
+            micro_batches = segment.global_batch_size // (setting.ranks * setting.tokens)
             step = times.step_time(model, vocab, setting, gpu, constants, micro_batches, recipe.engine.float8)
             seconds += segment.steps * step.total
         days = seconds / _DAY_S

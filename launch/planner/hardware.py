@@ -2,7 +2,7 @@
 
 Contract: `gpu` finds a device by name (a UserError lists the others); `Constants` are the numbers that no
 datasheet has, each with its source. Those of `ASSUMED` come from publications and are labelled "assumed"
-wherever they are shown; `read` takes measured ones from the file of `twofold plan --calibrate`, and keeps the
+wherever they are shown; `read` takes measured ones from the file of `twofold plan --profile-hardware`, and keeps the
 assumed value of whatever was not measured there.
 """
 
@@ -158,7 +158,7 @@ def write(path: Path, constants: Constants, about: Mapping[str, Any]) -> None:
 
 def read(path: Path) -> Constants:
     """The constants of a file that `write` made."""
-    mend = "make it anew with `twofold plan RECIPE --calibrate FILE`"
+    hint = "make it anew with `twofold plan RECIPE --profile-hardware FILE`"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT:
@@ -167,10 +167,10 @@ def read(path: Path) -> Constants:
         device = Gpu(**raw["device"]) if raw["device"] else None
         sources = {name: str(raw["sources"][name]) for name in values}
     except FileNotFoundError:
-        raise user_error("--constants", str(path), "does not exist", mend) from None
+        raise user_error("--constants", str(path), "does not exist", hint) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise user_error("--constants", str(path), f"is no file of constants ({error!r})", mend) from None
+        raise user_error("--constants", str(path), f"is no file of constants ({error!r})", hint) from None
     unknown = sorted(set(values) - {one.name for one in fields(Constants)} | (set(values) - set(ASSUMED)))
     if unknown:
-        raise user_error("--constants", str(path), f"has unknown constants: {', '.join(unknown)}", mend)
+        raise user_error("--constants", str(path), f"has unknown constants: {', '.join(unknown)}", hint)
     return Constants(**values, measured=sources, device=device)

@@ -1,4 +1,4 @@
-"""A calibration's numbers -> the planner's constants.
+"""A hardware profile's numbers -> the planner's constants.
 
 Contract: pure. Reads what pretrain/calibration.py wrote. On a GPU of the table, rates become shares of its
 datasheet; any other device becomes the device `measured`, whose rates are the measured ones and whose shares are 1.
@@ -18,12 +18,12 @@ from launch.planner.estimate import setting_of
 from launch.planner.hardware import GPUS, MEASURED_DEVICE, Constants, Gpu
 from launch.planner.memory import Recompute
 
-CALIBRATION_FILE = "calibration.json"
+HARDWARE_PROFILE_FILE = "hardware_profile.json"
 _RECOMPUTES: dict[Any, Recompute] = {False: "nothing", "selective": "selective", True: "blocks"}
 
 
 def constants_of(recipe: Recipe, found: Mapping[str, Any]) -> Constants:
-    """The constants that the calibration of `recipe` measured."""
+    """The constants that the profile of `recipe` measured."""
     rates = found["rates"]
     gpu = _device(found)
     where = f"pretrain.calibration on {found['ranks']} x {found['device']}"

@@ -164,7 +164,7 @@ def test_the_search_for_layers(fits: int, guess: int, expected: int | None, trie
     assert calls == tried
 
 
-def test_the_search_ends_at_an_error_that_fewer_layers_do_not_mend() -> None:
+def test_the_search_ends_at_an_error_that_fewer_layers_do_not_fix() -> None:
     calls: list[int] = []
     assert gpu_cases.most_layers(9, 100, 1, lambda n: calls.append(n) or {"error": "ImportError: no deepspeed"}) is None
     assert calls == [9]
@@ -191,8 +191,8 @@ def test_the_projection_finds_the_line_that_the_seconds_were_made_from() -> None
     assert found["update_seconds_one_rank"] == pytest.approx(0.7820, rel=1e-3)  # 7.82 B parameters
     eight = found["by_ranks_sharing_the_update"]["8"]
     seconds = 8 * 0.69 + 0.782 / 8  # eight micro-batches of two sequences
-    assert eight["tokens_per_s"] == pytest.approx(16 * 4096 / seconds, rel=1e-3)
-    assert eight["mfu_full_attention"] == pytest.approx(eight["tokens_per_s"] * 50.8e9 / 989e12, rel=2e-3)
+    assert eight["tps"] == pytest.approx(16 * 4096 / seconds, rel=1e-3)
+    assert eight["mfu"] == pytest.approx(eight["tps"] * 50.8e9 / 989e12, rel=2e-3)
 
 
 def test_the_measured_model_is_the_shipped_one_but_for_its_layers(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_the_measured_model_is_the_shipped_one_but_for_its_layers(tmp_path: Path
     assert recipe.model.model_copy(update={"n_layers": 32}) == shipped.model
     assert recipe.tokenizer.vocab_size == shipped.tokenizer.vocab_size == 102_400
     assert recipe.optimizer == shipped.optimizer
-    assert recipe.phases[0].mask_documents
+    assert recipe.phases[0].intra_document_masking
     assert recipe.phases[0].steps > case.all_steps  # the end of a phase would write weights
     assert Case.from_json(json.loads(json.dumps(case.as_json()))) == case
 
@@ -249,17 +249,17 @@ def test_cases_run_and_failures_are_kept(tmp_path: Path) -> None:
     bench = train_gpu.Bench(options, Runner(tmp_path / "work", minutes=3, case_timeout_s=100))
     ours = bench.run(replace(bench.base, layers=2, warmup=1, steps=2))
     assert ours.get("error") is None, ours
-    assert ours["tokens_per_s"] > 0
+    assert ours["tps"] > 0
     assert len(ours["losses"]) == 3
     assert ours["peak_allocated_bytes"] > ours["memory_stages_bytes"]["before_engine"] > 0
     assert ours["micro_batch_seconds"] * 2 + ours["update_seconds"] <= ours["step_seconds"] * 1.5
-    wrong = bench.run(replace(bench.base, layers=2, kernels="magic"))
+    wrong = bench.run(replace(bench.base, layers=2, backend="magic"))
     assert "kernels" in wrong["error"]
     written = json.loads(out.read_text(encoding="utf-8"))
     assert {name for name, case in written["cases"].items() if "error" in case} == {
         "ours, bf16, 2 layers, 2 a micro-batch, magic kernels"
     }
-    assert written["ours"]["bf16"]["tokens_per_s"] == ours["tokens_per_s"]
+    assert written["ours"]["bf16"]["tps"] == ours["tps"]
     again = train_gpu.Bench(options, Runner(tmp_path / "more", minutes=0, case_timeout_s=1))
     assert "time was over" in again.run(replace(bench.base, contestant="plain", layers=2))["error"]
     assert len(again.result["cases"]) == 3
@@ -274,7 +274,7 @@ def test_the_ratio_is_ours_over_each_peers_best(tmp_path: Path) -> None:
         replace(TINY, contestant="plain", micro_batch=1): 200.0, replace(TINY, contestant="transformers"): 100.0,
     }  # fmt: skip
     for case, speed in speeds.items():
-        figures = {"tokens_per_s": speed, "peak_allocated_bytes": 1}
+        figures = {"tps": speed, "peak_allocated_bytes": 1}
         bench.result["cases"][case.name] = {"case": case.as_json(), **figures}
     bench.save()
     assert bench.result["ratio"] == {"bf16": {"plain PyTorch, masters float32": 1.5, "transformers": 3.0}}
@@ -353,11 +353,11 @@ def test_bytes_by_cause_are_found_again() -> None:
 
 
 def test_a_failure_never_hides_a_success_and_repetitions_are_kept() -> None:
-    first, second = {"tokens_per_s": 1.0}, {"tokens_per_s": 2.0}
+    first, second = {"tps": 1.0}, {"tps": 2.0}
     assert train_gpu._kept({"error": "x"}, first) == first
-    assert train_gpu._kept(first, {"error": "late"}) == {"tokens_per_s": 1.0, "later_error": "late"}
-    again = train_gpu._kept(train_gpu._kept(first, dict(second)), {"tokens_per_s": 3.0})
-    assert again == {"tokens_per_s": 3.0, "earlier_tokens_per_s": [1.0, 2.0]}
+    assert train_gpu._kept(first, {"error": "late"}) == {"tps": 1.0, "later_error": "late"}
+    again = train_gpu._kept(train_gpu._kept(first, dict(second)), {"tps": 3.0})
+    assert again == {"tps": 3.0, "earlier_tps": [1.0, 2.0]}
 
 
 def test_a_published_share_is_of_the_right_part() -> None:

@@ -14,4 +14,4 @@ def test_a_long_value_keeps_its_two_ends() -> None:
 
 
 def test_a_value_with_line_ends_stays_one_line() -> None:
-    assert len(str(user_error("x", "a\nb", "is odd", "mend it")).splitlines()) == 1
+    assert len(str(user_error("x", "a\nb", "is odd", "fix it")).splitlines()) == 1

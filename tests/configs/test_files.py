@@ -1,4 +1,4 @@
-"""Files are whole or absent; a full disk is an error with a mend."""
+"""Files are whole or absent; a full disk is an error with a hint."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path: Path) -> No
         (errno.EEXIST, "where a folder must be"),
     ],
 )
-def test_disk_errors_name_the_file_and_the_mend(tmp_path: Path, number: int, words: str) -> None:
+def test_disk_errors_name_the_file_and_the_hint(tmp_path: Path, number: int, words: str) -> None:
     with pytest.raises(UserError, match=words) as raised, disk_errors(tmp_path):
         raise OSError(number, os.strerror(number))
     assert str(tmp_path) in str(raised.value)
-    assert "Mend: " in str(raised.value)
+    assert "Hint: " in str(raised.value)
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
@@ -78,5 +78,5 @@ def test_a_user_error_survives_pickling_and_is_one_line_a_problem() -> None:
     assert copy.problems == error.problems
     first, second = str(copy).split("\n")
     assert len(first) < 140
-    assert second == "c: is odd. Mend: even it."
+    assert second == "c: is odd. Hint: even it."
     assert "\\n" in str(user_error("f", "a\nb", "p", "m"))

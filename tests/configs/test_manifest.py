@@ -125,7 +125,7 @@ def test_kill_at_any_moment_leaves_nothing_taken_for_whole(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "manifest", "no manifest", "unknown field"])
-def test_a_damaged_artifact_is_an_error_with_a_mend(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_artifact_is_an_error_with_a_hint(tmp_path: Path, damage: str) -> None:
     path = _make(tmp_path).path
     if damage == "missing":
         (path / "deep" / "tokens.ds").unlink()
@@ -137,7 +137,7 @@ def test_a_damaged_artifact_is_an_error_with_a_mend(tmp_path: Path, damage: str)
         (path / "manifest.json").unlink()
     else:
         write_json(path / "manifest.json", json.loads((path / "manifest.json").read_text()) | {"colour": "red"})
-    with pytest.raises(UserError, match=r"Mend: "):
+    with pytest.raises(UserError, match=r"Hint: "):
         _make(tmp_path)
 
 

@@ -16,11 +16,11 @@ from configs.recipe import dump_recipe, load_recipe, parse_recipe
 from tests.conftest import ROOT
 
 SMOKE = ROOT / "configs" / "smoke.yaml"
-RATE = {"schedule": "constant", "peak": 1e-3}
+SCHEDULER = {"schedule": "constant", "lr": 1e-3}
 
 
 def _phase(**fields: Any) -> Phase:
-    base = {"name": "one", "tokens": 4096, "sequence_length": 16, "batch": 256, "learning_rate": RATE}
+    base = {"name": "one", "tokens": 4096, "sequence_length": 16, "global_batch_size": 256, "lr_scheduler": SCHEDULER}
     return Phase(**{**base, "mixture": {"a": 0.5, "b": 0.5}, **fields})
 
 
@@ -32,28 +32,37 @@ def ramped(draw: st.DrawFn) -> Phase:
     ends = draw(st.lists(st.integers(1, max(1, tokens - 1)), unique=True, max_size=len(batches) - 1).map(sorted))
     if tokens == 1:
         ends = []
-    ramp = [{"until": end, "batch": batch * length} for end, batch in zip(ends, batches, strict=False)]
-    return _phase(tokens=tokens, sequence_length=length, batch=batches[len(ends)] * length, batch_ramp=ramp)
+    ramp = [{"until": end, "global_batch_size": batch * length} for end, batch in zip(ends, batches, strict=False)]
+    return _phase(
+        tokens=tokens, sequence_length=length, global_batch_size=batches[len(ends)] * length, rampup_batch_size=ramp
+    )
 
 
 @example(
-    _phase(tokens=57, sequence_length=3, batch=6, batch_ramp=[{"until": 55, "batch": 6}, {"until": 56, "batch": 3}])
+    _phase(
+        tokens=57,
+        sequence_length=3,
+        global_batch_size=6,
+        rampup_batch_size=[{"until": 55, "global_batch_size": 6}, {"until": 56, "global_batch_size": 3}],
+    )
 )
 @given(ramped())
 def test_segments_are_whole_batches_one_after_the_other(phase: Phase) -> None:
     for former, segment in pairwise(phase.segments):
         assert segment.first_step == former.first_step + former.steps
         assert segment.first_sample * phase.sequence_length == (
-            former.first_sample * phase.sequence_length + former.steps * former.batch
+            former.first_sample * phase.sequence_length + former.steps * former.global_batch_size
         )
     # The slow reference: step after step, the batch of the first ramp that is not over yet.
     tokens = steps = 0
     while True:
-        batch = next((ramp.batch for ramp in phase.batch_ramp if tokens < ramp.until), phase.batch)
+        batch = next(
+            (ramp.global_batch_size for ramp in phase.rampup_batch_size if tokens < ramp.until), phase.global_batch_size
+        )
         if tokens + batch > phase.tokens:
             break
         tokens, steps = tokens + batch, steps + 1
-    batches = [*(ramp.batch for ramp in phase.batch_ramp), phase.batch]
+    batches = [*(ramp.global_batch_size for ramp in phase.rampup_batch_size), phase.global_batch_size]
     if batches == sorted(batches):  # else a smaller batch may still fit
         assert (phase.steps, phase.trained_tokens) == (steps, tokens)
     assert phase.samples * phase.sequence_length == phase.trained_tokens <= phase.tokens
@@ -82,34 +91,35 @@ def test_a_recipe_with_replay_resolves_to_itself() -> None:
         (["phases.domain.replay=1"], "replay"),
         (["phases.general.tokens=0"], "phases.0.tokens|phases.general.tokens"),
         (["phases.general.tokens=100"], "fewer than one batch"),
-        (["phases.general.batch_ramp=[{until: 1K, batch: 100}]"], "no multiple of sequence_length"),
-        (["phases.general.batch_ramp=[{until: 900K, batch: 2048}]"], "below `tokens`"),
+        (["phases.general.rampup_batch_size=[{until: 1K, global_batch_size: 100}]"], "no multiple of sequence_length"),
+        (["phases.general.rampup_batch_size=[{until: 900K, global_batch_size: 2048}]"], "below `tokens`"),
         (
-            ["phases.general.batch_ramp=[{until: 8K, batch: 2048}, {until: 4K, batch: 1024}]"],
+            [
+                "phases.general.rampup_batch_size="
+                "[{until: 8K, global_batch_size: 2048}, {until: 4K, global_batch_size: 1024}]"
+            ],
             "above the one before it",
         ),
         (
-            ["phases.general.batch_ramp=[{until: 8K, batch: 1152}]", "launch.device=cpu"],
+            ["phases.general.rampup_batch_size=[{until: 8K, global_batch_size: 1152}]", "launch.device=cpu"],
             "is 9 sequences, not divisible",
         ),
-        (["phases.domain.learning_rate.peak=2e-3"], "does not meet the 0.004 that phase general ends with"),
+        (["phases.domain.lr_scheduler.lr=2e-3"], "does not meet the 0.004 that phase general ends with"),
         (["phases.domain.max_epochs={moon: 2}"], "moon.*is not in the phase's mixture"),
-        (["phases.general.learning_rate.decay_shape=1-sqrt"], "use it with wsd only"),
+        (["phases.general.lr_scheduler.decay_type=sqrt"], "use it with wsd only"),
         (["model.start_at_phase=domain"], "with random weights"),
         (["model.start_at_phase=third", "model.start_from=x"], "which is no phase"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_mend(overrides: list[str], words: str) -> None:
+def test_what_cannot_be_is_refused_with_a_hint(overrides: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
         load_recipe(SMOKE, overrides)
-    assert all(problem.mend for problem in error.value.problems)
+    assert all(problem.hint for problem in error.value.problems)
 
 
-@pytest.mark.parametrize(
-    "override", ["phases.domain.learning_rate.warmup=10K", "phases.domain.learning_rate.jump=true"]
-)
+@pytest.mark.parametrize("override", ["phases.domain.lr_scheduler.warmup=10K", "phases.domain.lr_scheduler.jump=true"])
 def test_a_rate_may_rewarm_or_jump_where_the_recipe_says_so(override: str) -> None:
-    assert load_recipe(SMOKE, ["phases.domain.learning_rate.peak=2e-3", override])
+    assert load_recipe(SMOKE, ["phases.domain.lr_scheduler.lr=2e-3", override])
 
 
 def test_epochs_are_capped_by_source() -> None:

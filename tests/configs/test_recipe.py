@@ -1,4 +1,4 @@
-"""A recipe is valid as a whole, or refused with the field, the value and the mend."""
+"""A recipe is valid as a whole, or refused with the field, the value and the hint."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ REFUSED = {
     "sed=3": ("sed = 3", "not a key of the recipe", "write seed"),
     "data.near_duplicates.num_bucket=3": ("data.near_duplicates.num_bucket", "not a key", "write num_buckets"),
     "sources.law.langages=[ko]": ("sources.law.langages", "not a key", "write languages"),
-    "phases.domain.learning_rate.peek=1": ("learning_rate.peek", "not a key", "write peak"),
+    "phases.domain.lr_scheduler.warm_up=1": ("lr_scheduler.warm_up", "not a key", "write warmup"),
     "data.rules.ko.wordz.min=3": ("data.rules.ko", "no feature 'wordz'", "use one of"),
     "data.rules.ko.words={}": ("data.rules.ko.words", "bounds nothing", "give min"),
     "data.rules.ko.words={min: 5, max: 2}": ("data.rules.ko.words", "min 5.0 above max 2.0", "swap"),
     "phases.general.tokens=30MB": ("tokens = '30MB'", "unit of bytes, not of tokens", "6T"),
     "phases.general.tokens=100": ("phases.0", "fewer than one batch", "raise `tokens`"),
-    "phases.general.batch=4097": ("phases.0", "no multiple of sequence_length 128", "use 4096"),
+    "phases.general.global_batch_size=4097": ("phases.0", "no multiple of sequence_length 128", "use 4096"),
     "phases.general.sequence_length=512": ("phases.general.sequence_length", "above model.max", "lower it"),
     "phases.domain.mixture.law=0.3": ("phases.1", "add up to 1.1", "add up to 1"),
     "phases.domain.mixture={lore: 1}": ("phases.domain.mixture = 'lore'", "neither a source nor a route", "law"),
     "phases.domain.name=general": ("phases.general", "name of an earlier phase", "its own name"),
-    "phases.general.learning_rate.final=0": ("learning_rate", "constant with `final`", "linear, cosine and wsd"),
-    "phases.domain.learning_rate.decay_share=null": ("learning_rate", "wsd without", "decay_share"),
-    "phases.domain.learning_rate.final=1": ("learning_rate", "final 1.0 above peak", "lower"),
-    "phases.general.learning_rate.warmup=1T": ("phases.0", "warms up for longer", "lower"),
+    "phases.general.lr_scheduler.min_lr=0": ("lr_scheduler", "constant with `min_lr`", "linear, cosine and wsd"),
+    "phases.domain.lr_scheduler.decay_ratio=null": ("lr_scheduler", "wsd without", "decay_ratio"),
+    "phases.domain.lr_scheduler.min_lr=1": ("lr_scheduler", "min_lr 1.0 above lr", "lower"),
+    "phases.general.lr_scheduler.warmup=1T": ("phases.0", "warms up for longer", "lower"),
     "model.n_heads=3": ("model", "n_heads 3 does not divide", "multiple"),
     "model.n_kv_heads=3": ("model", "n_kv_heads 3 does not divide", "multiple"),
     "model={d_model: 12, n_layers: 1, n_heads: 4, n_kv_heads: 2, d_ff: 8}": ("model", "odd size 3", "even"),
@@ -50,19 +50,19 @@ REFUSED = {
     "phases.7.tokens=1": ("phases.7", "names no item", "general, domain"),
     "seed.deep=1": ("seed", "has no keys", "shorten"),
     "nonsense": ("override", "not of the form key=value", "seed=7"),
-    "seed=[1": ("override seed", "", "mend the YAML"),
+    "seed=[1": ("override seed", "", "fix the YAML"),
 }
 
 
 @pytest.mark.parametrize("override", REFUSED)
-def test_a_mistake_is_one_line_with_field_problem_and_mend(override: str) -> None:
+def test_a_mistake_is_one_line_with_field_problem_and_hint(override: str) -> None:
     with pytest.raises(UserError) as refused:
         load_recipe(SMOKE, [override])
     line = str(refused.value.problems[0])
-    field, problem, mend = REFUSED[override]
+    field, problem, hint = REFUSED[override]
     assert field in line
     assert problem in line
-    assert mend in line.split("Mend: ")[1]
+    assert hint in line.split("Hint: ")[1]
     assert "\n" not in line
 
 
@@ -85,9 +85,9 @@ def test_a_recipe_is_frozen() -> None:
 
 
 def test_overrides_reach_phases_by_name_and_by_index() -> None:
-    recipe = load_recipe(SMOKE, ["phases.domain.tokens=200K", "phases.0.learning_rate.warmup=30K"])
+    recipe = load_recipe(SMOKE, ["phases.domain.tokens=200K", "phases.0.lr_scheduler.warmup=30K"])
     assert recipe.phases[1].tokens == 200_000
-    assert recipe.phases[0].learning_rate.warmup == 30_000
+    assert recipe.phases[0].lr_scheduler.warmup == 30_000
 
 
 def test_yaml_is_read_as_1_2() -> None:
@@ -96,7 +96,7 @@ def test_yaml_is_read_as_1_2() -> None:
 
 
 def test_a_cpu_batch_that_ranks_do_not_divide_is_refused() -> None:
-    with pytest.raises(UserError, match=r"32 sequences, not divisible by 3 ranks x 8 .* Mend: use 3072 tokens"):
+    with pytest.raises(UserError, match=r"32 sequences, not divisible by 3 ranks x 8 .* Hint: use 3072 tokens"):
         load_recipe(SMOKE, ["launch.device=cpu", "launch.cpu_ranks=3"])
 
 

@@ -24,11 +24,11 @@ def test_bytes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["30MB", "1GiB", "6 tokens", "-3", "1.5", "nan", "", True, None, 1.5, "99999999T"])
-def test_what_is_no_number_of_tokens_is_refused_with_a_mend(text: object) -> None:
+def test_what_is_no_number_of_tokens_is_refused_with_a_hint(text: object) -> None:
     with pytest.raises(PydanticCustomError) as refused:
         parse_tokens(text)
     assert refused.value.context is not None
-    assert "write 6T" in refused.value.context["mend"]
+    assert "write 6T" in refused.value.context["hint"]
 
 
 def test_a_token_unit_is_no_unit_of_bytes() -> None:

@@ -25,15 +25,15 @@ def make_recipe() -> Callable[..., Recipe]:
     def make(sources: Mapping[str, Any], **data: Any) -> Recipe:
         named = {name: {"license": "CC0-1.0", "format": "jsonl", **source} for name, source in sources.items()}
         phase = {
-            "name": "general", "tokens": 4096, "sequence_length": 32, "batch": 1024,
-            "learning_rate": {"peak": 1e-3}, "mixture": {next(iter(named)): 1.0},
+            "name": "general", "tokens": 4096, "sequence_length": 32, "global_batch_size": 1024,
+            "lr_scheduler": {"lr": 1e-3}, "mixture": {next(iter(named)): 1.0},
         }  # fmt: skip
         return parse_recipe(
             {
                 "name": "test", "seed": 7, "run_dir": "unused", "sources": named,
                 "data": {"rules": NO_RULES, "validation_share": 0.2, **data}, "tokenizer": {"vocab_size": 1024},
                 "model": {"d_model": 16, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "d_ff": 32},
-                "phases": [phase], "engine": {"micro_batch_sequences": 1},
+                "phases": [phase], "engine": {"micro_batch_size": 1},
                 "checkpoints": {"every": 4096}, "validation": {"every": 4096}, "launch": {"device": "cpu"},
             }
         )  # fmt: skip

@@ -220,14 +220,14 @@ def test_items_come_back_as_they_were_kept(tmp_path: Path, write_jsonl: Write) -
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, r"benchmarks\.b = '.*': does not exist. Mend: name the file of its items, or remove the benchmark"),
+        (None, r"benchmarks\.b = '.*': does not exist. Hint: name the file of its items, or remove the benchmark"),
         (b"", r"benchmarks\.b = '.*': is empty"),
         (b"\n\n", r"holds no item with text"),
         (b'{"answer": "B"}\n', r"holds no item with text"),
         (b'{"text": "one two"}\n["a"]\n', r"b\.jsonl, line 2: is not a JSON object"),
         (b'{"text": ', r"b\.jsonl, line 1: is not a JSON object"),
         (b"[" * 100_000, r"b\.jsonl, line 1: is not a JSON object"),
-        (gzip.compress(b'{"text": "one two"}\n', mtime=0)[:-6], r"is damaged \(gzip: .*\). Mend: restore the file"),
+        (gzip.compress(b'{"text": "one two"}\n', mtime=0)[:-6], r"is damaged \(gzip: .*\). Hint: restore the file"),
     ],
 )
 def test_a_benchmark_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None, problem: str) -> None:
@@ -267,7 +267,7 @@ def test_every_benchmarks_problem_is_told_at_once_and_before_anything_is_read(tm
 
 def test_a_file_lost_while_reading_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").mkdir()
-    with pytest.raises(UserError, match=r"x\.jsonl': cannot be read \(Is a directory\). Mend: name a readable file"):
+    with pytest.raises(UserError, match=r"x\.jsonl': cannot be read \(Is a directory\). Hint: name a readable file"):
         read(tmp_path)
 
 

@@ -143,18 +143,18 @@ def test_missing_empty_and_unknown_remote_sources_are_named_together(bucket, mak
     assert "Protocol not known: nosuch" in told[2]
 
 
-@pytest.mark.parametrize(("address", "mend"), [
+@pytest.mark.parametrize(("address", "hint"), [
     ("s3://bucket/x", "pip install s3fs"), ("gs://bucket/x", "pip install gcsfs"),
     ("https://example.com/x", "pip install fsspec[http]"),
 ])  # fmt: skip
-def test_a_protocol_whose_package_is_missing_names_the_mend(make_recipe, monkeypatch, address, mend):
+def test_a_protocol_whose_package_is_missing_names_the_hint(make_recipe, monkeypatch, address, hint):
     def missing(path):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(UserError) as caught:
         sources.list_files(make_recipe({"s": {"path": address}}))
-    assert caught.value.problems[0].mend == mend
+    assert caught.value.problems[0].hint == hint
 
 
 def test_a_file_address_is_a_local_path(tmp_path, make_recipe):
@@ -206,4 +206,4 @@ def test_a_remote_read_that_fails_is_an_os_error_that_survives_pickling(bucket, 
     with pytest.raises(storage.Unreachable, match="RuntimeError: throttled") as caught:
         storage.open_binary("memory://bucket/a.jsonl")
     copy = pickle.loads(pickle.dumps(caught.value))
-    assert (copy.problem, copy.mend) == (caught.value.problem, caught.value.mend)
+    assert (copy.problem, copy.hint) == (caught.value.problem, caught.value.hint)

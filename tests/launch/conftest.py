@@ -16,10 +16,10 @@ from tests.conftest import ROOT
 
 SMOKE = ROOT / "configs" / "smoke.yaml"
 TINY_TRAINING = (
-    "phases.general.tokens=12K", "phases.general.batch=2048", "phases.general.learning_rate.warmup=4K",
-    "phases.domain.tokens=12K", "phases.domain.batch=2048", "model.n_layers=2", "model.d_model=64", "model.d_ff=128",
-    "checkpoints.every=6K", "validation.every=12K", "validation.sequences_per_source=4", "launch.device=cpu",
-    "export.new_tokens=8",
+    "phases.general.tokens=12K", "phases.general.global_batch_size=2048", "phases.general.lr_scheduler.warmup=4K",
+    "phases.domain.tokens=12K", "phases.domain.global_batch_size=2048", "model.n_layers=2", "model.d_model=64",
+    "model.d_ff=128", "checkpoints.every=6K", "validation.every=12K", "validation.sequences_per_source=4",
+    "launch.device=cpu", "export.new_tokens=8",
 )  # fmt: skip
 
 STALL_S = 20

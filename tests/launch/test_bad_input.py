@@ -1,4 +1,4 @@
-"""Every mistake: exit code 2, one line with the mend, no traceback, nothing half-written."""
+"""Every mistake: exit code 2, one line with the hint, no traceback, nothing half-written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refused(*arguments: str) -> str:
     assert "Traceback" not in out + err
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert lines == err.splitlines(), err
-    assert all("Mend: " in line for line in lines)
+    assert all("Hint: " in line for line in lines)
     return lines[0]
 
 
@@ -61,7 +61,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 
 def test_unknown_recipe_key() -> None:
-    assert "write vocab_size" in refused("check", str(SMOKE), "tokenizer.vocabsize=3")
+    assert "write vocab_size" in refused("validate", str(SMOKE), "tokenizer.vocabsize=3")
 
 
 def test_missing_recipe() -> None:
@@ -80,7 +80,7 @@ def test_vocabulary_larger_than_the_corpus_supports(packed_run: Path, tmp_path: 
     shutil.copytree(packed_run, tmp_path / "run", symlinks=True)
     line = refused("run", str(SMOKE), f"run_dir={tmp_path / 'run'}", "tokenizer.vocab_size=200000", "--until", "shards")
     assert "documents support" in line
-    assert "tokenizer.vocab_size" in line.split("Mend: ")[1]
+    assert "tokenizer.vocab_size" in line.split("Hint: ")[1]
 
 
 def test_token_budget_that_the_sources_cannot_fill(packed_run: Path, tmp_path: Path) -> None:

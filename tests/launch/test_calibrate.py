@@ -1,4 +1,4 @@
-"""`twofold calibrate` over a small run: a fragment that loads, a page without surprises, errors that mend."""
+"""`twofold tune-thresholds` over a small run: a fragment that loads, a page without surprises, errors with hints."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
 def test_the_fragment_is_a_recipe_with_the_new_bounds(scored: Scored, tmp_path: Path) -> None:
     path, recipe = scored
     out = tmp_path / "sub" / "ko.yaml"
-    settings = calibrate.settings_of("ko-text", ["0.02", "ellipsis_line_frac=0.1"])
-    found = calibrate.calibrate(path, recipe, "ko", settings, out, Console(quiet=True))
+    settings = calibrate.settings_of("ko-text", ["0.02", "ellipsis_line_share=0.1"])
+    found = calibrate.tune_thresholds(path, recipe, "ko", settings, out, Console(quiet=True))
     loaded = load_recipe(out)
     for threshold in found:
         assert getattr(loaded.data.rules.ko[threshold.feature], threshold.side) == threshold.value
@@ -75,7 +75,7 @@ def test_the_fragment_is_a_recipe_with_the_new_bounds(scored: Scored, tmp_path: 
 def test_the_page_shows_every_rule_and_is_safe_with_any_name(scored: Scored, tmp_path: Path) -> None:
     path, recipe = scored
     settings = Settings(("ko-text",))
-    found = calibrate.calibrate(path, recipe, "ko", settings, tmp_path / "ko.yaml", Console(quiet=True))
+    found = calibrate.tune_thresholds(path, recipe, "ko", settings, tmp_path / "ko.yaml", Console(quiet=True))
     page = (tmp_path / "ko.html").read_text()
     assert page.count("<svg") == len(found)
     assert "<script" not in page
@@ -100,7 +100,7 @@ def test_a_mistake_is_told(
 
     def command() -> None:
         settings = calibrate.settings_of(reference, shares)
-        calibrate.calibrate(path, recipe, "ko", settings, tmp_path / out, Console(quiet=True))
+        calibrate.tune_thresholds(path, recipe, "ko", settings, tmp_path / out, Console(quiet=True))
 
     with pytest.raises(UserError, match=message):
         command()
@@ -112,7 +112,7 @@ def test_a_recipe_without_scores_is_told_what_to_run(tmp_path: Path, monkeypatch
     path = ROOT / "configs" / "smoke.yaml"
     recipe = load_recipe(path, [f"run_dir={tmp_path}"])
     with pytest.raises(UserError, match=r"twofold run .*smoke.yaml --until score"):
-        calibrate.calibrate(path, recipe, "ko", Settings(("ko-text",)), tmp_path / "ko.yaml", Console(quiet=True))
+        calibrate.tune_thresholds(path, recipe, "ko", Settings(("ko-text",)), tmp_path / "ko.yaml", Console(quiet=True))
 
 
 REFERENCE = "encyclopaedia,statutes+articles,manuals+books+guides+help+news,pages,mathematics,medicine+finance"
@@ -130,5 +130,5 @@ def test_the_shipped_korean_thresholds_are_those_of_the_documented_calibration(
     recipe, place = "configs/calibration-ko.yaml", f"run_dir={tmp_path / 'run'}"
     assert main(["run", recipe, place, "--until", "score"]) == 0
     command = ["--language", "ko", "--reference", REFERENCE, "--out", str(tmp_path / "ko.yaml")]
-    assert main(["calibrate", recipe, place, *command]) == 0
+    assert main(["tune-thresholds", recipe, place, *command]) == 0
     assert load_recipe(tmp_path / "ko.yaml").data.rules == load_recipe(recipe).data.rules

@@ -102,9 +102,9 @@ def test_kills_at_random_moments_change_nothing_in_the_end(packed_run: Path, tmp
     assert artifact_hashes(tmp_path / "run") == artifact_hashes(packed_run)
 
 
-def test_a_damaged_artifact_stops_the_run_with_a_mend(run_dir: Path) -> None:
+def test_a_damaged_artifact_stops_the_run_with_a_hint(run_dir: Path) -> None:
     (run_dir / "tokenizer" / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match=r"tokenizer.json: is missing. Mend: restore it, or remove the folder"):
+    with pytest.raises(UserError, match=r"tokenizer.json: is missing. Hint: restore it, or remove the folder"):
         _built(run_dir)
 
 

@@ -1,4 +1,4 @@
-"""`twofold check` judges every shipped recipe in seconds, without GPU, data or torch."""
+"""`twofold validate` judges every shipped recipe in seconds, without GPU, data or torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_recipe_passes(path: Path) -> None:
     started = time.monotonic()
-    code, out, err = twofold("check", str(path))
+    code, out, err = twofold("validate", str(path))
     assert (code, err) == (0, "")
     assert out.splitlines()[-1].startswith("valid")
     assert time.monotonic() - started < 20
 
 
 def test_the_7p8b_recipe_shows_what_it_would_train() -> None:
-    _, out, _ = twofold("check", str(ROOT / "configs" / "exaone3_7p8b.yaml"))
+    _, out, _ = twofold("validate", str(ROOT / "configs" / "exaone3_7p8b.yaml"))
     for fact in (
         "7,818,448,896 parameters", "512 ranks (cuda)", "6.00T", "2.00T", "4,194,304", "50.8 GFLOP", "47.6 GFLOP",
         '"stage": 3', '"grad_accum_dtype": "fp32"', "0 of 12 sources are on this machine",
@@ -37,13 +37,13 @@ def test_the_7p8b_recipe_shows_what_it_would_train() -> None:
 
 def test_inputs_that_are_not_here_are_listed_and_stop_a_run_before_it_begins(tmp_path: Path) -> None:
     override = "data.decontamination.benchmarks.exam=nowhere.jsonl"
-    code, out, _ = twofold("check", str(SMOKE), override, "sources.law.path=nowhere")
+    code, out, _ = twofold("validate", str(SMOKE), override, "sources.law.path=nowhere")
     assert code == 0
     assert "7 of 8 sources are on this machine\n    not here  law (nowhere)\n" in out
     assert "1 of 2 benchmarks are on this machine\n    not here  exam (nowhere.jsonl)\n" in out
     code, _, err = twofold("run", str(SMOKE), override, f"run_dir={tmp_path / 'run'}")
     assert code == 2
-    assert "data.decontamination.benchmarks.exam = 'nowhere.jsonl': does not exist. Mend: name the file" in err
+    assert "data.decontamination.benchmarks.exam = 'nowhere.jsonl': does not exist. Hint: name the file" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -81,5 +81,5 @@ def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     from configs.errors import UserError
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with pytest.raises(UserError, match=r"is more than the 1 GPUs of this machine. Mend: .*launch.gpus_per_node=1"):
+    with pytest.raises(UserError, match=r"is more than the 1 GPUs of this machine. Hint: .*launch.gpus_per_node=1"):
         choose_device(load_recipe(SMOKE, ["launch.device=cuda", "launch.gpus_per_node=2"]))

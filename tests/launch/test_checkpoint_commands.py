@@ -1,4 +1,4 @@
-"""export, average and trace on a run that was really trained."""
+"""export, merge and inspect-batch on a run that was really trained."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_newest_checkpoint_exports_to_the_trained_weights(finished_run: Path
 
 
 def test_the_average_of_the_last_two_is_their_mean(finished_run: Path, tmp_path: Path) -> None:
-    code, _, err = twofold("average", *_arguments(finished_run), "--last", "2", "--out", str(tmp_path / "mean"))
+    code, _, err = twofold("merge", *_arguments(finished_run), "--last", "2", "--out", str(tmp_path / "mean"))
     assert code == 0, err
     steps = [step_of(path) for path in committed(finished_run / "train" / stage.CHECKPOINTS_DIR)][-2:]
     parts = []
@@ -50,7 +50,7 @@ def test_the_average_of_the_last_two_is_their_mean(finished_run: Path, tmp_path:
 
 
 def test_a_step_is_traced_to_its_documents(finished_run: Path) -> None:
-    code, out, err = twofold("trace", *_arguments(finished_run), "--step", "7", "--json")
+    code, out, err = twofold("inspect-batch", *_arguments(finished_run), "--step", "7", "--json")
     assert code == 0, err
     found = json.loads(out)
     events = [json.loads(line) for line in (finished_run / "train" / "metrics.jsonl").read_text().splitlines()]
@@ -61,7 +61,7 @@ def test_a_step_is_traced_to_its_documents(finished_run: Path) -> None:
         by_source[document["source"]] = by_source.get(document["source"], 0) + document["end"] - document["first"]
     assert by_source == {name: count for name, count in in_step.items() if count}
     identifier = found["documents"][0]["id"]
-    code, out, _ = twofold("why", str(SMOKE), identifier, f"run_dir={finished_run}", *TINY_TRAINING)
+    code, out, _ = twofold("explain", str(SMOKE), identifier, f"run_dir={finished_run}", *TINY_TRAINING)
     assert code == 0
     assert identifier in out
 
@@ -69,25 +69,25 @@ def test_a_step_is_traced_to_its_documents(finished_run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("trace", "--step", "999"), "--step = 999: is not among the plan's 10 steps"),
+        (("inspect-batch", "--step", "999"), "--step = 999: is not among the plan's 10 steps"),
         (("export", "--step", "2", "--out", "x"), "--step = 2: has no checkpoint; there are those of steps"),
-        (("average", "--last", "9", "--out", "x"), "--last = 9: does not fit the"),
-        (("verify-resume", "--steps", "3"), "--steps = 3: leaves no room for interruptions"),
+        (("merge", "--last", "9", "--out", "x"), "--last = 9: does not fit the"),
+        (("resume-test", "--steps", "3"), "--steps = 3: leaves no room for interruptions"),
     ],
 )
-def test_what_is_not_there_is_an_error_with_a_mend(finished_run: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_what_is_not_there_is_an_error_with_a_hint(finished_run: Path, arguments: tuple[str, ...], words: str) -> None:
     command, *rest = arguments
     code, _, err = twofold(command, *_arguments(finished_run), *rest)
     assert code == 2
     assert words in err
-    assert "Mend:" in err
+    assert "Hint:" in err
 
 
 def test_a_run_that_did_not_train_has_no_folder(packed_run: Path, tmp_path: Path) -> None:
     recipe = load_recipe(SMOKE, [f"run_dir={packed_run}"])
     with pytest.raises(Exception, match="holds no training of this recipe"):
         training_folder(recipe)
-    code, _, err = twofold("trace", str(SMOKE), f"run_dir={tmp_path / 'none'}", "--step", "1")
+    code, _, err = twofold("inspect-batch", str(SMOKE), f"run_dir={tmp_path / 'none'}", "--step", "1")
     assert code == 2
     assert "has no token shards of this recipe" in err
 

@@ -1,4 +1,4 @@
-"""What hosts say, and what is made of it: each problem names the host and the mend."""
+"""What hosts say, and what is made of it: each problem names the host and the hint."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_hosts_that_are_right_have_no_problem() -> None:
         ({"gpus": [{**GPU, "name": "A100"}] * 8}, "are not H100 as elsewhere"),
     ],
 )
-def test_a_host_that_differs_is_named_with_its_mend(changes: dict[str, Any], says: str) -> None:
+def test_a_host_that_differs_is_named_with_its_hint(changes: dict[str, Any], says: str) -> None:
     told = _problems(Answer("a", _said()), Answer("b", _said(**changes)), Answer("c", _said()))
     assert says in told
     assert "host b" in told
     assert "host a" not in told
-    assert "Mend:" in told
+    assert "Hint:" in told
 
 
 def test_memory_without_error_counters_is_no_problem() -> None:

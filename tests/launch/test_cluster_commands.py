@@ -18,7 +18,7 @@ RUNNER = [sys.executable, "-m", "deepspeed.launcher.runner"]
 
 
 def _recipe(*overrides: str) -> Recipe:
-    return load_recipe(SMOKE, ["launch.device=cpu", "engine.micro_batch_sequences=1", *overrides])
+    return load_recipe(SMOKE, ["launch.device=cpu", "engine.micro_batch_size=1", *overrides])
 
 
 def _program(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_each_task_runs_once_and_a_failure_reaches_the_caller(cluster: Executor,
     out = tmp_path / "out"
     out.mkdir()
     with task_runner(cluster, QUIET) as runner:
-        with pytest.raises(UserError, match=r"source = '2': is broken\. Mend: mend it"):
+        with pytest.raises(UserError, match=r"source = '2': is broken\. Hint: fix it"):
             runner.run("append", Append(out, fails_at=2), TASKS, tmp_path / "log")
         for _ in range(2):  # the second call finds every completion mark
             runner.run("append", Append(out), TASKS, tmp_path / "log")
@@ -100,7 +100,7 @@ def test_a_killed_worker_is_told_and_not_waited_for(
     monkeypatch.setattr("launch.executors.slurm._LATE_MARKS_S", 1)
     with (
         task_runner(cluster, QUIET) as runner,
-        pytest.raises(UserError, match=r"doomed: lost \d of 2 tasks.*Mend: look"),
+        pytest.raises(UserError, match=r"doomed: lost \d of 2 tasks.*Hint: look"),
     ):
         runner.run("doomed", die, 2, tmp_path / "log")
 
@@ -172,7 +172,7 @@ def test_a_lost_task_is_told_and_only_it_is_made_again(
 
     monkeypatch.setattr("launch.executors.slurm._note", cancel)
     with task_runner(slurm, QUIET) as runner:
-        with pytest.raises(UserError, match=r"slow: lost 2 of 2 tasks, the first of them 0\. Mend: look into"):
+        with pytest.raises(UserError, match=r"slow: lost 2 of 2 tasks, the first of them 0\. Hint: look into"):
             runner.run("slow", Slow(out, 300), 2, log)
         monkeypatch.undo()
         runner.run("slow", Slow(out, 0), 2, log)
@@ -198,7 +198,7 @@ def test_slurm_without_its_commands_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_ray_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(UserError, match=r"needs the package ray.*Mend: pip install"),
+        pytest.raises(UserError, match=r"needs the package ray.*Hint: pip install"),
         task_runner(settings(kind="ray"), QUIET),
     ):
         pass

@@ -1,4 +1,4 @@
-"""The data report in a real browser: nothing planted runs, and moved thresholds judge as `twofold decide` does."""
+"""The data report in a real browser: nothing planted runs, and moved thresholds judge as `twofold filter` does."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def test_what_a_document_says_is_never_run(tmp_path: Path, monkeypatch: pytest.M
         "  rules: {ko: {}, en: {words: {min: 5}, hash_to_word_ratio: {max: 0.1}}, code: {}}\n"
         "tokenizer: {vocab_size: 1024}\n"
         "model: {d_model: 16, n_layers: 1, n_heads: 2, n_kv_heads: 1, d_ff: 32}\n"
-        "phases: [{name: general, tokens: 4096, sequence_length: 32, batch: 1024, learning_rate: {peak: 1e-3}, "
-        "mixture: {planted: 1}}]\nengine: {micro_batch_sequences: 1}\ncheckpoints: {every: 4096}\n"
+        "phases: [{name: general, tokens: 4096, sequence_length: 32, global_batch_size: 1024, "
+        "lr_scheduler: {lr: 1e-3}, mixture: {planted: 1}}]\nengine: {micro_batch_size: 1}\ncheckpoints: {every: 4096}\n"
         "validation: {every: 4096}\nlaunch: {device: cpu}\n"
     )
     recipe = load_recipe(recipe_file)

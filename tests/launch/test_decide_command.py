@@ -1,4 +1,4 @@
-"""`twofold decide`: the decisions of a full run, without a text, and what it changes."""
+"""`twofold filter`: the ledger of a full run, without a text, and what it changes."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_it_goes_back_and_shows_the_tables(run_dir: Path) -> None:
 
 
 def test_what_needs_a_text_is_refused(run_dir: Path) -> None:
-    recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", "data.near_duplicates.num_buckets=10"])
-    with pytest.raises(UserError, match=r"needs score, dedup, decontaminate of exactly this recipe.*Mend: run"):
+    recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", "data.near_duplicates.bands=10"])
+    with pytest.raises(UserError, match=r"needs score, dedup, decontaminate of exactly this recipe.*Hint: run"):
         decide.decide(recipe, QUIET)
 
 

@@ -30,7 +30,7 @@ class Append:
 
     def __call__(self, rank: int, world_size: int) -> None:
         if rank == self.fails_at:
-            raise user_error("source", str(rank), "is broken", "mend it")
+            raise user_error("source", str(rank), "is broken", "fix it")
         with (self.folder / f"{rank}.txt").open("a") as stream:
             stream.write(f"{rank}/{world_size}\n")
 
@@ -98,7 +98,7 @@ def die(rank: int, world_size: int) -> None:
 
 
 def test_a_killed_worker_is_told_and_not_waited_for(tmp_path: Path) -> None:
-    with LocalRunner(2, QUIET) as runner, pytest.raises(UserError, match=r"lost a worker process.*Mend: lower"):
+    with LocalRunner(2, QUIET) as runner, pytest.raises(UserError, match=r"lost a worker process.*Hint: lower"):
         runner.run("doomed", die, 2, tmp_path / "log")
 
 

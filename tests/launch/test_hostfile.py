@@ -1,4 +1,4 @@
-"""DeepSpeed's hostfile: read as DeepSpeed reads it, every mistake with file, line and mend."""
+"""DeepSpeed's hostfile: read as DeepSpeed reads it, every mistake with file, line and hint."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ def test_metrics_hold_what_people_watch(finished_run: Path) -> None:
     steps = [event for event in events if event["event"] == "train"]
     assert [event["step"] for event in steps] == list(range(1, len(steps) + 1))
     watched = {
-        "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_s", "mfu_full_attention",
-        "mfu_causal_attention", "data_wait_share", "memory_bytes", "phase", "tokens_by_source",
+        "loss", "lr", "grad_norm", "tokens", "tps", "mfu",
+        "mfu_causal", "data_loading_pct", "memory_bytes", "phase", "tokens_by_source",
     }  # fmt: skip
     assert watched <= set(steps[0])
     assert steps[-1]["tokens"] == sum(steps[-1]["tokens_by_source"].values())
@@ -108,4 +108,4 @@ def _wait_for_step(run_dir: Path, step: int) -> Path:
 
 def _curve(run_dir: Path) -> list[tuple[int, float, float, str]]:
     events = [json.loads(line) for line in (run_dir / "train" / "metrics.jsonl").read_text().splitlines()]
-    return [(e["step"], e["loss"], e["gradient_norm"], e["batch_hash"]) for e in events if e["event"] == "train"]
+    return [(e["step"], e["loss"], e["grad_norm"], e["batch_hash"]) for e in events if e["event"] == "train"]

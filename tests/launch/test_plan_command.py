@@ -24,7 +24,7 @@ def test_the_7p8b_recipe_is_drawn_without_its_data(tmp_path: Path) -> None:
 
 
 def test_ramps_replay_and_passes_are_shown(packed_run: Path, tmp_path: Path) -> None:
-    overrides = ("phases.general.batch_ramp=[{until: 40K, batch: 2048}]", "phases.domain.replay=0.1")
+    overrides = ("phases.general.rampup_batch_size=[{until: 40K, global_batch_size: 2048}]", "phases.domain.replay=0.1")
     code, out, err = twofold(
         "plan", str(SMOKE), f"run_dir={packed_run}", *overrides, "--out", str(tmp_path / "plan.html")
     )

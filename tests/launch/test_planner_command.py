@@ -30,10 +30,10 @@ def test_what_is_recommended_fits_divides_and_loads_as_a_recipe() -> None:
         assert best.fits
         assert not best.zero_plus
         assert best.footprint.total <= H100.memory_bytes
-        assert best.tokens_per_s >= max(way.tokens_per_s for way in found.ways if not way.zero_plus)
+        assert best.tps >= max(way.tps for way in found.ways if not way.zero_plus)
         again = load_recipe(EXAONE, best.overrides(recipe, H100))
         assert again.launch.nodes * again.launch.gpus_per_node == ranks
-        assert again.engine.micro_batch_sequences == best.setting.sequences
+        assert again.engine.micro_batch_size == best.setting.sequences
         assert sum(phase.tokens for phase in found.phases) == sum(phase.trained_tokens for phase in recipe.phases)
         assert found.device_hours == pytest.approx(24 * ranks * found.days)
 
@@ -46,7 +46,7 @@ def test_more_devices_take_fewer_days() -> None:
 
 
 def test_micro_batches_divide_every_batch_of_a_ramp() -> None:
-    ramp = "phases.general.batch_ramp=[{until: 50B, batch: 1_048_576}]"
+    ramp = "phases.general.rampup_batch_size=[{until: 50B, global_batch_size: 1_048_576}]"
     assert divisors_of_batches(load_recipe(EXAONE), 64) == [1, 2, 4, 8, 16]
     assert divisors_of_batches(load_recipe(EXAONE, ["launch.nodes=8", "launch.min_nodes=8", ramp]), 64) == [1, 2, 4]
 
@@ -55,7 +55,7 @@ def test_micro_batches_divide_every_batch_of_a_ramp() -> None:
     ("arguments", "says"),
     [
         (("--gpus", "0"), "--gpus = 0: is no number of devices"),
-        (("--gpus", "8", "--gpu", "h1000"), "--gpu = 'h1000': is not in the planner's table. Mend: use one of h100,"),
+        (("--gpus", "8", "--gpu", "h1000"), "--gpu = 'h1000': is not in the planner's table. Hint: use one of h100,"),
         (("--gpus", "2048"), "is 1024 sequences, which do not divide over 2048 devices"),
         (("--gpus", "96"), "take 64 devices, or a batch of"),
         (("--gpus", "1"), "do not hold the model"),
@@ -63,20 +63,22 @@ def test_micro_batches_divide_every_batch_of_a_ramp() -> None:
         (("--gpus", "8", "--constants", EXAONE), "is no file of constants"),
     ],
 )
-def test_what_cannot_be_planned_is_named_and_mended(arguments: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_planned_is_named_with_a_hint(arguments: tuple[str, ...], says: str) -> None:
     code, out, err = twofold("plan", EXAONE, *arguments)
     assert code == 2, out + err
     assert says in err
-    assert "Mend:" in err
+    assert "Hint:" in err
     assert "Traceback" not in err
 
 
-def test_the_mends_are_true() -> None:
+def test_the_hints_are_true() -> None:
     recipe = load_recipe(EXAONE)
     with pytest.raises(UserError, match="take 1024 devices, or a batch of 8388608 tokens"):
         estimate(recipe, 2048, H100, Constants())
     estimate(recipe, 1024, H100, Constants())
-    larger = load_recipe(EXAONE, ["phases.general.batch=8_388_608", "phases.domain.batch=8_388_608"])
+    larger = load_recipe(
+        EXAONE, ["phases.general.global_batch_size=8_388_608", "phases.domain.global_batch_size=8_388_608"]
+    )
     estimate(larger, 2048, H100, Constants())
     with pytest.raises(UserError, match="take 4 of them"):
         estimate(recipe, 1, H100, Constants())
@@ -92,7 +94,7 @@ def test_tables_page_and_json_say_the_same(tmp_path: Path) -> None:
     told = json.loads(out.read_text())
     assert told["status"] == "computed"
     for text in (shown, page.read_text()):
-        assert f"{told['recommended']['tokens_per_s_per_gpu']:,.0f}" in text
+        assert f"{told['recommended']['tps_per_gpu']:,.0f}" in text
         assert f"{told['days']:,.1f}" in text
         assert " ".join(told["recommended"]["overrides"]) in text
     assert set(hardware.ASSUMED) == {row["constant"] for row in told["constants"]}
@@ -115,7 +117,7 @@ def test_the_page_is_self_contained_and_escaped() -> None:
     assert sources == []
 
 
-def _calibration(recipe: Any, fixed: float, factor: float) -> dict[str, Any]:
+def _profile(recipe: Any, fixed: float, factor: float) -> dict[str, Any]:
     """What a device would tell whose passes are `factor` times the model's and `fixed` seconds more."""
     rates = {"products_flops": 3e11, "attention_flops": 4e10, "copy_bytes_per_s": 1e10, "link_bytes_per_s": 1e8,
              "collective_s": 5e-4}  # fmt: skip
@@ -135,16 +137,16 @@ def _calibration(recipe: Any, fixed: float, factor: float) -> dict[str, Any]:
 
 def test_what_a_pass_takes_beyond_its_parts_is_found_again() -> None:
     recipe = load_recipe(SMOKE, ["launch.device=cpu"])
-    constants = measured.constants_of(recipe, _calibration(recipe, fixed=0.02, factor=1.7))
+    constants = measured.constants_of(recipe, _profile(recipe, fixed=0.02, factor=1.7))
     assert constants.pass_factor == pytest.approx(1.7)
     assert constants.micro_batch_s == pytest.approx(0.02)
-    slower = measured.constants_of(recipe, _calibration(recipe, fixed=-0.01, factor=1.7))
+    slower = measured.constants_of(recipe, _profile(recipe, fixed=-0.01, factor=1.7))
     assert slower.micro_batch_s == 0.0
 
 
 def test_constants_are_read_as_they_were_written(tmp_path: Path) -> None:
     recipe = load_recipe(SMOKE, ["launch.device=cpu"])
-    constants = measured.constants_of(recipe, _calibration(recipe, 0.02, 1.2))
+    constants = measured.constants_of(recipe, _profile(recipe, 0.02, 1.2))
     hardware.write(tmp_path / "c.json", constants, {"date": "2026-11-24"})
     assert hardware.read(tmp_path / "c.json") == constants
     gpu = hardware.gpu("measured", constants)
@@ -157,7 +159,7 @@ def test_constants_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_an_h100_that_was_measured_keeps_its_datasheet() -> None:
     recipe = load_recipe(SMOKE, ["launch.device=cpu"])
-    found = _calibration(recipe, 0.0, 1.0)
+    found = _profile(recipe, 0.0, 1.0)
     found |= {"kind": "cuda", "device": "NVIDIA H100 80GB HBM3"}
     found["rates"] |= {"products_flops": 700e12}
     constants = measured.constants_of(recipe, found)
@@ -166,10 +168,10 @@ def test_an_h100_that_was_measured_keeps_its_datasheet() -> None:
 
 
 @pytest.mark.e2e
-def test_a_real_calibration_on_this_machine(tmp_path: Path) -> None:
+def test_a_real_profile_of_this_machine(tmp_path: Path) -> None:
     out = tmp_path / "constants.json"
     told = (f"run_dir={tmp_path / 'run'}", *TINY_TRAINING)
-    code, shown, err = twofold("plan", str(SMOKE), "--calibrate", str(out), *told)
+    code, shown, err = twofold("plan", str(SMOKE), "--profile-hardware", str(out), *told)
     assert code == 0, shown + err
     constants = hardware.read(out)
     assert constants.device is not None

@@ -1,4 +1,4 @@
-"""`twofold preflight`: what it finds, all at once, each with its mend."""
+"""`twofold preflight`: what it finds, all at once, each with its hint."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, out, err = twofold(
         "preflight", str(SMOKE), "launch.device=cpu", f"run_dir={tmp_path / 'file' / 'run'}",
-        "engine.deepspeed={zero_optimization: {stage: 2}}", "--no-rehearsal",
+        "engine.deepspeed={zero_optimization: {stage: 2}}", "--no-dry-run",
     )  # fmt: skip
     assert code == 2, out + err
     assert "Traceback" not in out + err

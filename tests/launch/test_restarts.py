@@ -26,7 +26,7 @@ end = os.environ["ENDS"].split(",")[starts]
 if "c" in end:
     (out / "{stage.CHECKPOINTS_DIR}" / f"step-{{starts + 1:08d}}").mkdir(parents=True)
 if "u" in end:
-    problem = {{"field": "data", "value": 3, "problem": "is wrong", "mend": "mend it"}}
+    problem = {{"field": "data", "value": 3, "problem": "is wrong", "hint": "fix it"}}
     (out / "{stage.ERROR_FILE}").write_text(json.dumps({{"problems": [problem]}}))
 if "d" in end:
     (out / "{stage.SUMMARY_FILE}").write_text('{{"steps": 9}}')

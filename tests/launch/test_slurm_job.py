@@ -22,7 +22,7 @@ def _recipe(run_dir: Path, *overrides: str) -> Recipe:
     told = [
         "launch.device=cpu",
         "launch.nodes=4",
-        "engine.micro_batch_sequences=2",
+        "engine.micro_batch_size=2",
         "launch.launcher=srun",
         f"run_dir={run_dir}",
         JOB,
@@ -98,7 +98,7 @@ def test_training_that_is_done_ends_the_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("given", "used"), [(8, 8), (7, 4), (4, 4), (3, 2)])
 def test_as_many_nodes_are_used_as_the_batch_divides_over(tmp_path: Path, given: int, used: int) -> None:
-    told = ("launch.nodes=8", "launch.min_nodes=2", "launch.cpu_ranks=1", "engine.micro_batch_sequences=4")
+    told = ("launch.nodes=8", "launch.min_nodes=2", "launch.cpu_ranks=1", "engine.micro_batch_size=4")
     _, calls = _run(tmp_path, "exit 0", *told, SLURM_JOB_NUM_NODES=str(given))
     assert [call.split()[-1] for call in calls] == 2 * [f"launch.nodes={used}"]
 

@@ -53,7 +53,7 @@ def wait(good: Callable[[], bool], run_dir: Path, seconds: float = 240) -> None:
     while not good():
         logs = "\n".join(path.read_text() for path in run_dir.glob("slurm/*.log"))
         assert time.monotonic() < deadline, logs
-        assert "Mend:" not in logs, logs
+        assert "Hint:" not in logs, logs
         time.sleep(0.3)
 
 

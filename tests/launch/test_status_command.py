@@ -22,7 +22,7 @@ from tests.launch.conftest import SMOKE
 def _step(number: int, **changes: Any) -> dict[str, Any]:
     return {
         "event": "train", "step": number, "time": time.time(), "tokens": 8192 * number, "phase": "general", "loss": 5.5,
-        "gradient_norm": 0.7, "learning_rate": 1e-3, "tokens_per_s": 4096.0, "mfu_full_attention": None,
+        "grad_norm": 0.7, "lr": 1e-3, "tps": 4096.0, "mfu": None,
         "skipped": False, **changes,
     }  # fmt: skip
 

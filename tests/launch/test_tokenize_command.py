@@ -1,4 +1,4 @@
-"""`twofold train-tokenizer`, `pack` and `tokenize`: what they show, and what never reaches the terminal."""
+"""`twofold train-tokenizer`, `tokenize` and `inspect-tokens`: what they show, and what never reaches the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from configs.errors import UserError
 from configs.recipe import load_recipe
 from launch.cli import _options, main
-from launch.commands.tokenize import characters, pack, tokenize, train_tokenizer
+from launch.commands.tokenize import characters, inspect_tokens, tokenize, train_tokenizer
 from tests.launch.conftest import SMOKE, twofold
 
 
@@ -24,7 +24,7 @@ def test_the_tokenizer_and_the_shards_are_shown(packed_run: Path) -> None:
     recipe = load_recipe(SMOKE, [f"run_dir={packed_run}"])
     console, stream = recorded()
     train_tokenizer(recipe, console)
-    pack(recipe, console)
+    tokenize(recipe, console)
     shown = stream.getvalue()
     assert "2,048 ids, 1,760 of them merges" in shown
     assert "tokens a word" in shown
@@ -35,7 +35,7 @@ def test_the_tokenizer_and_the_shards_are_shown(packed_run: Path) -> None:
 
 def test_a_text_is_shown_by_pieces(packed_run: Path) -> None:
     console, stream = recorded()
-    tokenize("r.yaml", load_recipe(SMOKE, [f"run_dir={packed_run}"]), "도서관은 the 뷁", console)
+    inspect_tokens("r.yaml", load_recipe(SMOKE, [f"run_dir={packed_run}"]), "도서관은 the 뷁", console)
     shown = stream.getvalue()
     assert "도서관은 the" in shown
     assert "␣the" in shown
@@ -63,7 +63,7 @@ def test_only_printable_characters_are_shown(piece: bytes, shown: str) -> None:
 
 
 def test_markup_and_escapes_of_a_text_do_nothing(packed_run: Path) -> None:
-    code, out, err = twofold("tokenize", str(SMOKE), "[red]x[/red] \x1b[31m\x07\u202e", f"run_dir={packed_run}")
+    code, out, err = twofold("inspect-tokens", str(SMOKE), "[red]x[/red] \x1b[31m\x07\u202e", f"run_dir={packed_run}")
     assert (code, err) == (0, "")
     assert "[red]" in out.replace("\n", "")
     assert not set(out) & set("\x1b\x07\u202e")
@@ -71,7 +71,7 @@ def test_markup_and_escapes_of_a_text_do_nothing(packed_run: Path) -> None:
 
 def test_an_empty_text_has_no_token(packed_run: Path) -> None:
     console, stream = recorded()
-    tokenize("r.yaml", load_recipe(SMOKE, [f"run_dir={packed_run}"]), "", console)
+    inspect_tokens("r.yaml", load_recipe(SMOKE, [f"run_dir={packed_run}"]), "", console)
     assert "0 tokens, 0 characters, 0 bytes, 0 words" in stream.getvalue()
 
 
@@ -79,22 +79,22 @@ def test_a_text_is_read_from_standard_input(
     packed_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("읽은 글"))
-    assert main(["tokenize", str(SMOKE), "-", f"run_dir={packed_run}"]) == 0
+    assert main(["inspect-tokens", str(SMOKE), "-", f"run_dir={packed_run}"]) == 0
     assert "10 bytes, 2 words" in capsys.readouterr().out
 
 
 def test_a_text_with_bytes_that_are_none_is_refused(packed_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tokenize", str(SMOKE), "a\udcff", f"run_dir={packed_run}"]) == 2
+    assert main(["inspect-tokens", str(SMOKE), "a\udcff", f"run_dir={packed_run}"]) == 2
     assert "holds a lone surrogate at 1" in capsys.readouterr().err
 
 
 def test_a_text_may_look_like_an_override() -> None:
-    options = _options(["tokenize", "r.yaml", "seed=7", "name=x"])
+    options = _options(["inspect-tokens", "r.yaml", "seed=7", "name=x"])
     assert (options.text, options.overrides) == ("seed=7", ["name=x"])
 
 
 def test_a_recipe_without_tokenizer_is_told_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"RECIPE = 'r.yaml': has no tokenizer yet. Mend: run `twofold train-tokenizer r.yaml`"
+        UserError, match=r"RECIPE = 'r.yaml': has no tokenizer yet. Hint: run `twofold train-tokenizer r.yaml`"
     ):
-        tokenize("r.yaml", load_recipe(SMOKE, [f"run_dir={tmp_path}"]), "x", Console(quiet=True))
+        inspect_tokens("r.yaml", load_recipe(SMOKE, [f"run_dir={tmp_path}"]), "x", Console(quiet=True))

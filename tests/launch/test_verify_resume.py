@@ -1,4 +1,4 @@
-"""`twofold verify-resume` proves a resume, and sees one that is broken."""
+"""`twofold resume-test` proves a resume, and sees one that is broken."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def _finished(folder: Path, **changes: Any) -> Trials:
     """A finished run of two steps, as its files say."""
     (folder / "weights").mkdir(parents=True)
     event = {
-        "event": "train", "learning_rate": 1e-3, "tokens": 64, "tokens_by_source": {"a": 64}, "batch_hash": "ab",
-        "loss": 3.0, "z_loss": 9.0, "gradient_norm": 1.0,
+        "event": "train", "lr": 1e-3, "tokens": 64, "tokens_by_source": {"a": 64}, "batch_hash": "ab",
+        "loss": 3.0, "z_loss": 9.0, "grad_norm": 1.0,
     }  # fmt: skip
     rows = [{**event, "step": 1}, {**event, "step": 2, **{k: v for k, v in changes.items() if k in event}}]
     rows.append({"event": "validation", "step": 2, "bits_per_byte": {"a": changes.get("bits", 2.0)}})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "ledger.json").write_text(json.dumps({"by_phase": changes.get("ledger", {"one": {"a": 64}})}))
+    (folder / "token_counts.json").write_text(json.dumps({"by_phase": changes.get("token counts", {"one": {"a": 64}})}))
     (folder / "weights" / "one.safetensors").write_bytes(changes.get("weights", b"w"))
     trials = Trials.__new__(Trials)
     trials.out = folder
@@ -55,12 +55,12 @@ def _finished(folder: Path, **changes: Any) -> Trials:
     [
         ({}, []),
         ({"loss": 3.0000002}, ["loss, bit for bit"]),
-        ({"gradient_norm": 1.1}, ["gradient_norm, bit for bit"]),
+        ({"grad_norm": 1.1}, ["grad_norm, bit for bit"]),
         ({"batch_hash": "cd"}, ["batch_hash of every step"]),
-        ({"learning_rate": 2e-3}, ["learning_rate of every step"]),
+        ({"lr": 2e-3}, ["lr of every step"]),
         ({"weights": b"v"}, ["weights at each phase's end, bit for bit"]),
         ({"bits": 2.1}, ["bits per byte, bit for bit"]),
-        ({"ledger": {"one": {"a": 63}}}, ["ledger"]),
+        ({"token counts": {"one": {"a": 63}}}, ["token counts"]),
     ],
 )
 def test_every_difference_is_seen(tmp_path: Path, change: dict[str, Any], seen: list[str]) -> None:
@@ -102,7 +102,7 @@ def test_a_real_run_resumes_bit_for_bit(packed_run: Path, tmp_path: Path) -> Non
     run_dir = tmp_path / "run"
     shutil.copytree(packed_run, run_dir, symlinks=True)
     arguments = (f"run_dir={run_dir}", *TINY_TRAINING, "--steps", "6", "--same-ranks", "--kills", "1")
-    code, out, err = twofold("verify-resume", str(SMOKE), *arguments)
+    code, out, err = twofold("resume-test", str(SMOKE), *arguments)
     assert code == 0, out + err
     assert "DIFFERS" not in out
     for fact in ("stopped after", "killed in", "stopped at the phase's end", "damaged"):

@@ -1,4 +1,4 @@
-"""`twofold why`: all that is known of one document, safely."""
+"""`twofold explain`: all that is known of one document, safely."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_rejected_record_is_found(recipe: Recipe, packed_run: Path) -> None:
 def test_an_unknown_id_is_refused_with_its_neighbours(recipe: Recipe, packed_run: Path) -> None:
     with pytest.raises(UserError, match=r"is neither among the decisions.*did you mean ko-text/laughter"):
         why.explain(recipe, "ko-text/laugter", Console(quiet=True))
-    code, _, err = twofold("why", str(SMOKE), "nowhere/x", f"run_dir={packed_run}")
+    code, _, err = twofold("explain", str(SMOKE), "nowhere/x", f"run_dir={packed_run}")
     assert code == 2
     assert err.startswith("error: DOC_ID = 'nowhere/x'")
     assert "Traceback" not in err

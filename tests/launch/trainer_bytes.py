@@ -18,7 +18,7 @@ LENGTH, SEQUENCES = 256, 4
 SHAPE = (
     "model={d_model: 256, n_layers: 6, n_heads: 8, n_kv_heads: 2, d_ff: 768, max_sequence_length: 512}",
     f"phases.general.sequence_length={LENGTH}", f"phases.domain.sequence_length={LENGTH}",
-    f"engine.micro_batch_sequences={SEQUENCES}",
+    f"engine.micro_batch_size={SEQUENCES}",
 )  # fmt: skip
 _CHUNKED = Kernels(losses="kept")
 CASES: dict[str, tuple[tuple[str, ...], Kernels | None]] = {

@@ -98,7 +98,7 @@ def step(ranks: Ranks, kernels: Kernels, out: Path, name: str) -> dict[str, Any]
     kept, hooks = _weights_kept(engine)
     waits = _Waits()
     with hooks:
-        losses = engine.accumulate(rows, Z_WEIGHT, mask_documents=True)
+        losses = engine.accumulate(rows, Z_WEIGHT, intra_document_masking=True)
     gradients = {n: safe_get_full_grad(parameter).clone() for n, parameter in engine._parameters.items()}
     norm, applied = engine.apply(1e-3, lambda _norm: True)
     graphs = dict(torch._dynamo.utils.counters["stats"]), dict(torch._dynamo.utils.counters["graph_break"])

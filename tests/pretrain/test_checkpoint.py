@@ -193,7 +193,7 @@ def test_another_identity_is_refused_part_by_part(tmp_path: Path) -> None:
         _checkpoints(tmp_path, {"data": "other", "model": "m"}).newest(pytest.fail)
     (problem,) = error.value.problems
     assert problem.problem == "differs from this run in its data"
-    assert problem.mend == "restore the data it was trained with, or train in another run_dir"
+    assert problem.hint == "restore the data it was trained with, or train in another run_dir"
 
 
 def test_a_checkpoint_of_other_ranks_is_taken(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_outputs_and_gradients_equal_those_of_each_document_alone() -> None:
         document[-1] = EOS_ID
     packed = torch.cat(documents)[None]
     masked, alone = _model(), _model()
-    together = masked(packed, mask_documents=True)[0]
+    together = masked(packed, intra_document_masking=True)[0]
     apart = torch.cat([alone(document[None])[0] for document in documents])
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-4)
     together.square().sum().backward()

@@ -28,13 +28,13 @@ def parsed(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_deepspeed_reads_it_as_meant(parsed, precision: str) -> None:  # type: ignore[no-untyped-def]
-    recipe = world.recipe(engine__precision=precision, optimizer__gradient_clip=0.7)
+    recipe = world.recipe(engine__precision=precision, optimizer__max_grad_norm=0.7)
     config = parsed(recipe)
     assert config.bfloat16_config.enabled == (precision == "bf16")
     assert config.grad_accum_dtype == "fp32"
     assert config.communication_data_type is torch.float32
     assert config.gradient_clipping == 0.7
-    assert config.train_micro_batch_size_per_gpu == recipe.engine.micro_batch_sequences
+    assert config.train_micro_batch_size_per_gpu == recipe.engine.micro_batch_size
     assert config.gradient_accumulation_steps == 1
     assert config.zero_allow_untested_optimizer
     zero = config.zero_config

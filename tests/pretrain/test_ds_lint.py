@@ -30,8 +30,8 @@ def test_shipped_recipes_have_no_trap() -> None:
     [
         ({"elasticity": {"enabled": True}}, "elasticity", "gone from DeepSpeed"),
         ({"zero_optimisation": {}}, "zero_optimisation", "did you mean zero_optimization"),
-        ({"train_batch_size": 32}, "train_batch_size", "phases.*.batch"),
-        ({"scheduler": {"type": "WarmupLR"}}, "scheduler", "learning_rate"),
+        ({"train_batch_size": 32}, "train_batch_size", "phases.*.global_batch_size"),
+        ({"scheduler": {"type": "WarmupLR"}}, "scheduler", "lr_scheduler"),
         ({"wandb": {"enabled": True}}, "wandb", "monitor"),
         ({"data_types": {"grad_accum_dtype": "bf16"}}, "data_types.grad_accum_dtype", "lose small gradients"),
         ({"communication_data_type": "bf16"}, "communication_data_type", "summed over ranks"),
@@ -40,7 +40,7 @@ def test_shipped_recipes_have_no_trap() -> None:
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps", "accumulates by itself"),
     ],
 )
-def test_a_trap_is_named_with_its_mend(override: dict[str, Any], where: str, says: str) -> None:
+def test_a_trap_is_named_with_its_hint(override: dict[str, Any], where: str, says: str) -> None:
     (problem,) = linted(override).errors
     assert problem.field == f"engine.deepspeed.{where}"
     assert says in str(problem)

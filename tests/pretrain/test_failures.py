@@ -40,7 +40,7 @@ def _arguments(out: Path) -> list[str]:
 def test_a_user_error_leaves_its_problems_and_exit_code_2(train: Any, tmp_path: Path) -> None:
     assert train.main(_arguments(tmp_path)) == 2
     (problem,) = json.loads((tmp_path / "error.json").read_text())["problems"]
-    assert problem == {"field": "shards", "value": "3", "problem": "are cut", "mend": "make them again"}
+    assert problem == {"field": "shards", "value": "3", "problem": "are cut", "hint": "make them again"}
 
 
 def test_an_error_file_that_cannot_be_written_hides_nothing(
@@ -51,7 +51,7 @@ def test_an_error_file_that_cannot_be_written_hides_nothing(
 
     monkeypatch.setattr(train.stage, "write_json", full)
     assert train.main(_arguments(tmp_path)) == 2
-    assert "shards = 3: are cut. Mend: make them again." in capsys.readouterr().err
+    assert "shards = 3: are cut. Hint: make them again." in capsys.readouterr().err
 
 
 def test_signals_are_remembered(train: Any) -> None:

@@ -180,7 +180,7 @@ def _problems(recipe: Any, device: torch.device) -> str:
     with pytest.raises(UserError) as caught:
         float8.require(recipe, device)
     assert {problem.field for problem in caught.value.problems} == {"engine.float8"}
-    assert all("engine.float8: false" in problem.mend for problem in caught.value.problems)
+    assert all("engine.float8: false" in problem.hint for problem in caught.value.problems)
     return str(caught.value)
 
 

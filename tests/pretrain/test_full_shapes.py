@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 
 RECIPE = load_recipe(ROOT / "configs" / "exaone3_7p8b.yaml")
 SHAPE, VOCAB_SIZE = RECIPE.model.model_copy(update={"n_layers": 1}), RECIPE.tokenizer.vocab_size
-SEQUENCES, TOKENS = RECIPE.engine.micro_batch_sequences, RECIPE.phases[0].sequence_length
+SEQUENCES, TOKENS = RECIPE.engine.micro_batch_size, RECIPE.phases[0].sequence_length
 CUDA_BUILD = pytest.mark.skipif(torch.version.cuda is None, reason="this torch is built without CUDA")
 
 

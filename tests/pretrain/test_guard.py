@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from configs.schema import Stability
 from pretrain.guard import SpikeGuard
 
-CFG = Stability(window=16, sigmas=6.0, rollback_after=3, attempts=2)
+CFG = Stability(rolling_interval_length=16, sigma_factor=6.0, rollback_after=3, attempts=2)
 
 
 def _steady(guard: SpikeGuard, steps: int, phase: int = 0, seed: int = 0) -> None:
@@ -109,7 +109,7 @@ def test_a_guard_restored_from_json_judges_as_the_one_that_went_on(before: list[
 
 @given(values=st.lists(st.floats(0.5, 12), min_size=16, max_size=16), loss=st.floats(0.1, 20))
 def test_the_limit_is_the_formula(values: list[float], loss: float) -> None:
-    guard = SpikeGuard(CFG.model_copy(update={"sigmas": 4.0, "window": 32}))
+    guard = SpikeGuard(CFG.model_copy(update={"sigma_factor": 4.0, "rolling_interval_length": 32}))
     for value in values:
         guard.judge(0, value, 1.0)
     middle = median(values)

@@ -33,7 +33,7 @@ def h100(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("wanted", ["auto", "plain"])
 def test_a_cpu_gets_the_plain_way(wanted: str) -> None:
-    chosen = choose(world.recipe(engine__kernels=wanted), CPU)
+    chosen = choose(world.recipe(engine__backend=wanted), CPU)
     assert dataclasses.replace(chosen, fallbacks=()) == Kernels()
     assert chosen.describe()[:6] == [
         "attention: as torch chooses",
@@ -44,13 +44,13 @@ def test_a_cpu_gets_the_plain_way(wanted: str) -> None:
         "linear layers of blocks: in the precision of the recipe",
     ]
     assert chosen.describe()[6:] == (
-        ["all parts plain: the fast ones need a CUDA device. Mend: use one"] if wanted == "auto" else []
+        ["all parts plain: the fast ones need a CUDA device. Hint: use one"] if wanted == "auto" else []
     )
 
 
 @pytest.mark.usefixtures("h100")
 def test_an_h100_gets_every_fast_way() -> None:
-    chosen = choose(world.recipe(phases__0__mask_documents=True), CUDA)
+    chosen = choose(world.recipe(phases__0__intra_document_masking=True), CUDA)
     assert chosen == FAST
     assert chosen.describe() == [
         "attention: cuDNN first",
@@ -64,7 +64,7 @@ def test_an_h100_gets_every_fast_way() -> None:
 
 @pytest.mark.usefixtures("h100")
 def test_plain_is_plain_on_an_h100_too() -> None:
-    assert choose(world.recipe(engine__kernels="plain"), CUDA) == Kernels()
+    assert choose(world.recipe(engine__backend="plain"), CUDA) == Kernels()
 
 
 @pytest.mark.usefixtures("h100")
@@ -78,7 +78,7 @@ def test_logits_are_recomputed_where_blocks_are(recompute: Any, losses: Any) -> 
 def test_float8_is_taken_where_it_is_asked_for() -> None:
     sizes = {"model__d_model": 64, "model__n_kv_heads": 4}
     assert choose(world.recipe(engine__float8=True, **sizes), CUDA) == dataclasses.replace(FAST, float8=True)
-    (slow,) = choose(world.recipe(engine__float8=True, engine__kernels="plain", **sizes), CUDA).fallbacks
+    (slow,) = choose(world.recipe(engine__float8=True, engine__backend="plain", **sizes), CUDA).fallbacks
     assert "float8 is slow here" in slow
     with pytest.raises(UserError, match="needs a CUDA device"):
         choose(world.recipe(engine__float8=True, **sizes), CPU)
@@ -100,9 +100,9 @@ def _old(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("lack", "said"),
     [
-        (_no_triton, "block not compiled: Triton is not installed. Mend: pip install triton"),
-        (_no_c, "block not compiled: Triton builds its launcher with a C compiler, and none is on PATH. Mend: install"),
-        (_old, "block not compiled: Triton needs compute capability 7.0, this device has 6.0. Mend:"),
+        (_no_triton, "block not compiled: Triton is not installed. Hint: pip install triton"),
+        (_no_c, "block not compiled: Triton builds its launcher with a C compiler, and none is on PATH. Hint: install"),
+        (_old, "block not compiled: Triton needs compute capability 7.0, this device has 6.0. Hint:"),
     ],
 )
 def test_without_what_triton_needs_blocks_are_eager(
@@ -114,7 +114,7 @@ def test_without_what_triton_needs_blocks_are_eager(
     block, selective = chosen.describe()[6:]
     assert block.startswith(said)
     assert selective.startswith("all of a block is recomputed: outside of a compiled block")
-    assert "Mend: " in selective
+    assert "Hint: " in selective
 
 
 @pytest.mark.usefixtures("h100")
@@ -126,15 +126,15 @@ def test_a_compiler_named_by_cc_is_enough(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("h100")
 def test_without_flash_attention_documents_are_kept_apart_by_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    masked = {"phases__0__mask_documents": True}
+    masked = {"phases__0__intra_document_masking": True}
     (precision,) = choose(world.recipe(engine__precision="fp32", **masked), CUDA).fallbacks
-    assert "documents by a dense mask: FlashAttention takes bf16, engine.precision is fp32. Mend:" in precision
+    assert "documents by a dense mask: FlashAttention takes bf16, engine.precision is fp32. Hint:" in precision
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (7, 5))
     (capability,) = choose(world.recipe(**masked), CUDA).fallbacks
-    assert "needs compute capability 8.0, this device has 7.5. Mend:" in capability
+    assert "needs compute capability 8.0, this device has 7.5. Hint:" in capability
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
     (missing,) = choose(world.recipe(**masked), CUDA).fallbacks
-    assert "this torch was built without FlashAttention. Mend:" in missing
+    assert "this torch was built without FlashAttention. Hint:" in missing
     without_masks = choose(world.recipe(), CUDA)
     assert without_masks.fallbacks == ()  # nothing is lost
     assert not without_masks.document_bounds
@@ -142,8 +142,8 @@ def test_without_flash_attention_documents_are_kept_apart_by_a_mask(monkeypatch:
 
 @pytest.mark.parametrize("value", ["fast", "compiled", True])
 def test_other_kernels_are_refused(value: Any) -> None:
-    with pytest.raises(UserError, match=r"engine\.kernels"):
-        world.recipe(engine__kernels=value)
+    with pytest.raises(UserError, match=r"engine\.backend"):
+        world.recipe(engine__backend=value)
 
 
 def _model(kernels: Kernels) -> Decoder:

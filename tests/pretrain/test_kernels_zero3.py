@@ -59,7 +59,7 @@ def _plain_loop(linear: type[torch.nn.Linear]) -> tuple[float, float, dict[str, 
     model.load_state_dict(dict(initial_weights(cfg, world.VOCAB, 3)))
     tokens = kernel_ranks.batch()
     losses, z_losses = [], []
-    for micro in tokens.split(kernel_ranks.recipe().engine.micro_batch_sequences):  # float8 scales by micro-batch
+    for micro in tokens.split(kernel_ranks.recipe().engine.micro_batch_size):  # float8 scales by micro-batch
         logits = model(micro[:, :-1], None, True)
         losses.append(torch.nn.functional.cross_entropy(logits.flatten(0, 1), micro[:, 1:].flatten()))
         z_losses.append(logits.logsumexp(-1).square().mean())

@@ -94,7 +94,7 @@ def test_an_older_config_with_rope_theta_alone_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "mend"),
+    ("key", "value", "hint"),
     [
         ("hidden_size", 64, "set model.d_model to it"),
         ("num_hidden_layers", 3, "set model.n_layers to it"),
@@ -107,12 +107,12 @@ def test_an_older_config_with_rope_theta_alone_is_read(tmp_path: Path) -> None:
         ("hidden_act", "gelu", "start from another checkpoint"),
     ],
 )
-def test_a_config_that_does_not_fit_is_refused_by_its_key(tmp_path: Path, key: str, value: Any, mend: str) -> None:
+def test_a_config_that_does_not_fit_is_refused_by_its_key(tmp_path: Path, key: str, value: Any, hint: str) -> None:
     llama.write(tmp_path, CFG, world.VOCAB, torch.float32, _weights().items())
     _edit(tmp_path, **{key: value})
     with pytest.raises(UserError, match=rf"config\.json {key} = {value!r}: does not fit this model") as error:
         next(llama.read(tmp_path, CFG, world.VOCAB))
-    assert error.value.problems[0].mend == mend
+    assert error.value.problems[0].hint == hint
 
 
 def test_another_rotary_embedding_is_refused(tmp_path: Path) -> None:

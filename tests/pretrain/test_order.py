@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import UserError
-from configs.phase_schema import LearningRate, Phase
+from configs.phase_schema import LRScheduler, Phase
 from pretrain.order import Order, permute, quotas
 
 NEWS, BOOKS, LAW, CODE = range(4)
@@ -21,8 +21,8 @@ NEWS, BOOKS, LAW, CODE = range(4)
 
 def _phase(name: str, sequences: int, mixture: dict[str, float], block: int = 20, length: int = 32) -> Phase:
     return Phase(
-        name=name, tokens=sequences * length, sequence_length=length, batch=length,
-        learning_rate=LearningRate(peak=1e-3), mixture=mixture, mixture_block=block,
+        name=name, tokens=sequences * length, sequence_length=length, global_batch_size=length,
+        lr_scheduler=LRScheduler(lr=1e-3), mixture=mixture, mixture_block_size=block,
     )  # fmt: skip
 
 
@@ -132,9 +132,9 @@ def test_the_order_depends_on_the_seed_and_not_on_other_sources() -> None:
     assert _all(_order(phase, **tokens), 0) != _all(_order(phase, seed=8, **tokens), 0)
 
 
-def test_a_share_below_one_sequence_a_block_is_refused_with_the_mend() -> None:
+def test_a_share_below_one_sequence_a_block_is_refused_with_the_hint() -> None:
     phase = _phase("one", 100, {"news": 0.98, "books": 0.02}, block=20)
-    with pytest.raises(UserError, match=r"phases\.one\.mixture\.books = 0\.02.*mixture_block to at least 51"):
+    with pytest.raises(UserError, match=r"phases\.one\.mixture\.books = 0\.02.*mixture_block_size to at least 51"):
         _order(phase, news=5_000, books=5_000)
     assert quotas(_phase("one", 100, {"news": 0.98, "books": 0.02}, block=51))["books"] == 1
 
@@ -142,8 +142,8 @@ def test_a_share_below_one_sequence_a_block_is_refused_with_the_mend() -> None:
 def test_eight_trillion_tokens_start_at_once_in_little_memory() -> None:
     mixture = {"news": 0.45, "books": 0.3, "law": 0.15, "code": 0.1}
     phase = Phase(
-        name="all", tokens=8 * 10**12, sequence_length=4096, batch=4096 * 1024,
-        learning_rate=LearningRate(peak=3e-4), mixture=mixture,
+        name="all", tokens=8 * 10**12, sequence_length=4096, global_batch_size=4096 * 1024,
+        lr_scheduler=LRScheduler(lr=3e-4), mixture=mixture,
     )  # fmt: skip
     tracemalloc.start()
     begin = time.perf_counter()

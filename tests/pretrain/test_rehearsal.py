@@ -1,4 +1,4 @@
-"""The rehearsal's tournament of links."""
+"""The dry run's tournament of links."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.e2e
 
 CALM = {
     "phases__0__tokens": 40 * 256,
-    "phases__0__learning_rate": {"schedule": "constant", "peak": 1e-2, "warmup": 512},
+    "phases__0__lr_scheduler": {"schedule": "constant", "lr": 1e-2, "warmup": 512},
     "phases__1__tokens": 512,
-    "phases__1__learning_rate__jump": True,
+    "phases__1__lr_scheduler__jump": True,
     "phases__0__max_epochs": 30,
     "phases__1__max_epochs": 30,
     "engine__precision": "fp32",
@@ -38,7 +38,7 @@ def _run(root: Path, tokenizer: Path, poisoned: list[int], **changes: Any) -> wo
 
 
 def test_one_poisoned_step_is_skipped_and_its_documents_are_named(tmp_path: Path, tokenizer_dir: Path) -> None:
-    run = _run(tmp_path, tokenizer_dir, [30], stability={"window": 32, "rollback_after": 3})
+    run = _run(tmp_path, tokenizer_dir, [30], stability={"rolling_interval_length": 32, "rollback_after": 3})
     assert run.train() == 0, run.log
     events = run.events("train")
     assert [event["step"] for event in events if event["skipped"]] == [31]
@@ -46,25 +46,25 @@ def test_one_poisoned_step_is_skipped_and_its_documents_are_named(tmp_path: Path
     assert not run.events("rollback")
     assert events[31]["loss"] < events[30]["loss"] - 0.5
     incident = json.loads((run.out / stage.INCIDENTS_DIR / "step-00000031.json").read_text())
-    assert incident["loss"] > incident["loss_limit"] or incident["gradient_norm"] > incident["gradient_norm_limit"]
+    assert incident["loss"] > incident["loss_limit"] or incident["grad_norm"] > incident["grad_norm_limit"]
     assert {document["source"] for document in incident["documents"]} <= {"news", "books"}
     assert len({document["row"] for document in incident["documents"]}) == 8
-    ledger = json.loads((run.out / stage.LEDGER_FILE).read_text())
-    assert sum(ledger["by_phase"]["general"].values()) == 39 * 256
-    assert sum(ledger["without_effect"]["general"].values()) == 256
+    counts = json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text())
+    assert sum(counts["by_phase"]["general"].values()) == 39 * 256
+    assert sum(counts["skipped"]["general"].values()) == 256
 
 
 def test_skipping_that_does_not_help_becomes_a_rollback_that_survives_a_stop(
     tmp_path: Path, tokenizer_dir: Path
 ) -> None:
     bad = list(range(26, 30))
-    settings = {"window": 32, "rollback_after": 3}
+    settings = {"rolling_interval_length": 32, "rollback_after": 3}
     run = _run(tmp_path / "a", tokenizer_dir, bad, stability=settings)
     assert run.train() == 0, run.log
     (rollback,) = run.events("rollback")
-    # Steps 27, 28 and 29 (from 1) are bad; three before them are passed over, too.
-    assert (rollback["step"], rollback["first_passed_over"], rollback["last_passed_over"]) == (16, 24, 29)
-    assert [event["step"] for event in run.events("passed_over")] == list(range(24, 30))
+    # Steps 27, 28 and 29 (from 1) are bad; three before them are skipped, too.
+    assert (rollback["step"], rollback["first_skipped"], rollback["last_skipped"]) == (16, 24, 29)
+    assert [event["step"] for event in run.events("skipped_after_rollback")] == list(range(24, 30))
     steps = [event["step"] for event in run.events("train")]
     assert steps == [step for step in range(1, 42) if step not in range(24, 30)]
     assert [event["step"] for event in run.events("train") if event["skipped"]] == [30]
@@ -80,19 +80,22 @@ def test_skipping_that_does_not_help_becomes_a_rollback_that_survives_a_stop(
     for phase in ("general", "domain"):
         weights, others = (load_file(one.out / stage.weights_file(phase)) for one in (run, other))
         assert all(torch.equal(weights[name], value) for name, value in others.items())
-    ledgers = [json.loads((one.out / stage.LEDGER_FILE).read_text()) for one in (run, other)]
-    assert ledgers[0] == ledgers[1]
-    assert sum(ledgers[0]["by_phase"]["general"].values()) == 33 * 256
+    counts = [json.loads((one.out / stage.TOKEN_COUNTS_FILE).read_text()) for one in (run, other)]
+    assert counts[0] == counts[1]
+    assert sum(counts[0]["by_phase"]["general"].values()) == 33 * 256
 
 
-def test_a_run_that_keeps_spiking_gives_up_with_a_mend(tmp_path: Path, tokenizer_dir: Path) -> None:
+def test_a_run_that_keeps_spiking_gives_up_with_a_hint(tmp_path: Path, tokenizer_dir: Path) -> None:
     run = _run(
-        tmp_path, tokenizer_dir, list(range(24, 40)), stability={"window": 32, "rollback_after": 2, "attempts": 1}
+        tmp_path,
+        tokenizer_dir,
+        list(range(24, 40)),
+        stability={"rolling_interval_length": 32, "rollback_after": 2, "attempts": 1},
     )
     assert run.train() == 2, run.log
     (problem,) = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]
     assert problem["problem"] == "still has spikes after 1 rollbacks"
-    assert "phases.general.learning_rate.peak" in problem["mend"]
+    assert "phases.general.lr_scheduler.lr" in problem["hint"]
     assert "Traceback" not in run.log
 
 
@@ -104,12 +107,12 @@ def test_a_gradient_that_is_nan_on_one_rank_is_skipped_by_all(
     assert run.train(module="faulty_train") == 0, run.log
     events = run.events("train")
     assert [event["step"] for event in events if event["skipped"]] == [4, 10]
-    assert [event["gradient_norm"] for event in events if event["skipped"]] == [None, None]
+    assert [event["grad_norm"] for event in events if event["skipped"]] == [None, None]
     assert events[3]["verdict"] == "not finite"
     assert all(torch.isfinite(value).all() for value in load_file(run.out / stage.weights_file("domain")).values())
-    ledger = json.loads((run.out / stage.LEDGER_FILE).read_text())
-    assert sum(ledger["without_effect"]["general"].values()) == 256
-    assert sum(ledger["without_effect"]["domain"].values()) == 512
+    counts = json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text())
+    assert sum(counts["skipped"]["general"].values()) == 256
+    assert sum(counts["skipped"]["domain"].values()) == 512
     shutil.rmtree(run.out)
 
 
@@ -148,4 +151,4 @@ def test_no_rank_waits_for_one_that_failed(
     assert run.train(module="faulty_train") != 0
     assert _no_rank_is_left(run)
     (problem,) = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]
-    assert problem["mend"] == "mount the data on this host"
+    assert problem["hint"] == "mount the data on this host"

@@ -45,7 +45,7 @@ def uninterrupted(make: Make) -> world.Run:
 
 
 def _assert_same(run: world.Run, other: world.Run) -> None:
-    """Curves, validation, ledger and weights, bit for bit."""
+    """Curves, validation, token counts and weights, bit for bit."""
     assert run.curve() == other.curve()
     for kind, keys in (("validation", ("step", "bits_per_byte")), ("train", ("step", "tokens_by_source"))):
         lines, others = ([[e[k] for k in keys] for e in one.events(kind)] for one in (run, other))
@@ -98,7 +98,7 @@ def test_one_rank_sees_the_batches_of_two(make: Make, uninterrupted: world.Run) 
     run = make(launch__cpu_ranks=1)
     assert run.train() == 0, run.log
     one, two = run.events("train"), uninterrupted.events("train")
-    for key in ("batch_hash", "tokens_by_source", "learning_rate"):
+    for key in ("batch_hash", "tokens_by_source", "lr"):
         assert [event[key] for event in one] == [event[key] for event in two]
     assert [event["loss"] for event in one] == pytest.approx([event["loss"] for event in two], rel=3e-3)
     start, start_two = run.events("validation")[0], uninterrupted.events("validation")[0]
@@ -115,13 +115,13 @@ def test_training_again_when_all_is_done_changes_nothing(uninterrupted: world.Ru
 def test_two_ranks_under_zero3_equal_a_plain_loop(make: Make, shards_dir: Path) -> None:
     """The slow obvious reference: one process, the whole batch at once, torch's AdamW and clipping."""
     run = make(
-        engine__precision="fp32", engine__deterministic=True, optimizer__gradient_clip=0.5, optimizer__weight_decay=0.3
+        engine__precision="fp32", engine__deterministic=True, optimizer__max_grad_norm=0.5, optimizer__weight_decay=0.3
     )
     assert run.train() == 0, run.log
     losses, norms, model = _plain_loop(run.recipe, shards_dir)
     events = run.events("train")
     assert [event["loss"] for event in events] == pytest.approx(losses, rel=1e-5)
-    assert [event["gradient_norm"] for event in events] == pytest.approx(norms, rel=1e-4)
+    assert [event["grad_norm"] for event in events] == pytest.approx(norms, rel=1e-4)
     assert max(norms) > 0.5
     trained = load_file(run.out / stage.weights_file("domain"))
     for name, value in model.state_dict().items():
@@ -147,27 +147,27 @@ def _plain_loop(recipe: Recipe, shards_dir: Path) -> tuple[list[float], list[flo
         logits = model(tokens[:, :-1]).float()
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         (loss + step.z_loss * logits.logsumexp(-1).square().mean()).backward()
-        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.gradient_clip)))
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)))
         for group in optimizer.param_groups:
-            group["lr"] = step.learning_rate
+            group["lr"] = step.lr
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
     return losses, norms, model
 
 
-def test_gradients_that_stay_infinite_end_with_a_mend(make: Make) -> None:
+def test_gradients_that_stay_infinite_end_with_a_hint(make: Make) -> None:
     run = make(
         launch__cpu_ranks=1,
-        phases__0__learning_rate={"schedule": "constant", "peak": 1e38},
+        phases__0__lr_scheduler={"schedule": "constant", "lr": 1e38},
         phases__0__tokens=8192,
-        phases__1__learning_rate__jump=True,
+        phases__1__lr_scheduler__jump=True,
         monitor__wandb="off",
     )
     assert run.train() == 2, run.log
     (problem,) = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]
     assert "10 gradients in a row that were not finite" in problem["problem"]
-    assert "phases.general.learning_rate.peak" in problem["mend"]
+    assert "phases.general.lr_scheduler.lr" in problem["hint"]
     skipped = [event["skipped"] for event in run.events("train")]
     assert skipped.count(True) >= 9
     assert "Traceback" not in run.log

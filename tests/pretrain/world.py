@@ -30,8 +30,8 @@ def recipe(**changes: Any) -> Recipe:
     """The tests' recipe; `changes` are dotted keys with `__` for the dots."""
     base = yaml.safe_load((ROOT / "configs" / "base.yaml").read_text(encoding="utf-8"))
     tree: dict[str, Any] = {"data": base["data"]}
-    rate = {"schedule": "constant", "peak": 5e-3, "warmup": 512}
-    decay = {"schedule": "wsd", "peak": 5e-3, "final": 0, "decay_share": 0.5}
+    rate = {"schedule": "constant", "lr": 5e-3, "warmup": 512}
+    decay = {"schedule": "wsd", "lr": 5e-3, "min_lr": 0, "decay_ratio": 0.5}
     tree |= {
         "name": "tiny",
         "seed": 7,
@@ -44,15 +44,15 @@ def recipe(**changes: Any) -> Recipe:
         "model": {"d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_ff": 64, "max_sequence_length": 64},
         "phases": [
             {
-                "name": "general", "tokens": 2048, "sequence_length": 32, "batch": 256, "learning_rate": rate,
-                "mixture": {"news": 0.6, "books": 0.4}, "mixture_block": 20, "z_loss": 1e-4,
+                "name": "general", "tokens": 2048, "sequence_length": 32, "global_batch_size": 256,
+                "lr_scheduler": rate, "mixture": {"news": 0.6, "books": 0.4}, "mixture_block_size": 20, "z_loss": 1e-4,
             },
             {
-                "name": "domain", "tokens": 3072, "sequence_length": 32, "batch": 512, "learning_rate": decay,
-                "mixture": {"law": 0.4, "code": 0.4, "news": 0.2}, "mixture_block": 20,
+                "name": "domain", "tokens": 3072, "sequence_length": 32, "global_batch_size": 512,
+                "lr_scheduler": decay, "mixture": {"law": 0.4, "code": 0.4, "news": 0.2}, "mixture_block_size": 20,
             },
         ],
-        "engine": {"precision": "bf16", "micro_batch_sequences": 2, "persistence_threshold": 1000},
+        "engine": {"precision": "bf16", "micro_batch_size": 2, "persistence_threshold": 1000},
         "checkpoints": {"every": 1024, "keep": 2},
         "validation": {"every": 1024, "sequences_per_source": 3},
         "monitor": {"wandb": "off"},
@@ -171,5 +171,5 @@ class Run:
 
     def curve(self) -> list[tuple[Any, ...]]:
         """What must be equal between runs, bit for bit."""
-        keys = ("step", "loss", "z_loss", "gradient_norm", "learning_rate", "tokens", "batch_hash")
+        keys = ("step", "loss", "z_loss", "grad_norm", "lr", "tokens", "batch_hash")
         return [tuple(event[key] for key in keys) for event in self.events("train")]

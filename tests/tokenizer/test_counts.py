@@ -197,7 +197,7 @@ def test_a_count_file_that_was_cut_off_is_refused(documents: Artifact, tmp_path:
     run = min((tmp_path / "runs").iterdir())
     whole = run.read_bytes()
     run.write_bytes(whole[: int(left * len(whole)) if left < 1 else int(left)])
-    with pytest.raises(UserError, match=r"00000-000.arrow: holds no counts of words .* Mend: remove"):
+    with pytest.raises(UserError, match=r"00000-000.arrow: holds no counts of words .* Hint: remove"):
         counts.merge_runs(tmp_path, 0, InProcessRunner())
 
 

@@ -218,7 +218,7 @@ def test_a_lone_surrogate_is_refused(tokenizer: Artifact) -> None:
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(UserError, match=r"is no tokenizer \(.*Mend: train the tokenizer again"):
+    with pytest.raises(UserError, match=r"is no tokenizer \(.*Hint: train the tokenizer again"):
         Encoder(tmp_path)
 
 

@@ -150,7 +150,7 @@ def test_a_damaged_shard_is_named(packed: Artifact, ending: str, damage: str) ->
     else:
         os.truncate(path, 8)
     problem = "is missing" if damage == "missing" else "has 8 bytes, and the index says"
-    with pytest.raises(UserError, match=f"00000.ds{ending}: {problem}.*Mend: make the shards again"):
+    with pytest.raises(UserError, match=f"00000.ds{ending}: {problem}.*Hint: make the shards again"):
         shards.read_index(packed.path)
 
 
@@ -159,7 +159,7 @@ def test_a_damaged_shard_is_named(packed: Artifact, ending: str, damage: str) ->
 )
 def test_a_damaged_index_is_named(packed: Artifact, text: str) -> None:
     (packed.path / "index.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=r"index.json: cannot be read.*Mend: make the shards again"):
+    with pytest.raises(UserError, match=r"index.json: cannot be read.*Hint: make the shards again"):
         shards.read_index(packed.path)
 
 

@@ -187,7 +187,7 @@ def test_a_vocabulary_that_the_documents_do_not_support_is_refused(documents: Ar
         trained(tmp_path, documents, "tokenizer.vocab_size=4000")
     assert str(refusal.value) == (
         f"tokenizer.vocab_size = 4000: asks for 3,736 merges, and the sampled documents support {supported:,}. "
-        f"Mend: use tokenizer.vocab_size={largest} at most, add documents, or set tokenizer.allow_smaller=true."
+        f"Hint: use tokenizer.vocab_size={largest} at most, add documents, or set tokenizer.allow_smaller=true."
     )
     assert trained(tmp_path, documents, f"tokenizer.vocab_size={largest}").counts["merges"] == supported
 
