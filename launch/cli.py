@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     explained = commands.add_parser("explain", help="explain one document", description="explain one document")
     explained.add_argument("recipe", metavar="RECIPE")
     explained.add_argument(
-        "document", metavar="DOC_ID", help="as in the ledger; source/file#index for a rejected record"
+        "document", metavar="DOC_ID", help="as in the decisions; source/file#index for a rejected record"
     )
     explained.add_argument("overrides", metavar="key=value", nargs="*")
     explained.set_defaults(command=_explain)

@@ -35,7 +35,7 @@ class Span:
     document: int
     """Its number in the shard."""
     id: str
-    """As in the decision ledger: `twofold explain RECIPE ID` tells the rest."""
+    """As in the decisions: `twofold explain RECIPE ID` tells the rest."""
     language: str
     first: int
     """First token in the sequence, 0 .. T-1; the token after the sequence is its last one's target only."""

@@ -42,7 +42,7 @@ class Difference:
 
 
 def filter_documents(recipe: Recipe, console: Console, keep: bool = False) -> Difference | None:
-    """Judge and show; None where there is no former ledger of the same measurements."""
+    """Judge and show; None where there is no former decisions of the same measurements."""
     _refuse_measuring(recipe)
     former = _former(recipe)
     decided = run_recipe(recipe, console, until="write" if keep else "filter").artifacts["filter"]
@@ -83,7 +83,7 @@ def _refuse_measuring(recipe: Recipe) -> None:
     if missing:
         raise user_error(
             "twofold filter", None, f"needs {', '.join(missing)} of exactly this recipe, which only a reading of the "
-            "texts can make", "run `twofold run RECIPE --until decide` with these overrides",
+            "texts can make", "run `twofold run RECIPE --until filter` with these overrides",
         )  # fmt: skip
 
 

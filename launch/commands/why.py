@@ -99,9 +99,9 @@ def _unknown(decisions: Path, identity: str) -> Exception:
         if len(known) < _COMPARED_IDS and (source == identity.split("/")[0] or "/" not in identity):
             known += tables.read_table(path, ["id"])["id"].to_pylist()
     near = difflib.get_close_matches(identity, known[:_COMPARED_IDS], n=3, cutoff=0.5)
-    sources = ", ".join(sorted({source for source, _, _ in tables.task_files(ledger)}))
+    sources = ", ".join(sorted({source for source, _, _ in tables.task_files(decisions)}))
     hint = f"did you mean {', '.join(near)}" if near else f"ids begin with a source's name: {sources}"
-    return user_error("DOC_ID", identity, "is neither in the ledger nor among the rejects", hint)
+    return user_error("DOC_ID", identity, "is neither in the decisions nor among the rejects", hint)
 
 
 def _rejects(extracted: Path, identity: str) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""`twofold filter`: the ledger of a full run, without a text, and what it changes."""
+"""`twofold filter`: the decisions of a full run, without a text, and what it changes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_no_text_is_needed_and_the_decisions_are_those_of_a_full_run(run_dir: Pa
     before = existing(load_recipe(SMOKE, [f"run_dir={run_dir}"]))["filter"]
     for stage in ("extract", "lines"):
         _without_texts(run_dir / stage)
-    difference = decide.decide(recipe, QUIET)
+    difference = decide.filter_documents(recipe, QUIET)
     after = existing(recipe)["filter"]
     full = tmp_path / "full"
     run_recipe(load_recipe(SMOKE, [f"run_dir={full}", *STRICTER]), QUIET, until="filter")
@@ -52,10 +52,10 @@ def test_no_text_is_needed_and_the_decisions_are_those_of_a_full_run(run_dir: Pa
 
 def test_it_goes_back_and_shows_the_tables(run_dir: Path) -> None:
     stricter = load_recipe(SMOKE, [f"run_dir={run_dir}", *STRICTER])
-    decide.decide(stricter, QUIET, keep=True)
+    decide.filter_documents(stricter, QUIET, keep=True)
     assert "write" in existing(stricter)
     console = Console(record=True, width=120, quiet=True)
-    difference = decide.decide(load_recipe(SMOKE, [f"run_dir={run_dir}"]), console)
+    difference = decide.filter_documents(load_recipe(SMOKE, [f"run_dir={run_dir}"]), console)
     assert difference
     assert difference.newly_kept.total() > 0
     assert not difference.newly_dropped
@@ -64,7 +64,7 @@ def test_it_goes_back_and_shows_the_tables(run_dir: Path) -> None:
 def test_what_needs_a_text_is_refused(run_dir: Path) -> None:
     recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", "data.near_duplicates.bands=10"])
     with pytest.raises(UserError, match=r"needs score, dedup, decontaminate of exactly this recipe.*Hint: run"):
-        decide.decide(recipe, QUIET)
+        decide.filter_documents(recipe, QUIET)
 
 
 def _without_texts(made: Path) -> None:
