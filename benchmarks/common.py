@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from configs.files import write_json
-from data_pipeline.reading import streams
+from data_pipeline.readers import streams
+from twofold.files import write_json
 
 CONSOLE = Console(highlight=False)
 _MAX_LINE_BYTES = 32_000_000

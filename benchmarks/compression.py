@@ -21,11 +21,11 @@ from rich.table import Table
 
 from benchmarks import common
 from benchmarks.tokenizer_variants import VARIANTS, documents, texts, trained
-from configs.manifest import Artifact
 from configs.schema import Tokenizer
-from tokenizer.candidates import Candidate, load, load_folder
-from tokenizer.compression import Groups, compression, first_bytes, groups_of
-from tokenizer.convert import TOKENIZER_FILE
+from tokenizer.evaluation.candidates import Candidate, load, load_folder
+from tokenizer.evaluation.compression import Groups, compression, first_bytes, groups_of
+from tokenizer.formats import TOKENIZER_FILE
+from twofold.artifacts import Artifact
 
 TRAINED = (
     *("general/ko-text/kowiki", "general/ko-text/petitions", "general/ko-text/ms-cpp-docs-ko"),

@@ -29,9 +29,9 @@ import numpy as np
 
 from benchmarks.common import parser, report
 from configs.recipe import load_recipe
-from pretrain.data import TokenStream
-from pretrain.order import Order
-from pretrain.plan import Plan, Step
+from pretrain.data.batches import TokenStream
+from pretrain.data.order import Order
+from pretrain.data.plan import Plan, Step
 from tokenizer.shards import ShardWriter
 
 RECIPE = Path(__file__).parent.parent / "configs" / "exaone3_7p8b.yaml"

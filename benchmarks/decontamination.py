@@ -32,10 +32,10 @@ import xxhash
 
 from benchmarks import common
 from configs.data_schema import Decontamination
-from data_pipeline import benchmark_items, decontaminate
-from data_pipeline.benchmark_items import Items
-from data_pipeline.measuring import overlap
-from data_pipeline.measuring.overlap import Index, Overlaps
+from data_pipeline.features import overlap
+from data_pipeline.features.overlap import Index, Overlaps
+from data_pipeline.stages import benchmark_items, decontaminate
+from data_pipeline.stages.benchmark_items import Items
 
 SEED = 20240807
 _ARTICLES = {"english": "general/en-text/enwiki", "korean": "general/ko-text/kowiki"}

@@ -33,10 +33,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks import common
-from configs.manifest import Artifact, StageSpec, digest, ensure, open_artifact
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from configs.tasks import Task
+from twofold.artifacts import Artifact, StageSpec, digest, ensure, open_artifact
+from twofold.tasks import Task
 
 _FOLDERS = {
     "ko-text": ("general/ko-text/kowiki", "domain/law/kr-statutes"),
@@ -109,7 +109,7 @@ def documents(corpus: Path, megabytes: float, world: Path) -> Artifact:
 
 def trained(recipe: Recipe, kept: Artifact, world: Path) -> Artifact:
     """The tokenizer of the documents."""
-    from tokenizer import train
+    from tokenizer.stages import train
 
     spec = StageSpec("tokenizer", train.CODE_VERSION, train.config(recipe), {"write": kept.identity})
     return ensure(world, spec, lambda out, work: train.build(recipe, kept, out, work, _InProcess()))
@@ -138,15 +138,15 @@ def end_to_end(
 def run_ours(kept: Path, tokenizer: Path, out: Path, cores: int) -> None:
     """The stage `shards`."""
     from launch.executors import task_runner
-    from tokenizer import pack
+    from tokenizer.stages import tokenize
 
     recipe = load_recipe("configs/smoke.yaml", [f"data.executor.workers={cores}"])
     inputs = open_artifact(kept), open_artifact(tokenizer)
     with task_runner(recipe.data.executor, Console(quiet=True)) as runner:
         ensure(
             out,
-            StageSpec("shards", pack.CODE_VERSION, pack.config(recipe), {}),
-            lambda made, work: pack.build(recipe, *inputs, made, work, runner),
+            StageSpec("shards", tokenize.CODE_VERSION, tokenize.config(recipe), {}),
+            lambda made, work: tokenize.build(recipe, *inputs, made, work, runner),
         )
 
 
@@ -169,8 +169,8 @@ def run_datatrove(kept: Path, tokenizer: Path, out: Path, cores: int) -> None:
 
 def run_batch_fast(kept: Path, tokenizer: Path, out: Path, cores: int) -> None:
     """`encode_batch_fast` between our reading and our writing, with its own threads."""
-    from tokenizer.convert import EOS_ID
     from tokenizer.shards import ShardWriter
+    from twofold.special_ids import EOS_ID
 
     engine = _record(tokenizer)
     for path in sorted(kept.rglob("*.parquet")):
@@ -192,7 +192,7 @@ def engines(kept: Path, tokenizer: Path, repetitions: int) -> dict[str, float]:
         for text in next(pq.ParquetFile(path).iter_batches(_ROWS, columns=["text"]))["text"].to_pylist()
     ]
     size = sum(len(text.encode()) for text in texts)
-    from tokenizer.encode import Encoder
+    from tokenizer.encoder import Encoder
 
     ours, record = Encoder(tokenizer), _record(tokenizer)
     contestants: dict[str, Callable[[], Any]] = {

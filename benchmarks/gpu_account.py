@@ -63,7 +63,7 @@ LABELLED: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
             "PartitionedParameterCoordinator": ("fetch_sub_module", "release_sub_module"),
         },
     },
-    "loss": {"pretrain.head": {"Head": ("forward",), "_ChunkedLosses": ("backward",)}},
+    "loss": {"pretrain.model.linear_cross_entropy": {"Head": ("forward",), "_ChunkedLosses": ("backward",)}},
 }  # fmt: skip
 """Label -> module -> class -> methods that are wrapped in its range: DeepSpeed's (0.19.8) and the head's."""
 _OWNERS = {"zero": "gather and partition", "update": "optimizer", "loss": "loss"}

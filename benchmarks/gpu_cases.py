@@ -21,7 +21,7 @@ from typing import Any
 
 from configs.recipe import load_recipe, parse_recipe
 from configs.schema import Model, Recipe
-from pretrain.sizes import flops_per_token, n_parameters
+from pretrain.model.sizes import flops_per_token, n_parameters
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "configs" / "exaone3_7p8b.yaml"

@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.gpu_cases import SHIPPED, Case
 from configs.recipe import load_recipe
 from tokenizer import shards
+from twofold.special_ids import EOS_ID
 
-EOS_ID = 2
 FIRST_ID = 5
 MEDIAN_DOCUMENT_TOKENS = 500
 

@@ -27,12 +27,13 @@ from benchmarks.gpu_device import Memory, Stopwatch
 from configs.recipe import dump_recipe
 from configs.schema import Model, Recipe
 from pretrain import train
-from pretrain.engine import Engine
-from pretrain.model import parameter_shapes
-from pretrain.monitor import METRICS_FILE, read_events
-from pretrain.ranks import Ranks
-from pretrain.sizes import n_parameters
-from pretrain.stage import ERROR_FILE, EXIT_CODE_STOPPED
+from pretrain.engine.distributed import Ranks
+from pretrain.engine.engine import Engine
+from pretrain.hooks.metrics import METRICS_FILE, read_events
+from pretrain.layout import ERROR_FILE
+from pretrain.model.decoder import parameter_shapes
+from pretrain.model.sizes import n_parameters
+from twofold.exit_codes import EXIT_CODE_STOPPED
 
 
 def measure(case: Case, shared: Path, folder: Path, peak_tflops: float | None) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def _replace_names(case: Case) -> list[WatchedEngine]:
 
 
 def drawn_on_device(cfg: Model, vocab_size: int, seed: int, device: str) -> Iterator[tuple[str, Tensor]]:
-    """As pretrain.model.initial_weights, of the same distribution, drawn where they are used."""
+    """As pretrain.model.decoder.initial_weights, of the same distribution, drawn where they are used."""
     generator = torch.Generator(device).manual_seed(seed)
     for name, shape in parameter_shapes(cfg, vocab_size).items():
         if len(shape) == 1:

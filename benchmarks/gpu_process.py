@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_cases import ROOT, Case
-from configs.files import write_json
+from twofold.files import write_json
 
 NOT_RUN = "not run"
 LEAST_SECONDS = 30.0

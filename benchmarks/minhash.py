@@ -32,9 +32,10 @@ import pyarrow as pa
 from benchmarks import common
 from configs.data_schema import NearDuplicates
 from configs.recipe import load_recipe
-from configs.tasks import Task
-from data_pipeline import dedup, score, tables
-from data_pipeline.measuring import minhash
+from data_pipeline import tables
+from data_pipeline.features import minhash
+from data_pipeline.stages import dedup, score
+from twofold.tasks import Task
 
 FOLDERS = {"en": ("general/en-text", "domain/medicine/medquad"), "ko": ("general/ko-text/kowiki",)}
 Signatures = npt.NDArray[np.uint64]

@@ -30,7 +30,7 @@ from rich.console import Console
 
 from benchmarks import common
 from configs.schema import Recipe
-from configs.tasks import Task
+from twofold.tasks import Task
 
 _ENGLISH_PAGES = (
     "general/web-html/postgres-docs",
@@ -101,7 +101,7 @@ def write_warc(corpus: Path, target: Path, limit_bytes: int) -> tuple[int, int]:
 
 def run_ours(warc: Path, out: Path) -> dict[str, float]:
     """Seconds of each stage, and of starting."""
-    from launch.run import run_recipe
+    from launch.runner import run_recipe
 
     started = time.perf_counter()
     seconds = dict(run_recipe(_recipe(warc, out), Console(quiet=True), until="write").seconds)
@@ -110,8 +110,8 @@ def run_ours(warc: Path, out: Path) -> dict[str, float]:
 
 def profile(warc: Path, out: Path) -> dict[str, float]:
     """Seconds in the functions that do the work; the profiler slows Python code down, compiled code not."""
-    from configs.manifest import Artifact, ensure
     from launch.stages import Context, stages_of
+    from twofold.artifacts import Artifact, ensure
 
     out.mkdir()
     recipe, artifacts, profiler = _recipe(warc, out), dict[str, Artifact](), cProfile.Profile()

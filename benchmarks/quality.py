@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks import common, pii_examples
 from configs.data_schema import CLASSIFIER_LABELS, Classifier
-from data_pipeline import labelled
-from data_pipeline.measuring import evaluation, fasttext_model, language, pii
-from data_pipeline.reading import html
+from data_pipeline.classification import evaluation, fasttext_model, labelled
+from data_pipeline.features import language, pii
+from data_pipeline.readers import html
 
 Result = dict[str, Any]
 SEED = 20240807

@@ -27,8 +27,8 @@ from typing import Any
 from benchmarks import common, stock_rules
 from configs.data_schema import RuleProfiles
 from configs.recipe import load_recipe
-from data_pipeline import rules
-from data_pipeline.measuring.features import MODEL_FEATURES, features_of
+from data_pipeline.decisions import rules
+from data_pipeline.features.formulas import MODEL_FEATURES, features_of
 
 ENGLISH = ("general/en-text", "domain/medicine/medquad", "domain/finance/enwiki-finance", "domain/math/enwiki-math")
 KOREAN = ("general/ko-text/kowiki", "general/ko-text/petitions")

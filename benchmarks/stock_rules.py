@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.measuring import kernel, terms
-from data_pipeline.reading import characters
-from data_pipeline.reading.characters import LETTER
+from data_pipeline.features import counts as kernel
+from data_pipeline.features import terms
+from data_pipeline.readers import characters
+from data_pipeline.readers.characters import LETTER
 
 try:
     import spacy  # noqa: F401  (datatrove imports it when it first splits a text)

@@ -36,12 +36,13 @@ import torch
 from benchmarks import common
 from benchmarks.tokenizer_variants import VARIANTS, documents, is_held_out, texts, trained
 from benchmarks.two_phases import T_95
-from configs.files import atomic_path
 from configs.schema import Model, Tokenizer
-from launch.pages import plots
-from pretrain.model import EOS_ID, PAD_ID, Decoder, initial_weights
-from tokenizer.compression import LabelledText, first_bytes
-from tokenizer.encode import Encoder
+from launch.reports import plots
+from pretrain.model.decoder import Decoder, initial_weights
+from tokenizer.encoder import Encoder
+from tokenizer.evaluation.compression import LabelledText, first_bytes
+from twofold.files import atomic_path
+from twofold.special_ids import EOS_ID, PAD_ID
 
 ARMS = ("exaone3-code", "exaone3-code, MeCab", "plain", "superbpe")
 REFERENCE = ARMS[0]

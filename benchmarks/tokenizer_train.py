@@ -36,12 +36,12 @@ import pyarrow.parquet as pq
 
 from benchmarks import common
 from configs.schema import Tokenizer
-from configs.tasks import Task
-from tokenizer.counts import count_words, training_files
-from tokenizer.cutter import cutter_of
-from tokenizer.learn import learn_words
-from tokenizer.patterns import PATTERNS
-from tokenizer.word_files import BATCH_WORDS, Batch, record_batch, write_batches
+from tokenizer.engine.patterns import PATTERNS
+from tokenizer.engine.pretokenizer import cutter_of
+from tokenizer.training.count_words import count_words, training_files
+from tokenizer.training.learn import learn_words
+from tokenizer.training.word_files import BATCH_WORDS, Batch, record_batch, write_batches
+from twofold.tasks import Task
 
 PATTERN = "exaone3-code"
 MERGES = 102_400 - 364 - 256

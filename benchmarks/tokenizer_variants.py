@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import common
-from configs.manifest import Artifact, StageSpec, ensure
 from configs.recipe import load_recipe
 from configs.schema import Tokenizer
-from configs.tasks import Task
-from data_pipeline.reading.html import TooDeep, main_text
-from tokenizer import train
-from tokenizer.compression import LabelledText
+from data_pipeline.readers.html import TooDeep, main_text
+from tokenizer.evaluation.compression import LabelledText
+from tokenizer.stages import train
+from twofold.artifacts import Artifact, StageSpec, ensure
+from twofold.tasks import Task
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "exaone3": {"pattern": "exaone3", "morphemes": "mecab"},

@@ -25,8 +25,8 @@ import numpy as np
 from benchmarks.common import parser, report
 from configs.recipe import dump_recipe, load_recipe, parse_recipe
 from configs.schema import Recipe
-from pretrain.ds_config import deepspeed_config
-from pretrain.monitor import METRICS_FILE, read_events
+from pretrain.engine.ds_config import deepspeed_config
+from pretrain.hooks.metrics import METRICS_FILE, read_events
 from tokenizer import shards
 
 ROOT = Path(__file__).parent.parent

@@ -39,8 +39,9 @@ from benchmarks import gpu_cases
 from benchmarks.common import CONSOLE, machine
 from benchmarks.gpu_cases import Case, Outcome
 from benchmarks.gpu_process import Runner
-from configs.errors import EXIT_CODE_USER_ERROR, UserError, user_error
-from configs.files import write_json
+from twofold.errors import UserError, user_error
+from twofold.exit_codes import EXIT_CODE_USER_ERROR
+from twofold.files import write_json
 
 DATASHEET_TFLOPS = {"H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "H200": 989.0}
 """Dense bf16 by part of the device's name, the first that fits: what published MFU is a share of."""

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import CONSOLE, machine
-from configs.files import atomic_path, write_json
-from configs.manifest import Artifact
 from configs.recipe import load_recipe, parse_recipe
 from configs.schema import Recipe
 from launch import training
-from launch.pages import plots
-from launch.run import run_recipe
+from launch.reports import plots
+from launch.runner import run_recipe
+from twofold.artifacts import Artifact
+from twofold.files import atomic_path, write_json
 
 GENERAL_SHARE = 0.75
 """6 T of 8 T tokens."""

@@ -2,7 +2,7 @@
 
 Contract: `check_recipe` raises one `UserError` with every problem it finds, in milliseconds,
 without reading a file or asking the machine. What needs the inputs or the devices is checked by
-`launch.preflight`, what needs token counts by `pretrain.plan`.
+`launch.preflight`, what needs token counts by `pretrain.data.plan`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
-from configs.errors import Problem, UserError
 from configs.phase_schema import Phase
 from configs.schema import Recipe
+from twofold.errors import Problem, UserError
 
 BYTE_TOKENS = 256
 NAMED_SPECIALS = 4

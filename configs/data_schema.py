@@ -110,7 +110,7 @@ class Lines(Section):
     """Rules on single lines and runs, applied before anything is measured; every edit is recorded."""
 
     drop: Annotated[tuple[LineRule, ...], BeforeValidator(as_tuple)] = ("javascript", "policy", "boilerplate")
-    """Rules of data_pipeline/measuring/line_rules.py whose lines go; the last three are opt-in."""
+    """Rules of data_pipeline/features/line_rules.py whose lines go; the last three are opt-in."""
     shorten_runs: bool = True
     """Runs of ㅋ, ㅎ, ㅠ, ㅜ and of repeated emoji and marks are cut to two."""
     repeated_in_documents: Count | None = 50

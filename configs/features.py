@@ -1,6 +1,6 @@
 """The features that rules may bound: one name, one meaning, shared by schema, scorer and report.
 
-`data_pipeline.score` computes each of these once for every document; a rule in a recipe is a bound
+`data_pipeline.stages.score` computes each of these once for every document; a rule in a recipe is a bound
 on one of them (`words: {min: 50, max: 100_000}`), so thresholds change without reading text again.
 Shares lie in 0..1. "Words" are runs of non-space characters (eojeols in Korean, not morphemes); "lines"
 are stripped and not empty; n-grams are of words, and their shares of all code points.

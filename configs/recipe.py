@@ -18,9 +18,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.checks import check_recipe
-from configs.errors import Problem, UserError, user_error
 from configs.renamed import refuse_old_names
 from configs.schema import Recipe
+from twofold.errors import Problem, UserError, user_error
 
 
 class _Loader(yaml.SafeLoader):

@@ -9,10 +9,49 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from configs.errors import Problem, UserError
+from twofold.errors import Problem, UserError
 
 RENAMED: dict[str, str] = {
-    # --- data: entries of the data pipeline stand here ------------------------------------------
+    # --- data -----------------------------------------------------------------------------------
+    "sources.*.licence": "license",
+    "data.compliance.licences": "licenses",
+    "data.near_duplicates.bands": "num_buckets",
+    "data.near_duplicates.rows": "hashes_per_bucket",
+    "data.rules.*.letter_word_share": "alpha_word_ratio",
+    "data.rules.*.letter_token_share": "alpha_token_ratio",
+    "data.rules.*.hash_per_word": "hash_to_word_ratio",
+    "data.rules.*.ellipsis_per_word": "ellipsis_to_word_ratio",
+    "data.rules.*.bullet_line_share": "bullet_line_frac",
+    "data.rules.*.ellipsis_line_share": "ellipsis_line_frac",
+    "data.rules.*.punctuated_line_share": "punctuated_line_frac",
+    "data.rules.*.short_line_share": "short_line_frac",
+    "data.rules.*.notice_line_share": "notice_line_frac",
+    "data.rules.*.line_breaks_per_word": "new_line_ratio",
+    "data.rules.*.duplicate_line_share": "dup_line_frac",
+    "data.rules.*.duplicate_line_char_share": "dup_line_char_frac",
+    "data.rules.*.duplicate_paragraph_share": "dup_para_frac",
+    "data.rules.*.duplicate_paragraph_char_share": "dup_para_char_frac",
+    "data.rules.*.top_2gram_char_share": "top_2gram_char_frac",
+    "data.rules.*.top_3gram_char_share": "top_3gram_char_frac",
+    "data.rules.*.top_4gram_char_share": "top_4gram_char_frac",
+    "data.rules.*.duplicate_5gram_char_share": "dup_5gram_char_frac",
+    "data.rules.*.duplicate_6gram_char_share": "dup_6gram_char_frac",
+    "data.rules.*.duplicate_7gram_char_share": "dup_7gram_char_frac",
+    "data.rules.*.duplicate_8gram_char_share": "dup_8gram_char_frac",
+    "data.rules.*.duplicate_9gram_char_share": "dup_9gram_char_frac",
+    "data.rules.*.duplicate_10gram_char_share": "dup_10gram_char_frac",
+    "data.rules.*.hangul_share": "hangul_frac",
+    "data.rules.*.latin_share": "latin_frac",
+    "data.rules.*.han_share": "han_frac",
+    "data.rules.*.digit_share": "digit_frac",
+    "data.rules.*.punctuation_share": "punctuation_frac",
+    "data.rules.*.uppercase_share": "uppercase_frac",
+    "data.rules.*.lone_jamo_share": "lone_jamo_frac",
+    "data.rules.*.jamo_run_share": "jamo_run_frac",
+    "data.rules.*.emoji_share": "emoji_frac",
+    "data.rules.*.symbol_share": "symbol_frac",
+    "data.rules.*.broken_character_share": "broken_character_frac",
+    "data.rules.*.url_char_share": "url_char_frac",
     # --- training -------------------------------------------------------------------------------
     "phases.*.batch": "global_batch_size",
     "phases.*.batch_ramp": "rampup_batch_size",

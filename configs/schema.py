@@ -149,7 +149,7 @@ class Engine(Section):
     bucket_elements: Count = 500_000_000
     """Largest reduce and prefetch bucket."""
     deepspeed: dict[str, Any] = Field(default={})
-    """Merged over the derived configuration, for what no field says; its traps are refused (pretrain/ds_lint.py)."""
+    """Merged over the derived configuration, for what no field says; pretrain/engine/ds_lint.py checks it."""
 
 
 class Checkpoints(Section):

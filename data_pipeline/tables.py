@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.files import atomic_path
+from twofold.files import atomic_path
 
 _ROWS = 1_000
 _GROUP_BYTES = 8_000_000

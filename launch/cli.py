@@ -17,18 +17,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from configs import VERSION
-from configs.errors import EXIT_CODE_USER_ERROR, UserError, user_error
-from configs.files import as_user_error
-from configs.manifest import Artifact
 from configs.recipe import load_recipe
 from configs.units import format_bytes
 from launch.outcomes import Interrupted, TrainingFailed
+from twofold import VERSION
+from twofold.artifacts import Artifact
+from twofold.errors import UserError, user_error
+from twofold.exit_codes import EXIT_CODE_FAILED, EXIT_CODE_KEYBOARD, EXIT_CODE_STOPPED, EXIT_CODE_USER_ERROR
+from twofold.files import as_user_error
 
 _CONSOLE = Console(highlight=False)
 _ERRORS = Console(stderr=True, highlight=False)
-EXIT_CODE_INTERRUPTED = 75
-EXIT_CODE_FAILED = 1
 _RENAMED = {
     "why": "explain",
     "check": "validate",
@@ -56,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(refused)
     except Interrupted as stop:
         _ERRORS.print(f"[yellow]interrupted[/yellow]: {escape(str(stop))}")
-        return EXIT_CODE_INTERRUPTED
+        return EXIT_CODE_STOPPED
     except TrainingFailed as failure:
         _ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
         return EXIT_CODE_FAILED
     except KeyboardInterrupt:
         _ERRORS.print("[yellow]interrupted[/yellow]: finished stages are kept; run the same command to go on")
-        return 130
+        return EXIT_CODE_KEYBOARD
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -196,7 +195,7 @@ def _command(commands, name, function, summary, **words) -> argparse.ArgumentPar
 
 
 def _run(options: argparse.Namespace) -> int:
-    from launch.run import run_recipe
+    from launch.runner import run_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
     finished = run_recipe(recipe, _CONSOLE, options.until)
@@ -205,14 +204,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _filter(options: argparse.Namespace) -> int:
-    from launch.commands.decide import filter_documents
+    from launch.commands.filter import filter_documents
 
     filter_documents(load_recipe(options.recipe, options.overrides), _CONSOLE, options.keep)
     return 0
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from launch.commands.why import explain
+    from launch.commands.explain import explain
 
     explain(load_recipe(options.recipe, options.overrides), options.document, _CONSOLE)
     return 0
@@ -259,7 +258,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from launch.commands.check import describe
+    from launch.commands.validate import describe
 
     recipe = load_recipe(options.recipe, options.overrides)
     describe(recipe, _CONSOLE)
@@ -285,7 +284,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from launch.run import verify_run
+    from launch.runner import verify_run
 
     artifacts = verify_run(load_recipe(options.recipe, options.overrides), _CONSOLE)
     _CONSOLE.print(f"[green]intact[/green]  {len(artifacts)} artifacts" if artifacts else "nothing was made yet")
@@ -301,7 +300,7 @@ def _train_classifier(options: argparse.Namespace) -> int:
 
 
 def _tune_thresholds(options: argparse.Namespace) -> int:
-    from launch.commands.calibrate import settings_of, tune_thresholds
+    from launch.commands.tune_thresholds import settings_of, tune_thresholds
 
     recipe = load_recipe(options.recipe, options.overrides)
     settings = settings_of(options.reference, options.drop_share)
@@ -311,14 +310,14 @@ def _tune_thresholds(options: argparse.Namespace) -> int:
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
-    from launch.commands.tokenize import train_tokenizer
+    from launch.commands.tokenizer import train_tokenizer
 
     train_tokenizer(load_recipe(options.recipe, options.overrides), _CONSOLE)
     return 0
 
 
 def _tokenize(options: argparse.Namespace) -> int:
-    from launch.commands.tokenize import tokenize
+    from launch.commands.tokenizer import tokenize
 
     tokenize(load_recipe(options.recipe, options.overrides), _CONSOLE)
     return 0
@@ -333,7 +332,7 @@ def _compare_tokenizers(options: argparse.Namespace) -> int:
 
 
 def _inspect_tokens(options: argparse.Namespace) -> int:
-    from launch.commands.tokenize import inspect_tokens
+    from launch.commands.tokenizer import inspect_tokens
 
     text = sys.stdin.read() if options.text == "-" else options.text
     inspect_tokens(options.recipe, load_recipe(options.recipe, options.overrides), text, _CONSOLE)
@@ -362,7 +361,7 @@ def _inspect_batch(options: argparse.Namespace) -> int:
 
 
 def _resume_test(options: argparse.Namespace) -> int:
-    from launch.commands.verify_resume import resume_test
+    from launch.commands.resume_test import resume_test
 
     if options.steps < 6:
         raise user_error("--steps", options.steps, "leaves no room for interruptions", "use at least 6")
@@ -373,7 +372,7 @@ def _resume_test(options: argparse.Namespace) -> int:
 
 def _clean(options: argparse.Namespace) -> int:
     from launch.preflight import only_run
-    from launch.run import unused
+    from launch.runner import unused
 
     recipe = load_recipe(options.recipe, options.overrides)
     with only_run(Path(recipe.run_dir)):

@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from configs.checks import batch_problem
-from configs.errors import UserError, user_error
-from configs.files import disk_errors
-from configs.manifest import digest
 from configs.schema import Recipe
-from pretrain.ds_config import deepspeed_config
-from pretrain.ds_lint import lint
+from pretrain.engine.ds_config import deepspeed_config
+from pretrain.engine.ds_lint import lint
+from twofold.artifacts import digest
+from twofold.errors import UserError, user_error
+from twofold.files import disk_errors
+from twofold.root import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "data_pipeline", "tokenizer", "pretrain", "launch")
 
 

@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.manifest import Artifact, StageSpec
 from configs.schema import Recipe
-from configs.tasks import TaskRunner
+from twofold.artifacts import Artifact, StageSpec
+from twofold.tasks import TaskRunner
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def _build_classifiers(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from data_pipeline import classifiers
-    from launch.pages import model_card
+    from data_pipeline.stages import classifiers
+    from launch.reports import model_card
 
     counts = classifiers.build(context.recipe, out, work)
     model_card.write(out)
@@ -81,50 +81,50 @@ def _build_classifiers(context: Context, out: Path, work: Path) -> Mapping[str, 
 
 
 def _build_extract(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from data_pipeline import extract
+    from data_pipeline.stages import extract
 
     return extract.build(context.recipe, out, work, context.runner)
 
 
 def _build_lines(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from data_pipeline import lines
+    from data_pipeline.stages import lines
 
     return lines.build(context.recipe, context.artifacts["extract"], out, work, context.runner)
 
 
 def _build_score(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from data_pipeline import score
+    from data_pipeline.stages import score
 
     made = context.artifacts
     return score.build(context.recipe, documents(made), made.get("classifiers"), out, work, context.runner)
 
 
 def _build_dedup(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from data_pipeline import dedup
+    from data_pipeline.stages import dedup
 
     made = context.artifacts
     return dedup.build(context.recipe, made["score"], out, work, context.runner)
 
 
 def _build_decontaminate(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from data_pipeline import decontaminate
+    from data_pipeline.stages import decontaminate
 
     return decontaminate.build(context.recipe, documents(context.artifacts), out, work, context.runner)
 
 
 def _build_filter(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from data_pipeline import decide
+    from data_pipeline.stages import filter as filter_stage
 
     made, recipe, runner = context.artifacts, context.recipe, context.runner
     overlaps = made.get("decontaminate")
-    return decide.build(recipe, documents(made), made["score"], made["dedup"], overlaps, out, work, runner)
+    return filter_stage.build(recipe, documents(made), made["score"], made["dedup"], overlaps, out, work, runner)
 
 
 def _build_write(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from data_pipeline import keep
+    from data_pipeline.stages import write as write_stage
 
     made = context.artifacts
-    return keep.build(context.recipe, documents(made), made["filter"], out, work, context.runner)
+    return write_stage.build(context.recipe, documents(made), made["filter"], out, work, context.runner)
 
 
 def documents(made: Mapping[str, Artifact]) -> Artifact:
@@ -133,21 +133,21 @@ def documents(made: Mapping[str, Artifact]) -> Artifact:
 
 
 def _build_tokenizer(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from tokenizer import train
+    from tokenizer.stages import train
 
     return train.build(context.recipe, context.artifacts["write"], out, work, context.runner)
 
 
 def _build_shards(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from tokenizer import pack
+    from tokenizer.stages import tokenize
 
     made = context.artifacts
-    return pack.build(context.recipe, made["write"], made["tokenizer"], out, work, context.runner)
+    return tokenize.build(context.recipe, made["write"], made["tokenizer"], out, work, context.runner)
 
 
 def _build_train(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
     from launch import training
-    from launch.pages import plan
+    from launch.reports import plan
 
     recipe, made = context.recipe, context.artifacts
     pages = [plan.write(recipe, out / "plan.html", plan.supply_of(made["shards"]))]
@@ -158,31 +158,31 @@ def _build_train(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
 
 
 def _build_export(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from pretrain import export
+    from pretrain.stages import export
 
     return export.build(context.recipe, context.artifacts["train"], context.artifacts["tokenizer"], out, work)
 
 
 def _build_report(context: Context, out: Path, work: Path) -> Mapping[str, Any]:
-    from launch.pages import report
+    from launch.reports import report
 
     return report.build(context.recipe, context.artifacts, out)
 
 
 def _raw_sources(recipe: Recipe) -> Mapping[str, str]:
-    from data_pipeline.reading import sources
+    from data_pipeline.readers import sources
 
     return sources.fingerprints(recipe)
 
 
 def _labelled_text(recipe: Recipe) -> Mapping[str, str]:
-    from data_pipeline import classifiers
+    from data_pipeline.stages import classifiers
 
     return classifiers.fingerprints(recipe)
 
 
 def _benchmarks(recipe: Recipe) -> Mapping[str, str]:
-    from data_pipeline import decontaminate
+    from data_pipeline.stages import decontaminate
 
     return decontaminate.fingerprints(recipe)
 
@@ -201,33 +201,33 @@ _ALL = (
     Stage(
         "classifiers",
         "models of quality, toxicity, domain",
-        "data_pipeline.classifiers",
+        "data_pipeline.stages.classifiers",
         (),
         _build_classifiers,
         _labelled_text,
     ),
-    Stage("extract", "documents", "data_pipeline.extract", (), _build_extract, _raw_sources),
-    Stage("lines", "documents with lines edited", "data_pipeline.lines", ("extract",), _build_lines),
-    Stage("score", "features", "data_pipeline.score", (*_DOCUMENTS, "classifiers"), _build_score),
-    Stage("dedup", "duplicate clusters", "data_pipeline.dedup", ("score",), _build_dedup),
+    Stage("extract", "documents", "data_pipeline.stages.extract", (), _build_extract, _raw_sources),
+    Stage("lines", "documents with lines edited", "data_pipeline.stages.lines", ("extract",), _build_lines),
+    Stage("score", "features", "data_pipeline.stages.score", (*_DOCUMENTS, "classifiers"), _build_score),
+    Stage("dedup", "duplicate clusters", "data_pipeline.stages.dedup", ("score",), _build_dedup),
     Stage(
         "decontaminate",
         "benchmark overlaps",
-        "data_pipeline.decontaminate",
+        "data_pipeline.stages.decontaminate",
         _DOCUMENTS,
         _build_decontaminate,
         _benchmarks,
     ),
-    Stage("filter", "decisions", "data_pipeline.decide", _MEASURED, _build_filter),
-    Stage("write", "kept documents", "data_pipeline.keep", (*_DOCUMENTS, "filter"), _build_write),
-    Stage("tokenizer", "tokenizer", "tokenizer.train", ("write",), _build_tokenizer),
-    Stage("shards", "token shards", "tokenizer.pack", ("write", "tokenizer"), _build_shards),
-    Stage("train", "trained weights", "pretrain.stage", ("shards", "tokenizer"), _build_train, _start_weights),
-    Stage("export", "Llama-format model", "pretrain.export", ("train", "tokenizer"), _build_export),
+    Stage("filter", "decisions", "data_pipeline.stages.filter", _MEASURED, _build_filter),
+    Stage("write", "kept documents", "data_pipeline.stages.write", (*_DOCUMENTS, "filter"), _build_write),
+    Stage("tokenizer", "tokenizer", "tokenizer.stages.train", ("write",), _build_tokenizer),
+    Stage("shards", "token shards", "tokenizer.stages.tokenize", ("write", "tokenizer"), _build_shards),
+    Stage("train", "trained weights", "pretrain.layout", ("shards", "tokenizer"), _build_train, _start_weights),
+    Stage("export", "Llama-format model", "pretrain.stages.export", ("train", "tokenizer"), _build_export),
     Stage(
         "report",
         "report.html",
-        "launch.pages.report",
+        "launch.reports.report",
         (*_MEASURED, "filter", "write", "classifiers", "tokenizer", "shards", "train", "export"),
         _build_report,
     ),

@@ -7,7 +7,7 @@ output goes to `<out>/train.log`, over several hosts to `<out>/logs`, too; the t
 bar, drawn from the metrics file that the trainer writes.
 
 A training that ends by itself, and one whose launcher waits for a host that is gone, look the same from
-here: the watchdogs of the ranks (pretrain/watch.py) end them within `watch.stall_s`, and some time after it
+here: the watchdogs of the ranks (pretrain/hooks/watchdog.py) end them within `watch.stall_s`, and some time after it
 whatever is left of the launcher is killed.
 """
 
@@ -26,17 +26,19 @@ from typing import Any
 
 from rich.console import Console
 
-from configs.errors import Problem, UserError, user_error
-from configs.files import atomic_path
-from configs.manifest import Artifact
 from configs.recipe import dump_recipe
 from configs.schema import Recipe
 from launch.cluster import command_lines, hostfile, hosts
-from launch.follow import follow
 from launch.outcomes import Interrupted, TrainingFailed
-from launch.preflight import ROOT, choose_device
-from pretrain import stage
-from pretrain.monitor import METRICS_FILE
+from launch.preflight import choose_device
+from launch.progress import follow
+from pretrain import layout
+from pretrain.hooks.metrics import METRICS_FILE
+from twofold.artifacts import Artifact
+from twofold.errors import Problem, UserError, user_error
+from twofold.exit_codes import EXIT_CODE_STALLED, EXIT_CODE_STOPPED
+from twofold.files import atomic_path
+from twofold.root import ROOT
 
 MODULE = "pretrain.train"
 LOGS_DIR = "logs"
@@ -53,7 +55,7 @@ def build(
     check_hostfile(recipe)
     inputs = write_inputs(recipe, shards, tokenizer, out)
     inputs += [word for page in pages for word in ("--attach", str(page.resolve()))]
-    (out / stage.STOP_FILE).unlink(missing_ok=True)
+    (out / layout.STOP_FILE).unlink(missing_ok=True)
     failures, saved = 0, _newest_checkpoint(out)
     now: Recipe | None = recipe
     while True:
@@ -61,8 +63,8 @@ def build(
         code = _train(now, inputs, out)
         failure = _judge(code, out)
         if failure is None:
-            shutil.rmtree(out / stage.BEATS_DIR, ignore_errors=True)
-            counts: dict[str, Any] = json.loads((out / stage.SUMMARY_FILE).read_text(encoding="utf-8"))
+            shutil.rmtree(out / layout.BEATS_DIR, ignore_errors=True)
+            counts: dict[str, Any] = json.loads((out / layout.SUMMARY_FILE).read_text(encoding="utf-8"))
             return counts
         failures = failures + 1 if _newest_checkpoint(out) == saved else 1
         saved = _newest_checkpoint(out)
@@ -89,7 +91,7 @@ def arguments(recipe: Recipe, resolved: Path, shards: Path, tokenizer: Path, out
 
 def check_supply(recipe: Recipe, shards: Artifact) -> None:
     """Refuse a token budget that the packed sources cannot fill, before any device is busy."""
-    from pretrain import plan
+    from pretrain.data import plan
     from tokenizer import shards as token_shards
 
     index = token_shards.read_index(shards.path)
@@ -164,12 +166,12 @@ def _started(
     recipe: Recipe, command: Sequence[str], out: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], bool]]]:
     """The launcher's process, and whether its ranks have been silent for too long; nothing of it outlives the block."""
-    shutil.rmtree(out / stage.BEATS_DIR, ignore_errors=True)
+    shutil.rmtree(out / layout.BEATS_DIR, ignore_errors=True)
     begin = time.time()
     limit = _SILENT_LAUNCHER * recipe.watch.stall_s + 60
 
     def hangs() -> bool:
-        beats = [_modified(path) for path in (out / stage.BEATS_DIR).glob("rank-*.json")]
+        beats = [_modified(path) for path in (out / layout.BEATS_DIR).glob("rank-*.json")]
         return time.time() - max([begin, *beats]) > limit
 
     with (out / "train.log").open("ab") as stream:
@@ -200,7 +202,7 @@ def _signals_passed_on(out: Path) -> Iterator[None]:
     """
 
     def pass_on(_number: int, _frame: Any) -> None:
-        (out / stage.STOP_FILE).touch()
+        (out / layout.STOP_FILE).touch()
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
@@ -211,23 +213,23 @@ def _signals_passed_on(out: Path) -> Iterator[None]:
 
 
 def _newest_checkpoint(out: Path) -> str:
-    return max((path.name for path in (out / stage.CHECKPOINTS_DIR).glob("step-????????")), default="")
+    return max((path.name for path in (out / layout.CHECKPOINTS_DIR).glob("step-????????")), default="")
 
 
 def _judge(code: int, out: Path) -> str | None:
     """None when training is done; an exception for a user's error or a stop; else what is known of the failure."""
     raise_reported(out)
-    if (out / stage.SUMMARY_FILE).exists() and code == 0:
+    if (out / layout.SUMMARY_FILE).exists() and code == 0:
         return None
     # Of several ranks' codes a launcher keeps the largest; the file says which kind of end it was.
-    if code == stage.EXIT_CODE_STOPPED:
+    if code == EXIT_CODE_STOPPED:
         raise Interrupted(f"training stopped and saved its state in {out}; run the same command to go on")
     return f"{log_end(out)}\n\ntraining ended with exit code {code}; the whole log is {out / 'train.log'}"
 
 
 def raise_reported(out: Path) -> None:
     """Raise what a rank wrote for the user, and forget it."""
-    report = out / stage.ERROR_FILE
+    report = out / layout.ERROR_FILE
     if report.exists():
         problems = json.loads(report.read_text(encoding="utf-8"))["problems"]
         report.unlink()
@@ -245,9 +247,9 @@ def log_end(out: Path) -> str:
 
 
 def _told(out: Path, code: int, failures: int, recipe: Recipe, now: Recipe) -> str:
-    verdicts = sorted((out / stage.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
+    verdicts = sorted((out / layout.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
     why = f"exit code {code}"
-    if code == stage.EXIT_CODE_STALLED and verdicts:
+    if code == EXIT_CODE_STALLED and verdicts:
         why = json.loads(verdicts[-1].read_text(encoding="utf-8"))["text"]
     nodes = f", on {now.launch.nodes} of {recipe.launch.nodes} nodes" if now.launch.nodes < recipe.launch.nodes else ""
     return f"  [yellow]training ended[/yellow]: {why}; restart {failures} of {recipe.launch.restarts}{nodes}"

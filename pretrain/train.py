@@ -34,20 +34,23 @@ from pathlib import Path
 
 from torch import Tensor
 
-from configs import VERSION
-from configs.errors import EXIT_CODE_USER_ERROR, UserError
 from configs.recipe import dump_recipe, load_recipe
 from configs.schema import Recipe
-from pretrain import inputs, llama, stage
-from pretrain.checkpoint import Checkpoints, OtherRankFailed
-from pretrain.engine import Engine, start_ranks
-from pretrain.generate import Speaker
-from pretrain.loop import StopSignals, Trainer
-from pretrain.model import initial_weights
-from pretrain.monitor import Monitor
-from pretrain.plan import Plan
-from pretrain.ranks import Ranks, place
-from pretrain.watch import Watch, unreported_stalls
+from pretrain import layout
+from pretrain.checkpoints import llama
+from pretrain.checkpoints.checkpoint import Checkpoints, OtherRankFailed
+from pretrain.data import inputs
+from pretrain.data.plan import Plan
+from pretrain.engine.distributed import Ranks, place
+from pretrain.engine.engine import Engine, start_ranks
+from pretrain.hooks.metrics import Monitor
+from pretrain.hooks.watchdog import Watch, unreported_stalls
+from pretrain.model.decoder import initial_weights
+from pretrain.model.generate import Speaker
+from pretrain.trainer import StopSignals, Trainer
+from twofold import VERSION
+from twofold.errors import UserError
+from twofold.exit_codes import EXIT_CODE_USER_ERROR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,18 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     out: Path = options.out
     rank, size = place()
-    stop = StopSignals(out / stage.STOP_FILE if rank == 0 else None)
+    stop = StopSignals(out / layout.STOP_FILE if rank == 0 else None)
     try:
         recipe = load_recipe(options.recipe)
         with Watch(recipe.watch, out, rank, size) as watch:
             ranks = start_ranks(options.device)
             if ranks.is_first:
-                (out / stage.ERROR_FILE).unlink(missing_ok=True)
+                (out / layout.ERROR_FILE).unlink(missing_ok=True)
             code = _run(recipe, options, ranks, stop, watch)
             watch.done = code == 0
             return code
     except UserError as error:
-        stage.write_error(out, error)
+        layout.write_error(out, error)
         return EXIT_CODE_USER_ERROR
     except OtherRankFailed:
         return EXIT_CODE_USER_ERROR  # that rank has told why
@@ -76,7 +79,7 @@ def _run(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: StopSi
     data = inputs.open_inputs(recipe, options.shards, options.tokenizer, ranks)
     warnings: list[str] = []
     checkpoints = Checkpoints(
-        options.out / stage.CHECKPOINTS_DIR, recipe.checkpoints.keep, inputs.identity(recipe, data.index), ranks,
+        options.out / layout.CHECKPOINTS_DIR, recipe.checkpoints.keep, inputs.identity(recipe, data.index), ranks,
         dump_recipe(recipe), {"twofold": VERSION, **{name: version(name) for name in ("torch", "deepspeed")}},
     )  # fmt: skip
     found = checkpoints.newest(warnings.append)

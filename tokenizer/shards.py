@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from configs.errors import UserError, user_error
-from configs.files import atomic_path, write_json
+from twofold.errors import UserError, user_error
+from twofold.files import atomic_path, write_json
 
 INDEX_FILE = "index.json"
 TOKEN_DTYPE = np.dtype("<u4")

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from configs.errors import Problem
 from configs.schema import Recipe
 from configs.units import format_bytes
 from launch.cluster.hosts import Answer
 from launch.cluster.probe import PACKAGES
-from pretrain.sizes import n_parameters
+from pretrain.model.sizes import n_parameters
+from twofold.errors import Problem
 
 LARGEST_SKEW_S = 5.0
 """Clocks further apart make heartbeats and logs misleading."""

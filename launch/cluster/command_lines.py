@@ -16,10 +16,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from configs.errors import user_error
-from configs.files import atomic_path
 from configs.schema import Recipe
-from launch.preflight import ROOT, choose_device
+from launch.preflight import choose_device
+from twofold.errors import user_error
+from twofold.files import atomic_path
+from twofold.root import ROOT
 
 _PASSED_ON = ("WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY", "HF_HOME")
 """Of the caller's environment, to ranks on other hosts; keys stay in netrc, command lines are no place for them."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.checks import batch_problem
-from configs.errors import Problem, UserError, user_error
-from configs.files import atomic_path
 from configs.schema import Recipe
+from twofold.errors import Problem, UserError, user_error
+from twofold.files import atomic_path
 
 _LINE = re.compile(r"^(\S+)\s+slots=(\d+)\s*$")
 

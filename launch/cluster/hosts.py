@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.cluster.probe import MARK
-from launch.preflight import ROOT
+from twofold.root import ROOT
 
 _AT_ONCE = 128
 _SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "PasswordAuthentication=no")

@@ -23,11 +23,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from twofold.root import ROOT
+
 MARK = "twofold-probe "
 PACKAGES = ("torch", "deepspeed", "numpy", "safetensors", "pydantic", "wandb")
 """Of which ranks on different hosts must have the same version."""
-_ROOT = Path(__file__).resolve().parents[2]
-_CODE = ("configs", "tokenizer", "pretrain")
+_CODE = ("twofold", "configs", "tokenizer", "pretrain")
 _TOKEN_WAIT_S = 10.0
 _GPU_QUERY = {
     "name": "name",
@@ -58,8 +59,8 @@ def code_digest() -> str:
     """Of every Python file that a rank imports from this checkout."""
     digest = hashlib.sha256()
     for package in _CODE:
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            digest.update(f"{path.relative_to(_ROOT)}\n".encode())
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT)}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -19,13 +19,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from configs.errors import user_error
-from configs.files import atomic_path
 from configs.launch_schema import SlurmJob
 from configs.schema import Recipe
 from launch.cluster.hostfile import fitting_nodes
-from launch.preflight import ROOT, choose_device
-from pretrain.stage import EXIT_CODE_STOPPED
+from launch.preflight import choose_device
+from twofold.errors import user_error
+from twofold.exit_codes import EXIT_CODE_STOPPED
+from twofold.files import atomic_path
+from twofold.root import ROOT
 
 _GPU_WORDS = ("gres", "gpus", "gpus-per-node", "gpus-per-task")
 

@@ -14,12 +14,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from configs.errors import user_error
-from configs.manifest import Artifact, partial_dir
 from configs.schema import Recipe
-from launch.run import existing
+from launch.runner import existing
 from launch.stages import stages_of
-from pretrain import stage
+from pretrain import layout
+from twofold.artifacts import Artifact, partial_dir
+from twofold.errors import user_error
 
 
 def export(recipe: Recipe, step: int | None, out: Path, console: Console) -> None:
@@ -44,9 +44,9 @@ def merge(recipe: Recipe, last: int, out: Path, console: Console) -> None:
 
 def inspect_batch(recipe: Recipe, number: int, as_json: bool, console: Console) -> None:
     """Name the documents in the batch of a step, counted from 1."""
-    from pretrain import trace as tracing
-    from pretrain.order import Order
-    from pretrain.plan import Plan
+    from pretrain.data import provenance as tracing
+    from pretrain.data.order import Order
+    from pretrain.data.plan import Plan
     from tokenizer.shards import read_index
 
     plan = Plan(recipe)
@@ -83,7 +83,7 @@ def training_folder(recipe: Recipe) -> tuple[dict[str, Artifact], Path]:
     stages = {one.name: one for one in stages_of(recipe)}
     if "shards" in made:
         folder = partial_dir(Path(recipe.run_dir), stages["train"].specify(recipe, made))
-        if (folder / stage.CHECKPOINTS_DIR).exists():
+        if (folder / layout.CHECKPOINTS_DIR).exists():
             return made, folder
     raise user_error(
         "run_dir", recipe.run_dir, "holds no training of this recipe", "train it first: twofold run RECIPE"
@@ -91,16 +91,16 @@ def training_folder(recipe: Recipe) -> tuple[dict[str, Artifact], Path]:
 
 
 def _committed(folder: Path) -> list[Path]:
-    from pretrain.checkpoint import committed
+    from pretrain.checkpoints.checkpoint import committed
 
-    found = committed(folder / stage.CHECKPOINTS_DIR)
+    found = committed(folder / layout.CHECKPOINTS_DIR)
     if not found:
         raise user_error(str(folder), None, "has no committed checkpoint yet", "wait for the first one")
     return found
 
 
 def _of_step(found: Sequence[Path], step: int) -> Path:
-    from pretrain.checkpoint import step_of
+    from pretrain.checkpoints.checkpoint import step_of
 
     by_step = {step_of(path): path for path in found}
     if step not in by_step:
@@ -110,9 +110,9 @@ def _of_step(found: Sequence[Path], step: int) -> Path:
 
 
 def _write(recipe: Recipe, checkpoints: Sequence[Path], tokenizer: Artifact, out: Path, console: Console) -> None:
-    from pretrain import average as averaging
-    from pretrain.checkpoint import verified
-    from pretrain.export import write_model
+    from pretrain.checkpoints import merge as averaging
+    from pretrain.checkpoints.checkpoint import verified
+    from pretrain.stages.export import write_model
 
     states: list[Any] = [verified(path) for path in checkpoints]
     write_model(recipe, averaging.weights(recipe, checkpoints), tokenizer, out)

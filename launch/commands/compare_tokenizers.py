@@ -2,7 +2,7 @@
 
 Contract: makes the recipe's tokenizer where it is missing; measures it and every tokenizer of `--with` on the kept
 documents that are held out from training (or on `--text`), through the same engine; writes a page
-(launch/pages/tokenizers.py) and the same figures as JSON beside it. Use of the vocabulary is counted where the token
+(launch/reports/tokenizers.py) and the same figures as JSON beside it. Use of the vocabulary is counted where the token
 shards are made already, and morphemes where MeCab is installed; where not, the page says so. Cost: for each
 tokenizer some 3 s, 0.5 GB and a second for 2 MB of text, of which each source gives 1 MB.
 """
@@ -18,21 +18,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from configs.errors import UserError, user_error
-from configs.files import write_json
-from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.units import format_bytes
 from launch.commands import labelled_texts
-from launch.commands.tokenize import characters
-from launch.pages import tokenizers
-from launch.run import existing, run_recipe
-from tokenizer import compression as measures
-from tokenizer import morpheme_scores, morphemes, vocabulary
-from tokenizer.candidates import Candidate, load, load_folder
-from tokenizer.compression import Groups
-from tokenizer.convert import TOKENIZER_FILE
+from launch.commands.tokenizer import characters
+from launch.reports import tokenizers
+from launch.runner import existing, run_recipe
+from tokenizer.evaluation import compression as measures
+from tokenizer.evaluation import morpheme_scores, vocabulary
+from tokenizer.evaluation.candidates import Candidate, load, load_folder
+from tokenizer.evaluation.compression import Groups
+from tokenizer.formats import TOKENIZER_FILE
 from tokenizer.shards import read_index
+from tokenizer.training import morphemes
+from twofold.artifacts import Artifact
+from twofold.errors import UserError, user_error
+from twofold.files import write_json
 
 BYTES_PER_SOURCE = 1_000_000
 _CURVE_BYTES, _KOREAN_BYTES = 300_000, 400_000

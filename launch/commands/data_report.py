@@ -2,8 +2,9 @@
 
 Contract: one self-contained file: no network, one script whose hash the page's content policy names, every
 text of a document escaped, in the mark-up and in the script's data. The page judges a sample of the decisions
-(launch/commands/ledger_sample.py) again in the browser, as data_pipeline/decide.py does, whenever a threshold is
-moved; the figures for all documents are those of the decisions. `#ko.words.min=60` after the address moves a
+(launch/reports/document_sample.py) again in the browser, as data_pipeline/stages/filter.py does, whenever a
+threshold moves;
+the figures for all documents are those of the decisions. `#ko.words.min=60` after the address moves a
 threshold, so a view can be shared. Reads the decisions' columns and a few hundred texts.
 """
 
@@ -21,19 +22,21 @@ from typing import Any
 import pyarrow as pa
 from markupsafe import Markup
 
-from configs import VERSION
-from configs.errors import user_error
 from configs.features import FEATURES
-from configs.files import atomic_path
-from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.units import format_bytes
-from data_pipeline import decontaminate, dedup, tables, verdicts
-from data_pipeline.measuring import pii
-from launch import pages
-from launch.commands import ledger_sample
-from launch.run import existing
+from data_pipeline import tables
+from data_pipeline.decisions import reasons as verdicts
+from data_pipeline.features import pii
+from data_pipeline.stages import decontaminate, dedup
+from launch import reports
+from launch.reports import document_sample
+from launch.runner import existing
 from launch.stages import documents
+from twofold import VERSION
+from twofold.artifacts import Artifact
+from twofold.errors import user_error
+from twofold.files import atomic_path
 
 SCORES = ("language_score", "quality_score", "toxicity_score")
 FIXED = (
@@ -44,7 +47,7 @@ FIXED = (
 BEFORE_RULES = 4
 _EACH_SIDE = 2
 _CLUSTERS, _MEMBERS = 8, 3
-_SCRIPT = pages.TEMPLATES / "data_report.js"
+_SCRIPT = reports.TEMPLATES / "data_report.js"
 Row = dict[str, Any]
 
 
@@ -64,9 +67,9 @@ def write(recipe: Recipe, out: Path | None, size: int) -> Path:
 def render(recipe: Recipe, made: Mapping[str, Artifact], size: int) -> str:
     """The page."""
     counts = made["filter"].counts
-    found = ledger_sample.sample(made["filter"].path / "decisions", counts["read"], size)
+    found = document_sample.sample(made["filter"].path / "decisions", counts["read"], size)
     script = _SCRIPT.read_text(encoding="utf-8")
-    return pages.render(
+    return reports.render(
         "data_report.html",
         recipe=recipe,
         version=VERSION,
@@ -148,14 +151,14 @@ def _numbered(column: pa.ChunkedArray) -> list[int]:
 def _near(made: Mapping[str, Artifact], found: pa.Table, profiles: Mapping[str, Any]) -> dict[str, list[Row]]:
     """`ko.words.min` -> documents of the sample around that threshold."""
     wanted = {
-        f"{language}.{feature}.{side}": ledger_sample.nearest(found, language, feature, bound, _EACH_SIDE)
+        f"{language}.{feature}.{side}": document_sample.nearest(found, language, feature, bound, _EACH_SIDE)
         for language, rules in profiles.items()
         for feature, bounds in rules.items()
         for side, bound in bounds.items()
     }
     rows = sorted({row for chosen in wanted.values() for row in chosen})
-    where = dict(zip(rows, ledger_sample.places(found, rows), strict=True))
-    texts = ledger_sample.excerpts(documents(made), where.values())
+    where = dict(zip(rows, document_sample.places(found, rows), strict=True))
+    texts = document_sample.excerpts(documents(made), where.values())
     ids, decisions = found["id"], found["decision"]
     return {
         name: [
@@ -217,9 +220,9 @@ def _benchmarks(made: Artifact | None) -> dict[str, Any]:
 def _clusters(made: Mapping[str, Artifact]) -> list[Row]:
     """The largest clusters with excerpts of their first members."""
     path = made["dedup"].path / dedup.CLUSTERS_FILE
-    largest = ledger_sample.largest_clusters(path, _CLUSTERS, _MEMBERS)
+    largest = document_sample.largest_clusters(path, _CLUSTERS, _MEMBERS)
     place = {row["id"]: (row["source"], row["task"], row["row"]) for rows in largest for row in rows}
-    texts = ledger_sample.excerpts(documents(made), place.values())
+    texts = document_sample.excerpts(documents(made), place.values())
     return [
         {
             "size": rows[0]["cluster_size"],

@@ -1,8 +1,8 @@
 """`twofold plan RECIPE --gpus N`: memory, time and cost on a cluster, computed; `--profile-hardware`: its constants.
 
 Contract: `gpu_plan` needs neither data nor GPU; prints tables, writes one self-contained page and, if asked, JSON.
-`profile_hardware` starts ranks on this machine through the real launcher (pretrain/calibration.py) and keeps what it
-measured as a constants file that `--constants` reads.
+`profile_hardware` starts ranks on this machine through the real launcher
+(pretrain/profiling/hardware_profile.py) and keeps what it measured as a constants file that `--constants` reads.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 from markupsafe import Markup
 from rich.console import Console
 
-from configs.errors import UserError, user_error
-from configs.files import atomic_path, write_json
 from configs.recipe import dump_recipe
 from configs.schema import Recipe
 from configs.units import format_bytes, format_count
-from launch import pages, training
+from launch import reports, training
 from launch.cluster import command_lines
 from launch.commands.plan import table
 from launch.outcomes import TrainingFailed
-from launch.pages import plots
 from launch.planner import estimate as planner
 from launch.planner import goodput, hardware, measured
 from launch.planner.estimate import Estimate, Way
 from launch.planner.hardware import Constants
 from launch.preflight import choose_device
+from launch.reports import plots
+from twofold.errors import UserError, user_error
+from twofold.files import atomic_path, write_json
 
-MODULE = "pretrain.calibration"
+MODULE = "pretrain.profiling.hardware_profile"
 _SWEPT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _GB = 1e9
 
@@ -69,7 +69,7 @@ def profile_hardware(recipe: Recipe, path: Path, console: Console) -> Path:
 
 
 def measure(recipe: Recipe, console: Console) -> dict[str, Any]:
-    """What pretrain.calibration says of the recipe on all devices of this machine."""
+    """What pretrain.profiling.hardware_profile says of the recipe on all devices of this machine."""
     device, ranks = choose_device(recipe)
     recipe = training.with_launch(recipe, nodes=1, min_nodes=None, hostfile=None, launcher="deepspeed", device=device)
     out = Path(recipe.run_dir) / "hardware-profile"
@@ -122,7 +122,7 @@ def render(recipe: Recipe, found: Estimate, swept: Sequence[Estimate], constants
             {"goodput": (minutes, kept)}, "minutes", "% of the time", logarithmic="x"
         ),
     }  # fmt: skip
-    return pages.render(
+    return reports.render(
         "gpu_plan.html",
         recipe=recipe, gpu=found.gpu, gpus=found.ranks,
         cards=[

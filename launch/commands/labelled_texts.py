@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.errors import UserError, user_error
-from data_pipeline.reading import streams
-from tokenizer.compression import LabelledText
+from data_pipeline.readers import streams
+from tokenizer.evaluation.compression import LabelledText
+from twofold.errors import UserError, user_error
 
 _CODE = {".py", ".c", ".h", ".cpp", ".js", ".ts", ".java", ".go", ".rs", ".sh", ".sql", ".rb", ".kt", ".swift"}
 _LONGEST_LINE = 64_000_000

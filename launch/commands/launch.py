@@ -14,16 +14,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from configs.errors import user_error
-from configs.manifest import partial_dir
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from launch import training
 from launch.cluster import command_lines, hostfile, slurm_job
 from launch.commands.preflight import preflight
 from launch.preflight import check_package_roots, check_training_fits
-from launch.run import existing, run_recipe
+from launch.runner import existing, run_recipe
 from launch.stages import stages_of
+from twofold.artifacts import partial_dir
+from twofold.errors import user_error
 
 
 def by_hostfile(path: str, overrides: Sequence[str], hosts: Path, check: bool, dry: bool, console: Console) -> None:

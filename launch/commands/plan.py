@@ -2,7 +2,7 @@
 
 Contract: needs neither data nor GPU; where this recipe's token shards exist, passes over each source are
 shown, too, and a supply that cannot fill the plan is an error, as at the start of training. Prints a table
-a phase and writes one page (launch/pages/plan.py).
+a phase and writes one page (launch/reports/plan.py).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from configs.manifest import Artifact
 from configs.schema import Recipe
-from launch.pages.plan import mixture_rows, phase_row, supply_of, write
-from launch.run import existing
-from pretrain.plan import check_supply
+from launch.reports.plan import mixture_rows, phase_row, supply_of, write
+from launch.runner import existing
+from pretrain.data.plan import check_supply
+from twofold.artifacts import Artifact
 
 _SHOWN = ("phase", "tokens", "steps", "batch", "length", "learning rate")
 """Of a phase, in the terminal."""
@@ -44,6 +44,6 @@ def table(rows: Sequence[Mapping[str, str]], names: Sequence[str] | None = None)
 
 def _shards(recipe: Recipe) -> Artifact | None:
     """The recipe's token shards, where every input is here and they are made."""
-    from data_pipeline.reading import sources
+    from data_pipeline.readers import sources
 
     return existing(recipe).get("shards") if all(map(sources.exists, recipe.sources.values())) else None

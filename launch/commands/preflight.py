@@ -21,20 +21,21 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from configs.errors import Problem, UserError, user_error
-from configs.files import disk_errors
-from configs.manifest import Artifact
 from configs.schema import Recipe
 from configs.units import format_bytes
 from launch import training
 from launch.cluster import checks, command_lines, hosts, probe
 from launch.preflight import check_package_roots, check_training_fits, choose_device
-from launch.run import existing
-from pretrain import monitor, stage
-from pretrain.ds_config import deepspeed_config
-from pretrain.ds_lint import lint
+from launch.runner import existing
+from pretrain import layout
+from pretrain.engine.ds_config import deepspeed_config
+from pretrain.engine.ds_lint import lint
+from pretrain.hooks import metrics
+from twofold.artifacts import Artifact
+from twofold.errors import Problem, UserError, user_error
+from twofold.files import disk_errors
 
-DRY_RUN = "pretrain.rehearsal"
+DRY_RUN = "pretrain.profiling.dry_run"
 SLOW_LINK = 0.7
 """Share of the median below which a link between two hosts is named."""
 _PROBE_TIMEOUT_S = 180.0
@@ -178,9 +179,9 @@ def _seconds(text: str) -> int | None:
 
 
 def _wandb(recipe: Recipe) -> str:
-    mode = monitor.wandb_mode(recipe.monitor.wandb)
+    mode = metrics.wandb_mode(recipe.monitor.wandb)
     if mode == "online":
-        monitor.check_key()
+        metrics.check_key()
     return mode
 
 
@@ -188,7 +189,7 @@ def _dry_run(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]:
     """Start all ranks for a moment: links, then one step at full shape."""
     out = Path(recipe.run_dir) / "preflight"
     out.mkdir(parents=True, exist_ok=True)
-    for name in (stage.DRY_RUN_FILE, stage.ERROR_FILE):
+    for name in (layout.DRY_RUN_FILE, layout.ERROR_FILE):
         (out / name).unlink(missing_ok=True)
     (out / training.LOGS_DIR).mkdir(exist_ok=True)
     told = training.write_inputs(recipe, made["shards"], made["tokenizer"], out)
@@ -196,11 +197,11 @@ def _dry_run(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]:
     begin = time.monotonic()
     code = training.run_quietly(recipe, command, out)
     training.raise_reported(out)
-    if code or not (out / stage.DRY_RUN_FILE).exists():
+    if code or not (out / layout.DRY_RUN_FILE).exists():
         said = training.log_end(out)
         hint = f"read {out / 'train.log'}"
         return [Problem("dry run", code, f"failed on the ranks: …{said[-400:]}", hint)]
-    found = json.loads((out / stage.DRY_RUN_FILE).read_text(encoding="utf-8"))
+    found = json.loads((out / layout.DRY_RUN_FILE).read_text(encoding="utf-8"))
     slow = slow_links(recipe, found)
     step = found["step"]
     return slow or (

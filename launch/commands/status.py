@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from configs.errors import user_error
 from configs.recipe import load_recipe
 from configs.units import format_bytes, format_count
-from pretrain import stage
-from pretrain.monitor import METRICS_FILE, read_events
-from pretrain.plan import Plan
-from pretrain.watch import Beat, find_stragglers, read_beats
+from pretrain import layout
+from pretrain.data.plan import Plan
+from pretrain.hooks.metrics import METRICS_FILE, read_events
+from pretrain.hooks.watchdog import Beat, find_stragglers, read_beats
+from twofold.errors import user_error
 
 _RECENT = 50
 """Logged steps that speed is taken from."""
@@ -85,11 +85,11 @@ def _of(events: Sequence[Event], kind: str) -> list[Event]:
 
 
 def _state(out: Path, events: Sequence[Event], beats: Sequence[Beat], beat_s: float, now: float) -> str:
-    if (out / stage.SUMMARY_FILE).exists():
+    if (out / layout.SUMMARY_FILE).exists():
         return "finished"
     fresh = any(now - beat.time < _FRESH_BEATS * beat_s and beat.doing != "ended" for beat in beats)
     if fresh:
-        return "stopping: asked to save and end" if (out / stage.STOP_FILE).exists() else "training"
+        return "stopping: asked to save and end" if (out / layout.STOP_FILE).exists() else "training"
     last = events[-1]["event"] if events else ""
     since = f", {_duration(now - events[-1]['time'])} ago" if events else ""
     return f"stopped and saved{since}" if last == "stop" else f"not running: no heartbeat; last word `{last}`{since}"
@@ -107,11 +107,11 @@ def _incidents(events: Sequence[Event], out: Path) -> str:
         "skipped steps": sum(event["skipped"] for event in _of(events, "train")),
         "rollbacks": len(_of(events, "rollback")),
         "restarts": max(0, len(_of(events, "start")) - 1),
-        "stalls": len(list((out / stage.STALLS_DIR).glob("*/verdict.json"))),
+        "stalls": len(list((out / layout.STALLS_DIR).glob("*/verdict.json"))),
         "warnings": len(_of(events, "warning")),
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    verdicts = sorted((out / stage.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
+    verdicts = sorted((out / layout.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
     last = f"; last stall: {json.loads(verdicts[-1].read_text(encoding='utf-8'))['text']}" if verdicts else ""
     return (told or "none") + last
 

@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from configs.errors import user_error
-from configs.manifest import Artifact
 from configs.schema import Recipe
 from data_pipeline import tables
-from launch.pages import model_card
-from launch.run import existing, run_recipe
+from launch.reports import model_card
+from launch.runner import existing, run_recipe
+from twofold.artifacts import Artifact
+from twofold.errors import user_error
 
 _FIGURES = ("auc", "precision", "recall", "f1", "accuracy", "mean_auc", "mean_f1")
 

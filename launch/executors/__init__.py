@@ -1,4 +1,4 @@
-"""datatrove's executors behind `configs.tasks.TaskRunner`; the only package that imports them.
+"""datatrove's executors behind `twofold.tasks.TaskRunner`; the only package that imports them.
 
     steps.py   a task as a step of datatrove's; its failure as a file; the progress bar
     local.py   processes of this machine
@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from rich.console import Console
 
 from configs.data_schema import Executor
-from configs.tasks import TaskRunner
+from twofold.tasks import TaskRunner
 
 
 def task_runner(settings: Executor, console: Console) -> AbstractContextManager[TaskRunner]:

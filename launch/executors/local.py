@@ -20,9 +20,9 @@ from types import TracebackType
 from datatrove.executor import LocalPipelineExecutor
 from rich.console import Console
 
-from configs.errors import user_error
-from configs.tasks import Task
 from launch.executors.steps import RunTask, bar, missing_ranks, quieten
+from twofold.errors import user_error
+from twofold.tasks import Task
 
 _WATCH_SECONDS = 1.0
 

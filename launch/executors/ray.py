@@ -20,11 +20,11 @@ from datatrove.executor import LocalPipelineExecutor
 from rich.console import Console
 
 from configs.data_schema import Executor
-from configs.errors import UserError, user_error
-from configs.tasks import Task
 from launch.executors.steps import RunTask, bar, forget_failures, missing_ranks, quieten, refuse_missing
+from twofold.errors import UserError, user_error
+from twofold.root import ROOT
+from twofold.tasks import Task
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _RETRIES = 3
 
 
@@ -49,7 +49,7 @@ class RayRunner:
                 address=self._settings.ray_address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}},
+                runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
             )
         except (ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]

@@ -33,8 +33,6 @@ from datatrove.executor import SlurmPipelineExecutor
 from rich.console import Console
 
 from configs.data_schema import Executor
-from configs.errors import user_error
-from configs.tasks import Task
 from launch.executors.steps import (
     RunTask,
     bar,
@@ -44,8 +42,10 @@ from launch.executors.steps import (
     quieten,
     refuse_missing,
 )
+from twofold.errors import user_error
+from twofold.root import ROOT
+from twofold.tasks import Task
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 _LONGEST_SILENCE_S = 600
 """How long the controller may fail to answer, as it does while it restarts."""
@@ -120,7 +120,7 @@ class SlurmRunner:
             job_name=name,
             # datatrove asks for a quality of service named `normal`, which few clusters have.
             qos=None,
-            env_command=f'export PYTHONPATH="{_ROOT}:$PYTHONPATH"',
+            env_command=f'export PYTHONPATH="{ROOT}:$PYTHONPATH"',
             sbatch_args=dict(slurm.sbatch),
             max_array_size=_longest_array(),
             tasks_per_job=_tasks_per_job(len(missing_ranks(log_dir, n_tasks)), self._settings.workers),

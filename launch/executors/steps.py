@@ -18,9 +18,9 @@ from datatrove.pipeline.base import PipelineStep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from configs.errors import UserError, user_error
-from configs.files import atomic_path
-from configs.tasks import Task
+from twofold.errors import UserError, user_error
+from twofold.files import atomic_path
+from twofold.tasks import Task
 
 _FAILURES = "failures"
 

@@ -2,7 +2,7 @@
 
 Contract: pure. A way is micro-batch x recomputation x ZeRO options; the trainer can run each of them, on CUDA with
 engine.backend auto. The recommended way is the fastest that fits among those that change no arithmetic; ways of
-ZeRO++ are shown beside it and never recommended (pretrain/ds_lint.py has the reports against them). Problems are
+ZeRO++ are shown beside it and never recommended (pretrain/engine/ds_lint.py has the reports against them). Problems are
 `UserError`s: a batch that does not divide (with the device counts that do), a model that does not fit (with the
 fewest devices on which it would).
 """
@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from configs.errors import Problem, UserError
 from configs.schema import Recipe
 from configs.units import format_bytes
 from launch.planner import goodput, memory, times
 from launch.planner.hardware import Constants, Gpu
 from launch.planner.memory import Footprint, Recompute, Setting
-from pretrain.ds_config import deepspeed_config
+from pretrain.engine.ds_config import deepspeed_config
+from twofold.errors import Problem, UserError
 
 _DAY_S = 86_400.0
 _MOST_SEQUENCES = 64

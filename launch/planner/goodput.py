@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from configs.schema import Recipe
 from launch.planner.hardware import Constants, Gpu
-from pretrain.sizes import n_parameters
+from pretrain.model.sizes import n_parameters
 
 STATE_BYTES = 12
 """A parameter in a checkpoint: float32 weight and both moments of Adam."""
@@ -44,7 +44,7 @@ class Interval:
 
 
 def saving(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants) -> Saving:
-    """The trainer's checkpoints (pretrain/checkpoint.py) on `ranks` devices."""
+    """The trainer's checkpoints (pretrain/checkpoints/checkpoint.py) on `ranks` devices."""
     whole = checkpoint_bytes(recipe)
     nodes = max(1, -(-ranks // gpu.per_node))
     disk = min(nodes * constants.disk_write_bytes_per_s, constants.disk_total_bytes_per_s)

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from configs.errors import user_error
-from configs.files import write_json
+from twofold.errors import user_error
+from twofold.files import write_json
 
 FORMAT = 1
 MEASURED_DEVICE = "measured"
@@ -85,7 +85,7 @@ ASSUMED: dict[str, Assumption] = {
     "host_copy_bytes_per_s": Assumption(4e9, "bytes/s a device", "device to pageable host memory, 8 devices at once"),
     "disk_write_bytes_per_s": Assumption(2e9, "bytes/s a node", "one client of a parallel file system"),
     "disk_total_bytes_per_s": Assumption(100e9, "bytes/s", "the whole parallel file system"),
-    "hash_bytes_per_s": Assumption(1e9, "bytes/s a process", "SHA-256 of what was written (configs/files.py)"),
+    "hash_bytes_per_s": Assumption(1e9, "bytes/s a process", "SHA-256 of what was written (twofold/files.py)"),
     "start_s": Assumption(300.0, "s", "new process group, imports, weights, first compilation"),
     "detect_s": Assumption(300.0, "s", "from a failure to the launcher's restart; a hang takes watch.stall_s"),
     "failures_per_gpu_day": Assumption(

@@ -1,7 +1,7 @@
 """A hardware profile's numbers -> the planner's constants.
 
-Contract: pure. Reads what pretrain/calibration.py wrote. On a GPU of the table, rates become shares of its
-datasheet; any other device becomes the device `measured`, whose rates are the measured ones and whose shares are 1.
+Contract: pure. Reads what pretrain/profiling/hardware_profile.py wrote. On a GPU of the table, rates become shares of
+its datasheet; any other device becomes the device `measured`, whose rates are the measured ones and whose shares are 1.
 What a whole pass takes beyond its parts becomes `pass_factor` (what grows with the work) and `micro_batch_s` (what
 does not), from passes of two sizes.
 """
@@ -26,7 +26,7 @@ def constants_of(recipe: Recipe, found: Mapping[str, Any]) -> Constants:
     """The constants that the profile of `recipe` measured."""
     rates = found["rates"]
     gpu = _device(found)
-    where = f"pretrain.calibration on {found['ranks']} x {found['device']}"
+    where = f"pretrain.profiling.hardware_profile on {found['ranks']} x {found['device']}"
     values = {
         "matmul_share": rates["products_flops"] / gpu.peak_flops,
         "attention_share": rates["attention_flops"] / gpu.peak_flops,

@@ -1,7 +1,7 @@
 """Bytes on each device by cause, from the recipe's shapes and what ZeRO-3 and the kernels keep.
 
 Contract: pure; no rounding but ZeRO-3's own padding. State (parameters, masters, gradients, moments) is exact.
-Activations follow pretrain/model.py operator by operator: what autograd saves, each storage once; they equal
+Activations follow pretrain/model/decoder.py operator by operator: what autograd saves, each storage once; they equal
 what torch's allocator gave on a CPU, in each way to recompute. The peak is looked for at the head's backward
 pass, at each block's, and at the end; the footprint is that of the largest, and names it. Held against the
 trainer's real tensors in tests/launch/test_planner_memory.py.
@@ -11,7 +11,7 @@ From DeepSpeed 0.19.8's source (runtime/zero/stage3.py): the reduce bucket has t
 the update makes one contiguous copy of a sub-group's gradients, and the first one's is allocated at the start.
 A module's weights are kept where the next use is nearer than `stage3_max_reuse_distance` parameters.
 
-Shape letters as in pretrain/model.py: D d_model, F d_ff, Q = N x H query width, K = kv heads x H.
+Shape letters as in pretrain/model/decoder.py: D d_model, F d_ff, Q = N x H query width, K = kv heads x H.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from typing import Literal
 
 from configs.schema import Model
 from launch.planner.hardware import Constants, Gpu
+from pretrain.model.sizes import CHUNK_LOGITS
 
 Recompute = Literal["nothing", "selective", "blocks"]
 Head = Literal["plain", "kept", "recomputed"]
 """How the loss is made: all logits at once in float32; by chunks whose logits wait; by chunks made twice (head.py)."""
 
-CHUNK_LOGITS = 2**27
-"""Largest chunk of the chunked heads (pretrain/head.py)."""
 _REUSE_DISTANCE = 1_000_000_000
 _SUB_GROUP = 1_000_000_000
 """DeepSpeed's defaults of stage3_max_reuse_distance and sub_group_size."""

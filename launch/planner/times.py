@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from configs.schema import Model
 from launch.planner.hardware import Constants, Gpu
 from launch.planner.memory import Setting
-from pretrain.sizes import flops_per_token, n_matrix_parameters, n_parameters
+from pretrain.model.sizes import flops_per_token, n_matrix_parameters, n_parameters
 
 _ADAM_BYTES = 30
 """A parameter in the update: gradient, master and moments read, masters and moments written, bf16 written, norm."""
@@ -141,7 +141,7 @@ def collective_s(size: float, calls: int, ranks: int, gpu: Gpu, constants: Const
 
 
 def utilisation(cfg: Model, vocab_size: int, setting: Setting, gpu: Gpu, time: StepTime) -> dict[str, float]:
-    """Share of the dense bf16 peak: {"full": …, "causal": …} (pretrain/sizes.py has the conventions)."""
+    """Share of the dense bf16 peak: {"full": …, "causal": …} (pretrain/model/sizes.py has the conventions)."""
     tokens = setting.tokens * time.micro_batches
     flops = flops_per_token(cfg, vocab_size, setting.sequence_length)
     return {name: tokens * value / (gpu.peak_flops * time.total) for name, value in flops.items()}

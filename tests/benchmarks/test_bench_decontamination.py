@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import decontamination
 from benchmarks.decontamination import Finder
-from data_pipeline.measuring.overlap import Overlaps
+from data_pipeline.features.overlap import Overlaps
 
 ITEM = "A ferry leaves Tarrick Sound every forty minutes, and the crossing takes a quarter of an hour, " * 2
 HOST = "The harbour was built of stone, and people have walked to it ever since on Sundays and holidays. "

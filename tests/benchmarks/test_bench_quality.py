@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from benchmarks import pii_examples
-from data_pipeline.measuring import pii
+from data_pipeline.features import pii
 
 EACH = 40
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from benchmarks import tokenizer_ablation as ablation
 from benchmarks import tokenizer_variants
 from configs.schema import Model
-from pretrain.model import EOS_ID, PAD_ID
-from tokenizer.encode import Encoder
+from tokenizer.encoder import Encoder
+from twofold.special_ids import EOS_ID, PAD_ID
 
 ROWS = [
     "바람이 불면 마을 사람들은 항구로 나가 배를 살폈다.",

@@ -19,8 +19,8 @@ from benchmarks import gpu_account, gpu_cases, gpu_data, gpu_machine, gpu_plain,
 from benchmarks.gpu_account import CLASSES, IDLE, Slice
 from benchmarks.gpu_cases import Case
 from benchmarks.gpu_process import Runner
-from pretrain.model import Decoder
-from pretrain.sizes import n_parameters
+from pretrain.model.decoder import Decoder
+from pretrain.model.sizes import n_parameters
 from tokenizer.shards import read_index
 
 TINY = Case("ours", device="cpu", tiny=True, layers=2, sequences=4, warmup=2, steps=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from configs.errors import user_error
+from twofold.errors import user_error
 
 
 def test_a_long_value_keeps_its_two_ends() -> None:

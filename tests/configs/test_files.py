@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.errors import Problem, UserError, user_error
-from configs.files import as_user_error, atomic_path, disk_errors, sha256_of, write_json
+from twofold.errors import Problem, UserError, user_error
+from twofold.files import as_user_error, atomic_path, disk_errors, sha256_of, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path: Path) -> None:

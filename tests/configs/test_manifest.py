@@ -14,9 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import UserError
-from configs.files import atomic_path, write_json
-from configs.manifest import Artifact, StageSpec, artifact_dir, digest, ensure, find, open_artifact, partial_dir, verify
+from twofold.artifacts import (
+    Artifact,
+    StageSpec,
+    artifact_dir,
+    digest,
+    ensure,
+    find,
+    open_artifact,
+    partial_dir,
+    verify,
+)
+from twofold.errors import UserError
+from twofold.files import atomic_path, write_json
 
 SPEC = StageSpec("pack", 1, {"seed": 1}, {"filter": "aa"})
 ROOT = Path(__file__).resolve().parents[2]

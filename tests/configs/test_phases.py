@@ -10,10 +10,10 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from configs.errors import UserError
 from configs.phase_schema import Phase, with_replay
 from configs.recipe import dump_recipe, load_recipe, parse_recipe
 from tests.conftest import ROOT
+from twofold.errors import UserError
 
 SMOKE = ROOT / "configs" / "smoke.yaml"
 SCHEDULER = {"schedule": "constant", "lr": 1e-3}

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from configs.errors import UserError
 from configs.recipe import dump_recipe, load_recipe, parse_recipe
+from twofold.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ROOT / "configs" / "smoke.yaml"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from configs.errors import UserError
 from configs.features import FEATURES
 from configs.recipe import _keys_at, load_recipe, parse_recipe
 from configs.renamed import RENAMED
 from launch.cli import _RENAMED, main
 from tests.conftest import ROOT
+from twofold.errors import UserError
 
 SMOKE = ROOT / "configs" / "smoke.yaml"
 

@@ -10,10 +10,22 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from configs.manifest import Artifact, StageSpec, ensure
 from configs.recipe import parse_recipe
 from configs.schema import Recipe
-from data_pipeline import classifiers, decide, dedup, extract, keep, lines, score
+from data_pipeline.stages import (
+    classifiers,
+    dedup,
+    extract,
+    lines,
+    score,
+)
+from data_pipeline.stages import (
+    filter as filter_stage,
+)
+from data_pipeline.stages import (
+    write as write_stage,
+)
+from twofold.artifacts import Artifact, StageSpec, ensure
 
 NO_RULES: dict[str, Any] = {"ko": {}, "en": {}, "code": {}}
 
@@ -61,9 +73,13 @@ def run_chain(runner: Any) -> Callable[[Recipe, Path], dict[str, Artifact]]:
             "score", score, lambda out, work: score.build(recipe, documents, made.get("classifiers"), out, work, runner)
         )
         stage("dedup", dedup, lambda out, work: dedup.build(recipe, made["score"], out, work, runner))
-        stage("filter", decide, lambda out, work: decide.build(
+        stage("filter", filter_stage, lambda out, work: filter_stage.build(
             recipe, documents, made["score"], made["dedup"], None, out, work, runner))  # fmt: skip
-        stage("write", keep, lambda out, work: keep.build(recipe, documents, made["filter"], out, work, runner))
+        stage(
+            "write",
+            write_stage,
+            lambda out, work: write_stage.build(recipe, documents, made["filter"], out, work, runner),
+        )
         return made
 
     return run

@@ -49,21 +49,21 @@ def seeds() -> list[tuple[str, bytes]]:
 
 def check(path: Path, form: str, data: bytes, variant: int = 0) -> None:
     """Read `data` as a file of `form`: nothing raises, and every result is a sound document or a reject."""
-    from data_pipeline.reading import readers
+    from data_pipeline.readers import formats
 
     path.write_bytes(data)
-    settings = readers.Settings(
+    settings = formats.Settings(
         MAX_BYTES,
         code=bool(variant & 1),
         unicode="NFKC" if variant & 2 else "NFC",
         extractor="trafilatura" if variant & 4 else "resiliparse",
     )
     last = -1
-    for found in readers.read(path, form, settings):
+    for found in formats.read(path, form, settings):
         assert found.index >= last, "out of order"
         last = found.index
-        if isinstance(found, readers.Reject):
-            assert found.reason in readers.REASONS
+        if isinstance(found, formats.Reject):
+            assert found.reason in formats.REASONS
             assert len(found.detail) < 1_000
         else:
             assert found.text.strip()
@@ -74,8 +74,8 @@ def main(seconds: int, folder: Path) -> None:
     """Fuzz for `seconds`; libFuzzer prints its executions and ends the process itself."""
     import atheris
 
-    with atheris.instrument_imports(include=["data_pipeline.reading"]):
-        from data_pipeline.reading import readers  # noqa: F401
+    with atheris.instrument_imports(include=["data_pipeline.readers"]):
+        from data_pipeline.readers import formats  # noqa: F401
 
     path = folder / "input"
     corpus = folder / "corpus"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.reading import archives, readers
-from data_pipeline.reading.readers import Document, Reject, Settings
+from data_pipeline.readers import formats, warc
+from data_pipeline.readers.formats import Document, Reject, Settings
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
 PAGE = f"<html><body><p>{KOREAN}</p><p>둘째 문단이다.</p></body></html>".encode()
@@ -43,7 +43,7 @@ def _packed(*pages: tuple[int, str, bytes]) -> list[bytes]:
 
 def _read(path: Path, data: bytes, max_bytes: int = MAX) -> list[Document | Reject]:
     path.write_bytes(data)
-    return list(readers.read(path, "warc", Settings(max_bytes)))
+    return list(formats.read(path, "warc", Settings(max_bytes)))
 
 
 def _outcome(found: list[Document | Reject]) -> list[str]:
@@ -122,14 +122,14 @@ def test_the_gzip_magic_inside_a_document_does_not_begin_a_record(tmp_path):
 
 
 def test_a_sound_record_is_found_across_blocks_of_the_search(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "_SCAN_BYTES", 64)
+    monkeypatch.setattr(warc, "_SCAN_BYTES", 64)
     for filler in range(40, 140, 7):
         found = _read(tmp_path / "f", b"x" * filler + b"\n" + _warc((200, HTML, PAGE))[0])
         assert _outcome(found) == ["broken_warc", "document"]
 
 
 def test_a_forged_file_of_damages_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "_MAX_RESTARTS", 10)
+    monkeypatch.setattr(warc, "_MAX_RESTARTS", 10)
     sound, broken = _packed(*[(200, HTML, PAGE)] * 2)
     found = _read(tmp_path / "f", (sound + broken[:-20]) * 30)
     assert len([item for item in found if isinstance(item, Document)]) < 30
@@ -145,7 +145,7 @@ def test_a_lost_disk_is_no_damage(tmp_path, monkeypatch):
         raise OSError(5, "Input/output error")
         yield
 
-    monkeypatch.setattr(archives, "_sound_records", fail)
+    monkeypatch.setattr(warc, "_sound_records", fail)
     (reject,) = _read(tmp_path / "f", b"".join(_packed((200, HTML, PAGE))))
     assert (reject.reason, reject.detail) == ("unreadable_file", "Input/output error")
 
@@ -205,7 +205,7 @@ def test_samples_of_warcio(corpus_dir):
     }  # fmt: skip
     folder = corpus_dir / "general/warc/warcio-samples"
     for name, (documents, rejects) in expected.items():
-        found = list(readers.read(folder / name, "warc", Settings(8_000_000)))
+        found = list(formats.read(folder / name, "warc", Settings(8_000_000)))
         assert sorted(_outcome(found)) == sorted(["document"] * documents + rejects), name
         assert all("Example Domain" in d.text or "iana" in (d.url or "") for d in found if isinstance(d, Document))
 
@@ -220,5 +220,5 @@ def test_no_damage_raises_or_hides_the_record_after_it(tmp_path_factory, noise, 
     damaged = first[:place] + noise + first[place + len(noise) :]
     found = _read(tmp_path_factory.getbasetemp() / "any", damaged + b"\n" + b"".join(rest))
     urls = [item.url for item in found if isinstance(item, Document)]
-    assert all(item.reason in readers.REASONS for item in found if isinstance(item, Reject))
+    assert all(item.reason in formats.REASONS for item in found if isinstance(item, Reject))
     assert urls[-1:] == ["https://example.com/2"]

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from data_pipeline.reading import characters
+from data_pipeline.readers import characters
 
 
 def test_no_character_lies_outside_the_planes_that_are_looked_at() -> None:

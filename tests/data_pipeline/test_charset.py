@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.reading import charset, normalise
+from data_pipeline.readers import charset, normalize
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다. 저녁이 되자 모두 집으로 돌아갔다."
 MIXED = f"<p>{KOREAN}</p><p>The harbour was quiet that night.</p>"
@@ -81,7 +81,7 @@ def test_no_declared_charset():
 def test_repairs_utf8_read_as_latin(wrong):
     text = "한국어 문장입니다"
     broken = "".join(chr(b) if wrong == "latin-1" else _cp1252(b) for b in text.encode())
-    assert normalise.repair(broken) == text
+    assert normalize.repair(broken) == text
 
 
 def _cp1252(byte: int) -> str:
@@ -92,17 +92,17 @@ def _cp1252(byte: int) -> str:
 
 
 def test_repairs_euckr_read_as_latin():
-    assert normalise.repair(KOREAN.encode("euc-kr").decode("latin-1")) == KOREAN
+    assert normalize.repair(KOREAN.encode("euc-kr").decode("latin-1")) == KOREAN
 
 
 @pytest.mark.parametrize("text", ["베네치아", "경상북도", "공산주의", "만들기도 30분에 메모리얼 받으면서"])
 def test_repairs_utf8_read_as_cp949_where_nothing_was_lost(text):
-    assert normalise.repair(text.encode().decode("cp949")) == text
+    assert normalize.repair(text.encode().decode("cp949")) == text
 
 
 def test_repairs_only_the_damaged_lines():
     broken = "한국어".encode().decode("latin-1")
-    assert normalise.repair(f"멀쩡한 줄\n{broken}\nplain") == "멀쩡한 줄\n한국어\nplain"
+    assert normalize.repair(f"멀쩡한 줄\n{broken}\nplain") == "멀쩡한 줄\n한국어\nplain"
 
 
 @pytest.mark.parametrize("text", [
@@ -110,26 +110,26 @@ def test_repairs_only_the_damaged_lines():
     "어린 왕자는 바오밥나무를 뽑았다", "大韓民國 憲法 第一條",
 ])  # fmt: skip
 def test_sound_text_is_left_alone(text):
-    assert normalise.repair(text) == text
+    assert normalize.repair(text) == text
 
 
 def test_normalises_form_lines_and_controls():
-    assert normalise.normalise("가\r\n나\rx\u2028y\x00\u200b\ufeff\u202e\xa0z\n\n") == "가\n나\nx\ny z"
-    assert normalise.normalise("\x81 \ud800") == "� �"
+    assert normalize.normalise("가\r\n나\rx\u2028y\x00\u200b\ufeff\u202e\xa0z\n\n") == "가\n나\nx\ny z"
+    assert normalize.normalise("\x81 \ud800") == "� �"
 
 
 def test_keeps_code_and_mathematics():
     text = "def f(x):\n\treturn x² + ½  # ｗｉｄｅ ﬁ ℝ ∑"
-    assert normalise.normalise(text) == text
+    assert normalize.normalise(text) == text
 
 
 @given(st.text(max_size=200))
 def test_normalise_is_idempotent_and_encodable(text):
-    once = normalise.normalise(text)
-    assert normalise.normalise(once) == once
+    once = normalize.normalise(text)
+    assert normalize.normalise(once) == once
     once.encode()
 
 
 @given(st.text(max_size=200))
 def test_repair_survives_anything(text):
-    assert isinstance(normalise.repair(text), str)
+    assert isinstance(normalize.repair(text), str)

@@ -8,10 +8,10 @@ import random
 import numpy as np
 import pytest
 
-from configs.errors import UserError
-from configs.files import sha256_of
-from data_pipeline import classifiers, score
-from data_pipeline.measuring import fasttext_model
+from data_pipeline.classification import fasttext_model
+from data_pipeline.stages import classifiers, score
+from twofold.errors import UserError
+from twofold.files import sha256_of
 
 WORDS = {
     "good": "정부는 조사 결과를 발표하였다 연구 보고서 the committee published its careful report about history",

@@ -12,10 +12,10 @@ from typing import Any
 import numba
 import pytest
 
-from data_pipeline.measuring.compiled import digest, entry_point
+from twofold.compiled import digest, entry_point
 
 MODULE = """
-from data_pipeline.measuring.compiled import entry_point
+from twofold.compiled import entry_point
 from value_of_it import VALUE
 
 def make(sources):

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
 from configs.features import FEATURES
-from data_pipeline import decide, extract, funnel
-from data_pipeline.measuring import pii
+from data_pipeline.decisions import funnel
+from data_pipeline.features import pii
+from data_pipeline.stages import extract
+from data_pipeline.stages import filter as filter_stage
+from twofold.errors import UserError
 
 KO = "산길 바다 마을 아이 하늘 구름 소리 이야기 저녁 아침 바람 나무 강물 학교 친구 시장 기차 노래 그림 편지"
 EN = "harbour village morning river market letter garden window story summer winter teacher bridge island road"
@@ -276,12 +278,12 @@ def test_same_input_same_bytes(tmp_path, mixed, run_chain):
 
 
 def test_thresholds_alone_change_only_filter(mixed):
-    from data_pipeline import dedup, score
+    from data_pipeline.stages import dedup, score
 
     loose = mixed(rules={"ko": {}, "en": {}, "code": {}}, validation_share=0.5, personal_information="drop")
     for stage in (extract, score, dedup):
         assert stage.config(mixed()) == stage.config(loose)
-    assert decide.config(mixed()) != decide.config(loose)
+    assert filter_stage.config(mixed()) != filter_stage.config(loose)
 
 
 def test_a_source_that_keeps_nothing_is_refused(tmp_path, mixed, run_chain):
@@ -298,11 +300,11 @@ def test_a_source_that_keeps_nothing_is_refused(tmp_path, mixed, run_chain):
 
 
 def test_split_is_a_pure_share_of_hashes():
-    hashes = [decide.split_hash(7, f"s/{n}") for n in range(20_000)]
+    hashes = [filter_stage.split_hash(7, f"s/{n}") for n in range(20_000)]
     ends = {"count": len(hashes), "lowest": min(hashes), "highest": max(hashes)}
-    held_out = sum(decide.split_of(value, ends, 0.02) == "validation" for value in hashes)
+    held_out = sum(filter_stage.split_of(value, ends, 0.02) == "validation" for value in hashes)
     assert 320 < held_out < 480
-    assert decide.split_hash(7, "s/1") != decide.split_hash(8, "s/1")
+    assert filter_stage.split_hash(7, "s/1") != filter_stage.split_hash(8, "s/1")
 
 
 @pytest.mark.parametrize(("count", "share", "lowest", "highest"), [
@@ -311,8 +313,8 @@ def test_split_is_a_pure_share_of_hashes():
 ])  # fmt: skip
 def test_small_sources_train_and_validate(count, share, lowest, highest):
     ends = {"count": count, "lowest": 10, "highest": 10 if count == 1 else 20}
-    assert decide.split_of(ends["lowest"], ends, share) == lowest
-    assert decide.split_of(ends["highest"], ends, share) == highest
+    assert filter_stage.split_of(ends["lowest"], ends, share) == lowest
+    assert filter_stage.split_of(ends["highest"], ends, share) == highest
 
 
 # --- the development corpus --------------------------------------------------------------------

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from configs.data_schema import Decontamination
-from configs.errors import UserError
-from configs.manifest import Artifact, StageSpec, ensure
 from configs.schema import Recipe
-from data_pipeline import benchmark_items, decide, decontaminate, extract, tables
+from data_pipeline import tables
+from data_pipeline.stages import benchmark_items, decontaminate, extract
+from data_pipeline.stages import filter as filter_stage
+from twofold.artifacts import Artifact, StageSpec, ensure
+from twofold.errors import UserError
 
 Make = Callable[..., Artifact]
 Write = Callable[..., Path]
@@ -109,7 +111,7 @@ def test_a_document_that_quotes_an_item_is_found_with_benchmark_and_place(
 
 def test_the_columns_are_those_that_decide_reads() -> None:
     assert dict(zip(decontaminate.CONTAMINATION.names, decontaminate.CONTAMINATION.types, strict=True)) == (
-        decide._FROM_CONTAMINATION
+        filter_stage._FROM_CONTAMINATION
     )
 
 
@@ -276,13 +278,13 @@ def test_a_file_lost_while_reading_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.corpus
 def test_pubmedqa_is_found_in_its_abstracts_and_nothing_in_code(corpus_dir: Path, tmp_path: Path, make: Make) -> None:
-    from data_pipeline.reading import readers
+    from data_pipeline.readers import formats
 
     def texts(folder: str) -> list[str]:
         files = sorted((corpus_dir / folder).rglob("*.jsonl.zst"))
-        settings = readers.Settings(8_000_000)
-        found = (item for path in files for item in readers.read(path, "jsonl", settings))
-        return [item.text for item in found if isinstance(item, readers.Document)]
+        settings = formats.Settings(8_000_000)
+        found = (item for path in files for item in formats.read(path, "jsonl", settings))
+        return [item.text for item in found if isinstance(item, formats.Document)]
 
     documents = {"science": texts("domain/science/pubmedqa-abstracts"), "code": texts("domain/code/networkx-py")}
     names = ("pubmedqa-labelled", "gsm8k-test", "kobest-test")

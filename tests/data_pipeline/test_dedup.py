@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.schema import Recipe
-from data_pipeline import dedup, linkage, score, tables
-from data_pipeline.measuring import urls
+from data_pipeline import tables
+from data_pipeline.features import urls
+from data_pipeline.stages import connected_components, dedup, score
 from tests.conftest import InProcessRunner
 
 SOURCES = {"a": {"path": "a"}, "b": {"path": "b"}}
@@ -45,7 +46,7 @@ keys = st.integers(1, 12).flatmap(
 @given(keys)
 def test_components_are_the_closure(columns: list[list[int]]) -> None:
     pairs = [dedup.equal_pairs(np.array(column, dtype=np.uint64).reshape(-1, 1)) for column in columns]
-    roots = linkage.components(np.concatenate(pairs), len(columns[0])).tolist()
+    roots = connected_components.components(np.concatenate(pairs), len(columns[0])).tolist()
     expected = closure(columns)
     assert roots == [min(expected.get(place, {place})) for place in range(len(roots))]
 
@@ -54,7 +55,7 @@ def test_a_long_chain_in_the_worst_order_is_one_component() -> None:
     count = 200_000
     order = np.random.default_rng(0).permutation(count - 1)
     pairs = np.stack([order + 1, order], axis=1).astype(np.int64)
-    assert not linkage.components(pairs, count).any()
+    assert not connected_components.components(pairs, count).any()
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=20))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.measuring import evaluation
-from data_pipeline.measuring.fasttext_model import softmax
+from data_pipeline.classification import evaluation
+from data_pipeline.classification.fasttext_model import softmax
 
 scored = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=60).filter(
     lambda pairs: len({positive for _, positive in pairs}) == 2

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import UserError
-from data_pipeline import extract
+from data_pipeline.stages import extract
+from twofold.errors import UserError
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
 

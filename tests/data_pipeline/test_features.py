@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from benchmarks.common import records
 from configs.features import FEATURES
-from data_pipeline.measuring import features as measuring
-from data_pipeline.measuring import kernel, lexicons, repetition, terms
-from data_pipeline.measuring.features import FORMULAS, MODEL_FEATURES, TEXT_FEATURES, features, features_of
-from data_pipeline.reading import characters
-from data_pipeline.reading.normalise import mojibake_pairs
+from data_pipeline.features import counts as kernel
+from data_pipeline.features import formulas as measuring
+from data_pipeline.features import lexicons, repetition, terms
+from data_pipeline.features.formulas import FORMULAS, MODEL_FEATURES, TEXT_FEATURES, features, features_of
+from data_pipeline.readers import characters
+from data_pipeline.readers.normalize import mojibake_pairs
 
 PIECES = [
     *(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.reading import readers
+from data_pipeline.readers import formats
 
 MAX_DOCUMENT_BYTES = 8_000_000
 
@@ -68,14 +68,14 @@ DAMAGED = {"invalid-utf8.jsonl": 150, "bitflip.jsonl.zst": 6, "entities.html": 3
 """Replacement characters that stand for bytes or references that were no letters; elsewhere none."""
 
 
-def _read(folder: Path, name: str, **settings: Any) -> list[readers.Document | readers.Reject]:
+def _read(folder: Path, name: str, **settings: Any) -> list[formats.Document | formats.Reject]:
     forms = {".jsonl": "jsonl", ".warc": "warc", ".html": "html", ".txt": "text"}
     form = next(form for ending, form in forms.items() if ending in name)
-    return list(readers.read(folder / "hostile" / name, form, readers.Settings(MAX_DOCUMENT_BYTES, **settings)))
+    return list(formats.read(folder / "hostile" / name, form, formats.Settings(MAX_DOCUMENT_BYTES, **settings)))
 
 
 def _texts(folder: Path, name: str, **settings: Any) -> list[str]:
-    return [item.text for item in _read(folder, name, **settings) if isinstance(item, readers.Document)]
+    return [item.text for item in _read(folder, name, **settings) if isinstance(item, formats.Document)]
 
 
 @pytest.mark.corpus
@@ -89,8 +89,8 @@ def test_every_hostile_file_is_covered(corpus_dir):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_documents_and_rejects(corpus_dir, name):
     found = _read(corpus_dir, name)
-    documents = [item for item in found if isinstance(item, readers.Document)]
-    rejects = Counter(item.reason for item in found if isinstance(item, readers.Reject))
+    documents = [item for item in found if isinstance(item, formats.Document)]
+    rejects = Counter(item.reason for item in found if isinstance(item, formats.Reject))
     assert (len(documents), dict(rejects)) == EXPECTED[name]
     for document in documents:
         assert not set(document.text) & MARKS
@@ -120,7 +120,7 @@ def test_what_a_damaged_file_gives_is_what_the_whole_one_gives(corpus_dir, name,
 @pytest.mark.corpus
 def test_records_after_a_damaged_member_are_read(corpus_dir):
     found = _read(corpus_dir, "corrupt-member.warc.gz")
-    assert [item.index for item in found if isinstance(item, readers.Reject)] == [10, 32]
+    assert [item.index for item in found if isinstance(item, formats.Reject)] == [10, 32]
     assert [item.index for item in found] == list(range(33))
 
 

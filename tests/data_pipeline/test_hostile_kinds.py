@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from data_pipeline.reading.readers import Document, Settings, read
+from data_pipeline.readers.formats import Document, Settings, read
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."

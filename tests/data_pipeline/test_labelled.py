@@ -7,8 +7,8 @@ import gzip
 import pytest
 
 from configs.data_schema import Classifier
-from configs.errors import UserError
-from data_pipeline import labelled
+from data_pipeline.classification import labelled
+from twofold.errors import UserError
 
 LABELS = ("good", "bad")
 FIELD = "data.classifiers.quality.train"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.measuring.language import identify
-from data_pipeline.reading import html, streams
+from data_pipeline.features.language import identify
+from data_pipeline.readers import html, streams
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다. "
 ENGLISH = "The harbour was quiet that night, and nobody heard the boats come in from the open sea. "

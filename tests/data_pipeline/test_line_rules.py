@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.measuring import line_rules
+from data_pipeline.features import line_rules
 
 DEFAULT = ("javascript", "policy", "boilerplate", "spam")
 

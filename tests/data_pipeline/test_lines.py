@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.data_schema import Lines
-from configs.errors import UserError
-from configs.manifest import Artifact, StageSpec, ensure
 from configs.schema import Recipe
-from data_pipeline import extract, lines, repeated, tables
+from data_pipeline import tables
+from data_pipeline.stages import extract, lines, repeated_lines
+from twofold.artifacts import Artifact, StageSpec, ensure
+from twofold.errors import UserError
 
 Make = Callable[..., tuple[Artifact, Artifact]]
 
@@ -137,9 +138,9 @@ def test_short_lines_and_code_in_prose_are_not_counted_as_repeated() -> None:
     text = (
         "외부 링크\n\n" + FRAME + "\n\n```\n" + FRAME + "\n```\n\n    " + FRAME + "\n\n" + r"\begin{theorem} " + FRAME
     )
-    parts, _ = repeated.parts_of(text, 60)
+    parts, _ = repeated_lines.parts_of(text, 60)
     assert [(part.first, part.stop) for part in parts] == [(2, 3)]
-    parts, _ = repeated.parts_of("\n".join(FRAME.split()), 60)
+    parts, _ = repeated_lines.parts_of("\n".join(FRAME.split()), 60)
     assert [(part.first, part.stop) for part in parts] == [(0, len(FRAME.split()))], "short lines, one paragraph"
 
 
@@ -148,7 +149,7 @@ def slow_counts(texts: list[str], fewest_bytes: int) -> dict[int, int]:
     seen: dict[str, list[int]] = {}
     for text in texts:
         seen.setdefault(" ".join(text.lower().split()), []).extend(
-            p.hash for p in repeated.parts_of(text, fewest_bytes)[0]
+            p.hash for p in repeated_lines.parts_of(text, fewest_bytes)[0]
         )
     counts: dict[int, int] = defaultdict(int)
     for hashes in seen.values():
@@ -162,12 +163,12 @@ def slow_counts(texts: list[str], fewest_bytes: int) -> dict[int, int]:
 def test_counting_is_exact_whatever_the_tasks_and_partitions(
     tasks: int, pairs: int, tmp_path: Path, make: Make, runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repeated, "PAIRS_IN_A_PARTITION", pairs)
+    monkeypatch.setattr(repeated_lines, "PAIRS_IN_A_PARTITION", pairs)
     dice = random.Random(1)
     stock = [f"{n}번 문장은 {'가나다라마바사'[n % 7]} 하고 말하였다." for n in range(12)]
     texts = ["\n".join(dice.choices(stock, k=dice.randint(0, 5))) for _ in range(40)]
     extracted, _ = make(tmp_path, {"a": texts, "b": texts[:2]}, tasks, repeated_in_documents=None)
-    found = repeated.find(extracted.path / "documents", tmp_path / "w", 9, 20, runner)
+    found = repeated_lines.find(extracted.path / "documents", tmp_path / "w", 9, 20, runner)
     counts = slow_counts(texts, 20)
     assert found.known("a").tolist() == sorted(value for value, count in counts.items() if count >= 9)
     assert 0 < len(found.known("a")) < len(counts)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.data_schema import NearDuplicates
-from data_pipeline.measuring import minhash
+from data_pipeline.features import minhash
 
 SETTINGS = NearDuplicates()
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.measuring import overlap
-from data_pipeline.measuring.overlap import Index, Overlaps
+from data_pipeline.features import overlap
+from data_pipeline.features.overlap import Index, Overlaps
 
 WINDOW = 12
 ENGLISH = "The ferry leaves Tarrick Sound every forty minutes, and the crossing takes a quarter of an hour."

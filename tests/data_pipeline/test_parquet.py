@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.reading import parquet, readers
-from data_pipeline.reading.readers import Document, Reject, Settings
+from data_pipeline.readers import formats, parquet
+from data_pipeline.readers.formats import Document, Reject, Settings
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
 PAGE = f"<html><head><meta charset=euc-kr></head><body><p>{KOREAN}</p></body></html>"
@@ -19,7 +19,7 @@ MAX = 10_000
 
 
 def _read(path: Path, max_bytes: int = MAX, **settings: Any) -> list[Document | Reject]:
-    return list(readers.read(path, "parquet", Settings(max_bytes, **settings)))
+    return list(formats.read(path, "parquet", Settings(max_bytes, **settings)))
 
 
 def _write(path: Path, columns: dict[str, Any], **options: Any) -> Path:

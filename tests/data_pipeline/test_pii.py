@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.measuring import pii
+from data_pipeline.features import pii
 
 FOUND = [
     ("email", "minsu.kim@example.co.kr"),

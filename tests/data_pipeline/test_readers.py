@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.reading import html, readers, streams
-from data_pipeline.reading.readers import Document, Reject, Settings
+from data_pipeline.readers import formats, html, streams
+from data_pipeline.readers.formats import Document, Reject, Settings
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
 PAGE = (
@@ -26,7 +26,7 @@ MAX = 10_000
 
 def _read(path: Path, form: str, data: bytes, max_bytes: int = MAX, **settings: Any) -> list[Document | Reject]:
     path.write_bytes(data)
-    return list(readers.read(path, form, Settings(max_bytes, **settings)))
+    return list(formats.read(path, form, Settings(max_bytes, **settings)))
 
 
 def _lines(*records: object) -> bytes:
@@ -55,7 +55,7 @@ def test_each_bad_line_is_rejected_with_its_reason_between_good_ones(tmp_path, l
     first, reject, last = _read(tmp_path / "f", "jsonl", good + b"\n" + line + b"\n" + good, MAX + 2)
     assert (first.index, reject.index, reject.reason, last.index) == (0, 1, reason, 2)
     assert first.text == last.text == KOREAN
-    assert reason in readers.REASONS
+    assert reason in formats.REASONS
 
 
 def test_ids_that_cannot_name_a_document_are_not_used(tmp_path):
@@ -127,7 +127,7 @@ def test_a_bomb_is_rejected_within_bounded_memory(tmp_path, form):
     path = tmp_path / "bomb"
     path.write_bytes(zstandard.ZstdCompressor().compress(b'{"text": "' + b"a" * 50_000_000 + b'"}'))
     tracemalloc.start()
-    (reject,) = readers.read(path, form, Settings(1_000_000))
+    (reject,) = formats.read(path, form, Settings(1_000_000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert reject.reason == "too_long"
@@ -141,9 +141,9 @@ def test_a_line_after_one_that_is_too_long_is_read(tmp_path):
     assert kinds == ["long", b"short", "long"]
 
 
-@pytest.mark.parametrize("form", sorted(readers.FORMATS))
+@pytest.mark.parametrize("form", sorted(formats.FORMATS))
 def test_lost_file_is_a_reject(tmp_path, form):
-    (reject,) = readers.read(tmp_path / "gone", form, Settings(MAX))
+    (reject,) = formats.read(tmp_path / "gone", form, Settings(MAX))
     assert reject.reason == "unreadable_file"
 
 
@@ -157,8 +157,8 @@ def test_mojibake_is_repaired_in_prose_and_left_in_code(tmp_path):
     broken = KOREAN.encode().decode("latin-1")
     path = tmp_path / "f"
     path.write_text(broken, encoding="utf-8")
-    assert next(readers.read(path, "text", Settings(MAX))).text == KOREAN
-    assert "ê" in next(readers.read(path, "text", Settings(MAX, code=True))).text
+    assert next(formats.read(path, "text", Settings(MAX))).text == KOREAN
+    assert "ê" in next(formats.read(path, "text", Settings(MAX, code=True))).text
 
 
 def test_undecodable_file_is_rejected(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from configs.data_schema import Bound, RuleProfiles
 from configs.features import FEATURES
-from data_pipeline import rules
+from data_pipeline.decisions import rules
 
 
 def _columns(count: int, **values: list[float]) -> dict[str, np.ndarray]:

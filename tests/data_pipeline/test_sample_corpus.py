@@ -16,12 +16,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from configs.manifest import Artifact, ensure
 from configs.recipe import load_recipe
 from configs.units import format_bytes
-from data_pipeline.measuring import pii
+from data_pipeline.features import pii
 from launch.stages import Context, stages_of
 from tests.conftest import ROOT, InProcessRunner
+from twofold.artifacts import Artifact, ensure
 
 SAMPLE = ROOT / "examples" / "corpus"
 EXPECTED: dict[str, Any] = json.loads((SAMPLE / "expected.json").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import decide
+from data_pipeline.stages import filter as filter_stage
 
 documents = st.lists(
     st.tuples(
@@ -51,10 +51,10 @@ def test_the_best_that_passes_is_kept(found) -> None:
         for number, (cluster, exact, url, near, size, passes) in enumerate(found)
         if exact or url or near  # a document of no kind is in no cluster
     ]  # fmt: skip
-    settled = decide.settle(pa.Table.from_pylist(rows, schema=decide._CANDIDATES))
+    settled = filter_stage.settle(pa.Table.from_pylist(rows, schema=filter_stage._CANDIDATES))
     beaten = {r["row"]: (r["reason"], r["duplicate_of"]) for r in settled.to_pylist() if not r["wins"]}
     assert beaten == obvious(rows)
-    by_task = decide._by_task(settled)
+    by_task = filter_stage._by_task(settled)
     assert sum(table.num_rows for table in by_task.values()) == settled.num_rows
     for (source, task), table in by_task.items():
         assert set(table["source"].to_pylist()) == {source}

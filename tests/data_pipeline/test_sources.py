@@ -9,8 +9,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from configs.errors import UserError
-from data_pipeline.reading import sources, storage
+from data_pipeline.readers import sources, storage
+from twofold.errors import UserError
 
 
 def _touch(path: Path, size: int = 1) -> None:

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.data_schema import Bound
-from configs.errors import UserError
 from configs.features import FEATURES
-from data_pipeline import rules, tables
-from data_pipeline.calibrate import Columns, Settings, columns_of, joined, share_failing, thresholds
+from data_pipeline import tables
+from data_pipeline.decisions import rules
+from data_pipeline.decisions.thresholds import Columns, Settings, columns_of, joined, share_failing, thresholds
+from twofold.errors import UserError
 
 RULES = {
     "characters": Bound(min=100.0),

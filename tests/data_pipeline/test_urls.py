@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.measuring import urls
+from data_pipeline.features import urls
 
 
 @pytest.mark.parametrize("spelling", [

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from configs.data_schema import Compliance
 from configs.features import FEATURES
-from data_pipeline import verdicts
-from data_pipeline.measuring import pii
+from data_pipeline.decisions import reasons
+from data_pipeline.features import pii
 
 
 def one(license="CC0-1.0", url=None, **lists) -> list[str]:
-    return verdicts.compliance([license], [url], Compliance.model_validate(lists))[0]
+    return reasons.compliance([license], [url], Compliance.model_validate(lists))[0]
 
 
 def measured(**columns) -> pa.Table:
@@ -67,7 +67,7 @@ def test_any_licence_and_address_gets_a_verdict(license: str, url: str) -> None:
     settings = Compliance.model_validate(
         {"hosts": {"allow": ("a.b",)}, "url_words": ("x",), "licenses": {"deny": ("l",)}}
     )
-    (found,) = verdicts.compliance([license], [url], settings)
+    (found,) = reasons.compliance([license], [url], settings)
     assert set(found) <= {"licence_refused", "host_refused", "url_word"}
 
 
@@ -80,7 +80,7 @@ def test_reasons_come_in_their_order(make_recipe) -> None:
         decontamination={"benchmarks": {"b": "x"}},
     )
     table = measured(url="http://a/bad", pii_email=2, contamination_matches=3)
-    assert verdicts.against(table, "s", recipe) == [
+    assert reasons.against(table, "s", recipe) == [
         [
             "licence_refused",
             "url_word",
@@ -99,4 +99,4 @@ def test_policies_that_only_report_drop_nothing(make_recipe) -> None:
         decontamination={"benchmarks": {"b": "x"}, "policy": "report"},
         personal_information="mask",
     )
-    assert verdicts.against(measured(pii_email=2, contamination_matches=3), "s", recipe) == [[]]
+    assert reasons.against(measured(pii_email=2, contamination_matches=3), "s", recipe) == [[]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from configs.recipe import load_recipe
-from launch.run import existing
+from launch.runner import existing
 from tests.launch.conftest import SMOKE, twofold
 
 

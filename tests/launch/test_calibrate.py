@@ -12,17 +12,17 @@ import pytest
 import yaml
 from rich.console import Console
 
-from configs.errors import UserError
 from configs.features import FEATURES
-from configs.manifest import Artifact, ensure
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline import tables
-from data_pipeline.calibrate import Settings
+from data_pipeline.decisions.thresholds import Settings
 from launch.cli import main
-from launch.commands import calibrate
+from launch.commands import tune_thresholds
 from launch.stages import stages_of
 from tests.conftest import ROOT
+from twofold.artifacts import Artifact, ensure
+from twofold.errors import UserError
 
 Scored = tuple[Path, Recipe]
 
@@ -59,8 +59,8 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
 def test_the_fragment_is_a_recipe_with_the_new_bounds(scored: Scored, tmp_path: Path) -> None:
     path, recipe = scored
     out = tmp_path / "sub" / "ko.yaml"
-    settings = calibrate.settings_of("ko-text", ["0.02", "ellipsis_line_share=0.1"])
-    found = calibrate.tune_thresholds(path, recipe, "ko", settings, out, Console(quiet=True))
+    settings = tune_thresholds.settings_of("ko-text", ["0.02", "ellipsis_line_share=0.1"])
+    found = tune_thresholds.tune_thresholds(path, recipe, "ko", settings, out, Console(quiet=True))
     loaded = load_recipe(out)
     for threshold in found:
         assert getattr(loaded.data.rules.ko[threshold.feature], threshold.side) == threshold.value
@@ -75,12 +75,12 @@ def test_the_fragment_is_a_recipe_with_the_new_bounds(scored: Scored, tmp_path: 
 def test_the_page_shows_every_rule_and_is_safe_with_any_name(scored: Scored, tmp_path: Path) -> None:
     path, recipe = scored
     settings = Settings(("ko-text",))
-    found = calibrate.tune_thresholds(path, recipe, "ko", settings, tmp_path / "ko.yaml", Console(quiet=True))
+    found = tune_thresholds.tune_thresholds(path, recipe, "ko", settings, tmp_path / "ko.yaml", Console(quiet=True))
     page = (tmp_path / "ko.html").read_text()
     assert page.count("<svg") == len(found)
     assert "<script" not in page
     columns = {"<script>": {name: np.arange(800) / 800 for name in FEATURES}}
-    assert "<script" not in calibrate.page([], columns, "ko", Settings(("<script>",)))
+    assert "<script" not in tune_thresholds.page([], columns, "ko", Settings(("<script>",)))
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_a_mistake_is_told(
     path, recipe = scored
 
     def command() -> None:
-        settings = calibrate.settings_of(reference, shares)
-        calibrate.tune_thresholds(path, recipe, "ko", settings, tmp_path / out, Console(quiet=True))
+        settings = tune_thresholds.settings_of(reference, shares)
+        tune_thresholds.tune_thresholds(path, recipe, "ko", settings, tmp_path / out, Console(quiet=True))
 
     with pytest.raises(UserError, match=message):
         command()
@@ -112,7 +112,9 @@ def test_a_recipe_without_scores_is_told_what_to_run(tmp_path: Path, monkeypatch
     path = ROOT / "configs" / "smoke.yaml"
     recipe = load_recipe(path, [f"run_dir={tmp_path}"])
     with pytest.raises(UserError, match=r"twofold run .*smoke.yaml --until score"):
-        calibrate.tune_thresholds(path, recipe, "ko", Settings(("ko-text",)), tmp_path / "ko.yaml", Console(quiet=True))
+        tune_thresholds.tune_thresholds(
+            path, recipe, "ko", Settings(("ko-text",)), tmp_path / "ko.yaml", Console(quiet=True)
+        )
 
 
 REFERENCE = "encyclopaedia,statutes+articles,manuals+books+guides+help+news,pages,mathematics,medicine+finance"

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from configs.errors import UserError
-from configs.manifest import partial_dir
 from configs.recipe import load_recipe
 from launch.preflight import only_run
-from launch.run import existing, run_recipe, unused
+from launch.runner import existing, run_recipe, unused
 from launch.stages import stages_of
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, artifact_hashes, start, twofold
+from twofold.artifacts import partial_dir
+from twofold.errors import UserError
 
 QUIET = Console(quiet=True)
 AFTER_MEASURING = ("filter", "write", "tokenizer", "shards")

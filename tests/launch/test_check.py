@@ -60,7 +60,7 @@ def test_our_packages_are_ours_and_a_namesake_is_told(tmp_path: Path) -> None:
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "__init__.py").touch()
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.path.append({str(ROOT)!r})\n" + (
-        "from configs.errors import UserError; from launch.preflight import check_package_roots\n"
+        "from twofold.errors import UserError; from launch.preflight import check_package_roots\n"
         "try: check_package_roots()\n"
         "except UserError as error: print(error)"
     )
@@ -78,7 +78,7 @@ def test_masked_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch, masked: str, 
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from configs.errors import UserError
+    from twofold.errors import UserError
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(UserError, match=r"is more than the 1 GPUs of this machine. Hint: .*launch.gpus_per_node=1"):

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from configs.recipe import load_recipe
 from launch.commands.checkpoints import training_folder
-from pretrain import stage
-from pretrain.checkpoint import committed, step_of
+from pretrain import layout
+from pretrain.checkpoints.checkpoint import committed, step_of
 from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +29,7 @@ def test_the_newest_checkpoint_exports_to_the_trained_weights(finished_run: Path
     assert code == 0, err
     assert "Llama format" in out
     exported = load_file(tmp_path / "model" / "model.safetensors")
-    trained = load_file(finished_run / "train" / stage.weights_file("domain"))
+    trained = load_file(finished_run / "train" / layout.weights_file("domain"))
     assert all(torch.equal(exported[name], value) for name, value in trained.items())
     assert (tmp_path / "model" / "tokenizer.json").exists()
 
@@ -37,7 +37,7 @@ def test_the_newest_checkpoint_exports_to_the_trained_weights(finished_run: Path
 def test_the_average_of_the_last_two_is_their_mean(finished_run: Path, tmp_path: Path) -> None:
     code, _, err = twofold("merge", *_arguments(finished_run), "--last", "2", "--out", str(tmp_path / "mean"))
     assert code == 0, err
-    steps = [step_of(path) for path in committed(finished_run / "train" / stage.CHECKPOINTS_DIR)][-2:]
+    steps = [step_of(path) for path in committed(finished_run / "train" / layout.CHECKPOINTS_DIR)][-2:]
     parts = []
     for step in steps:
         arguments = ("--step", str(step), "--out", str(tmp_path / str(step)))

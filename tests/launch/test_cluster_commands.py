@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from launch.cluster import command_lines
-from launch.preflight import ROOT
 from tests.launch.conftest import SMOKE
+from twofold.errors import UserError
+from twofold.root import ROOT
 
 RUNNER = [sys.executable, "-m", "deepspeed.launcher.runner"]
 

@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 
 from configs.data_schema import Executor
-from configs.errors import UserError
 from launch.executors import task_runner
 from launch.executors.slurm import Queued, SlurmRunner, _note, job_name
 from tests.conftest import ROOT
 from tests.launch import slurm_cluster
 from tests.launch.conftest import SMOKE, artifact_hashes, twofold
 from tests.launch.test_executors import AloneIn, Append, Slow, die
+from twofold.errors import UserError
 
 QUIET = Console(quiet=True)
 TASKS = 7

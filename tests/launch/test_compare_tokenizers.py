@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from configs.errors import UserError, user_error
 from configs.recipe import load_recipe
 from launch.cli import main
 from launch.commands import compare_tokenizers as command
-from launch.pages import tokenizers
+from launch.reports import tokenizers
 from tests.launch.conftest import SMOKE, twofold
+from twofold.errors import UserError, user_error
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_texts_of_ones_own_without_mecab_or_shards(
     shutil.rmtree(next((tmp_path / "run" / "artifacts").glob("shards-*")))
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("항구의 배 세 척")
-    monkeypatch.setattr("tokenizer.morphemes.analyser", missing)
+    monkeypatch.setattr("tokenizer.training.morphemes.analyser", missing)
     recipe = load_recipe(SMOKE, [f"run_dir={tmp_path / 'run'}"])
     target = tmp_path / "out" / "page.html"
     command.compare_tokenizers(recipe, None, tmp_path / "texts", target, Console(quiet=True))

@@ -14,14 +14,15 @@ import pytest
 import yaml
 from rich.console import Console
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline import tables
-from launch.commands import data_report, ledger_sample
-from launch.run import existing, run_recipe
+from launch.commands import data_report
+from launch.reports import document_sample
+from launch.runner import existing, run_recipe
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE
+from twofold.errors import UserError
 
 QUIET = Console(quiet=True)
 PLANTED = (
@@ -72,7 +73,7 @@ def test_the_fragment_of_moved_thresholds_is_yaml(decided: Recipe, tmp_path: Pat
     page = data_report.write(decided, tmp_path / "page.html", 5_000).read_text(encoding="utf-8")
     # A text area's value is not part of the document, so it is copied to where it is.
     page = page.replace("</body>", "<script>x</script></body>")
-    script = (ROOT / "launch/pages/templates/data_report.js").read_text(encoding="utf-8")
+    script = (ROOT / "launch/reports/templates/data_report.js").read_text(encoding="utf-8")
     assert 'document.getElementById("fragment").value = fragment();' in script
     copied = script.replace('document.getElementById("fragment").value = fragment();', "document.title = fragment();")
     old, new = (data_report.base64.b64encode(data_report.hashlib.sha256(text.encode()).digest()).decode()
@@ -123,10 +124,10 @@ def test_what_a_document_says_is_never_run(tmp_path: Path, monkeypatch: pytest.M
 def test_a_sample_holds_clusters_whole_and_is_a_function_of_the_decisions(decided: Recipe) -> None:
     made = existing(decided)
     decisions, read = made["filter"].path / "decisions", made["filter"].counts["read"]
-    everything = ledger_sample.sample(decisions, read, read)
+    everything = document_sample.sample(decisions, read, read)
     assert everything.num_rows == read
-    part = ledger_sample.sample(decisions, read, read // 3)
-    assert part.equals(ledger_sample.sample(decisions, read, read // 3))
+    part = document_sample.sample(decisions, read, read // 3)
+    assert part.equals(document_sample.sample(decisions, read, read // 3))
     assert 0 < part.num_rows < read
     sizes = {row["cluster"]: row["size"] for row in _cluster_sizes(everything)}
     assert all(sizes[row["cluster"]] == row["size"] for row in _cluster_sizes(part))
@@ -135,9 +136,9 @@ def test_a_sample_holds_clusters_whole_and_is_a_function_of_the_decisions(decide
 def test_documents_on_both_sides_of_a_threshold_are_found() -> None:
     values = np.arange(10.0)
     table = pa.table({"language": ["ko"] * 9 + ["en"], "words": values})
-    assert ledger_sample.nearest(table, "ko", "words", 4.0, 2) == [3, 4, 5, 6]
-    assert ledger_sample.nearest(table, "ko", "words", 99.0, 2) == [7, 8]
-    assert ledger_sample.nearest(table, "fr", "words", 4.0, 2) == []
+    assert document_sample.nearest(table, "ko", "words", 4.0, 2) == [3, 4, 5, 6]
+    assert document_sample.nearest(table, "ko", "words", 99.0, 2) == [7, 8]
+    assert document_sample.nearest(table, "fr", "words", 4.0, 2) == []
 
 
 def test_what_cannot_be_drawn_is_refused(decided: Recipe, tmp_path: Path) -> None:
@@ -162,4 +163,4 @@ def _cluster_sizes(table: pa.Table) -> list[dict[str, object]]:
 
 def test_every_column_that_is_read_is_in_the_decisions(decided: Recipe) -> None:
     path = next(iter(tables.task_files(existing(decided)["filter"].path / "decisions")))[2]
-    assert set(ledger_sample._COLUMNS) <= set(tables.read_table(path).column_names)
+    assert set(document_sample._COLUMNS) <= set(tables.read_table(path).column_names)

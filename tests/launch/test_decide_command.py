@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from data_pipeline import tables
-from launch.commands import decide
-from launch.run import existing, run_recipe
+from launch.commands import filter
+from launch.runner import existing, run_recipe
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE
+from twofold.errors import UserError
 
 QUIET = Console(quiet=True)
 STRICTER = ("data.rules.ko.words.min=130", "data.rules.en.characters.min=1500")
@@ -35,7 +35,7 @@ def test_no_text_is_needed_and_the_decisions_are_those_of_a_full_run(run_dir: Pa
     before = existing(load_recipe(SMOKE, [f"run_dir={run_dir}"]))["filter"]
     for stage in ("extract", "lines"):
         _without_texts(run_dir / stage)
-    difference = decide.filter_documents(recipe, QUIET)
+    difference = filter.filter_documents(recipe, QUIET)
     after = existing(recipe)["filter"]
     full = tmp_path / "full"
     run_recipe(load_recipe(SMOKE, [f"run_dir={full}", *STRICTER]), QUIET, until="filter")
@@ -52,10 +52,10 @@ def test_no_text_is_needed_and_the_decisions_are_those_of_a_full_run(run_dir: Pa
 
 def test_it_goes_back_and_shows_the_tables(run_dir: Path) -> None:
     stricter = load_recipe(SMOKE, [f"run_dir={run_dir}", *STRICTER])
-    decide.filter_documents(stricter, QUIET, keep=True)
+    filter.filter_documents(stricter, QUIET, keep=True)
     assert "write" in existing(stricter)
     console = Console(record=True, width=120, quiet=True)
-    difference = decide.filter_documents(load_recipe(SMOKE, [f"run_dir={run_dir}"]), console)
+    difference = filter.filter_documents(load_recipe(SMOKE, [f"run_dir={run_dir}"]), console)
     assert difference
     assert difference.newly_kept.total() > 0
     assert not difference.newly_dropped
@@ -64,7 +64,7 @@ def test_it_goes_back_and_shows_the_tables(run_dir: Path) -> None:
 def test_what_needs_a_text_is_refused(run_dir: Path) -> None:
     recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", "data.near_duplicates.bands=10"])
     with pytest.raises(UserError, match=r"needs score, dedup, decontaminate of exactly this recipe.*Hint: run"):
-        decide.filter_documents(recipe, QUIET)
+        filter.filter_documents(recipe, QUIET)
 
 
 def _without_texts(made: Path) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from configs.errors import UserError, user_error
 from launch.executors.local import LocalRunner, _is_running
 from tests.conftest import ROOT
+from twofold.errors import UserError, user_error
 
 QUIET = Console(quiet=True)
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from launch.cluster.hostfile import Host, check, most_nodes, read, write
 from tests.launch.conftest import SMOKE
+from twofold.errors import UserError
 
 
 def test_hosts_are_read_comments_and_empty_lines_aside(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import UserError
 from launch.commands.labelled_texts import read_texts
-from tokenizer.compression import LabelledText
+from tokenizer.evaluation.compression import LabelledText
+from twofold.errors import UserError
 
 
 def test_every_kind_of_file_is_read_in_order(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from configs.manifest import open_artifact
 from configs.recipe import load_recipe
-from launch.pages import report
+from launch.reports import report
 from tests.launch.conftest import SMOKE, TINY_TRAINING, artifact_hashes, start, twofold
+from twofold.artifacts import open_artifact
 
 pytestmark = pytest.mark.e2e
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from launch.commands.gpu_plan import render, sweep
 from launch.planner import hardware, measured, times
 from launch.planner.estimate import divisors_of_batches, estimate, setting_of
 from launch.planner.hardware import GPUS, Constants
 from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold
+from twofold.errors import UserError
 
 EXAONE = "configs/exaone3_7p8b.yaml"
 H100 = GPUS["h100"]

@@ -17,9 +17,9 @@ from configs.schema import Recipe
 from launch.planner import memory
 from launch.planner.hardware import GPUS, Constants, Gpu
 from launch.planner.memory import Setting
-from pretrain.ds_config import deepspeed_config
-from pretrain.kernels import Kernels
-from pretrain.model import parameter_shapes
+from pretrain.engine.ds_config import deepspeed_config
+from pretrain.model.backends import Kernels
+from pretrain.model.decoder import parameter_shapes
 from tests.conftest import ROOT
 from tests.launch.trainer_bytes import CASES, LENGTH, SEQUENCES, load_case
 

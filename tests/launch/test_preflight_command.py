@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from launch.commands.preflight import SLOW_LINK, _seconds, slow_links
-from pretrain.monitor import check_key
+from pretrain.hooks.metrics import check_key
 from tests.launch.conftest import SMOKE, twofold
+from twofold.errors import UserError
 
 
 def test_slow_links_are_named_by_their_hosts(tmp_path: Path) -> None:

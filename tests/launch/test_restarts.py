@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from launch import training
 from launch.outcomes import Interrupted, TrainingFailed
-from pretrain import stage
+from pretrain import layout
 from tests.launch.conftest import SMOKE
+from twofold.errors import UserError
+from twofold.exit_codes import EXIT_CODE_STALLED, EXIT_CODE_STOPPED
 
 TRAINER = f"""
 import json, os, pathlib, sys
@@ -24,12 +25,12 @@ starts = len(list(out.glob("began-*")))
 (out / f"began-{{starts}}").touch()
 end = os.environ["ENDS"].split(",")[starts]
 if "c" in end:
-    (out / "{stage.CHECKPOINTS_DIR}" / f"step-{{starts + 1:08d}}").mkdir(parents=True)
+    (out / "{layout.CHECKPOINTS_DIR}" / f"step-{{starts + 1:08d}}").mkdir(parents=True)
 if "u" in end:
     problem = {{"field": "data", "value": 3, "problem": "is wrong", "hint": "fix it"}}
-    (out / "{stage.ERROR_FILE}").write_text(json.dumps({{"problems": [problem]}}))
+    (out / "{layout.ERROR_FILE}").write_text(json.dumps({{"problems": [problem]}}))
 if "d" in end:
-    (out / "{stage.SUMMARY_FILE}").write_text('{{"steps": 9}}')
+    (out / "{layout.SUMMARY_FILE}").write_text('{{"steps": 9}}')
 print("the log of start", starts, flush=True)
 sys.exit(int(end.strip("cud")))
 """
@@ -58,7 +59,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return train
 
 
-STALLED, STOPPED = stage.EXIT_CODE_STALLED, stage.EXIT_CODE_STOPPED
+STALLED, STOPPED = EXIT_CODE_STALLED, EXIT_CODE_STOPPED
 
 
 @pytest.mark.parametrize(

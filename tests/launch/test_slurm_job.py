@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from launch.cluster import slurm_job
-from pretrain.stage import EXIT_CODE_STOPPED
 from tests.launch.conftest import SMOKE
+from twofold.errors import UserError
+from twofold.exit_codes import EXIT_CODE_STOPPED
 
 JOB = "launch.slurm={partition: gpu, time: '1-00:00:00', save_lead_s: 600, requeues: 2, sbatch: {account: llm}}"
 

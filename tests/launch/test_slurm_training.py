@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.monitor import read_events
-from pretrain.stage import STOP_FILE
+from pretrain.hooks.metrics import read_events
+from pretrain.layout import STOP_FILE
 from tests.launch import slurm_cluster
 from tests.launch.conftest import CLUSTER_PLAN, SMOKE, twofold
 from tests.launch.test_two_hosts import curve, run_dir, wait_for_step

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from configs.errors import UserError
 from configs.recipe import dump_recipe, load_recipe
 from launch.commands.status import rows, training_folder
-from pretrain import stage
-from pretrain.monitor import METRICS_FILE, read_events
-from pretrain.watch import Beat, beat_file, read_beats
+from pretrain import layout
+from pretrain.hooks.metrics import METRICS_FILE, read_events
+from pretrain.hooks.watchdog import Beat, beat_file, read_beats
 from tests.launch.conftest import SMOKE
+from twofold.errors import UserError
 
 
 def _step(number: int, **changes: Any) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def test_a_training_that_runs(tmp_path: Path) -> None:
     assert told["loss"] == "5.5000, gradient norm 0.700, rate 0.001"
     assert told["incidents"] == "1 skipped steps"
     assert told["ranks"] == "2 on 2 hosts"
-    (out / stage.STOP_FILE).touch()
+    (out / layout.STOP_FILE).touch()
     assert _told(out)["state"] == "stopping: asked to save and end"
 
 
@@ -81,10 +81,10 @@ def test_a_training_that_does_not_run(tmp_path: Path, last: dict[str, Any], stat
 
 def test_a_stall_and_a_finished_training(tmp_path: Path) -> None:
     out = _folder(tmp_path, {"event": "start", "step": 0}, _step(1), {"event": "start", "step": 1}, _step(2))
-    verdict = out / stage.STALLS_DIR / "step-00000001" / "verdict.json"
+    verdict = out / layout.STALLS_DIR / "step-00000001" / "verdict.json"
     verdict.parent.mkdir(parents=True)
     verdict.write_text(json.dumps({"text": "no heartbeat from rank 1 on node1"}))
-    (out / stage.SUMMARY_FILE).write_text("{}")
+    (out / layout.SUMMARY_FILE).write_text("{}")
     told = _told(out)
     assert told["state"] == "finished"
     assert told["incidents"] == "1 restarts, 1 stalls; last stall: no heartbeat from rank 1 on node1"

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from launch.cli import _options, main
-from launch.commands.tokenize import characters, inspect_tokens, tokenize, train_tokenizer
+from launch.commands.tokenizer import characters, inspect_tokens, tokenize, train_tokenizer
 from tests.launch.conftest import SMOKE, twofold
+from twofold.errors import UserError
 
 
 def recorded() -> tuple[Console, io.StringIO]:

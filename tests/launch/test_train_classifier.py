@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
-from data_pipeline.measuring import evaluation
+from data_pipeline.classification import evaluation
 from launch.commands.train_classifier import Target, thresholds, train_classifier
-from launch.pages import model_card
+from launch.reports import model_card
 from tests.launch.conftest import SMOKE
+from twofold.errors import UserError
 
 
 def _card(name: str, labels: list[str], probabilities: np.ndarray, truth: np.ndarray) -> dict:

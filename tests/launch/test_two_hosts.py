@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from launch.trials import EXACT, NUMERIC
-from pretrain.monitor import read_events
+from launch.resume_trials import EXACT, NUMERIC
+from pretrain.hooks.metrics import read_events
 from tests.launch import two_hosts
 from tests.launch.conftest import CLUSTER_PLAN, SMOKE, STALL_S
 from tests.launch.two_hosts import TwoHosts

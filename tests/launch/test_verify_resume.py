@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from configs.recipe import load_recipe
-from launch.trials import Trials, compare, ranks_of, shortened, with_ranks
+from launch.resume_trials import Trials, compare, ranks_of, shortened, with_ranks
 from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from configs.errors import UserError
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from launch.commands import why
+from launch.commands import explain
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, twofold
+from twofold.errors import UserError
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def recipe(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 def said(recipe: Recipe, identity: str) -> str:
     stream = io.StringIO()
-    why.explain(recipe, identity, Console(file=stream, width=160, highlight=False))
+    explain.explain(recipe, identity, Console(file=stream, width=160, highlight=False))
     return stream.getvalue()
 
 
@@ -52,7 +52,7 @@ def test_a_rejected_record_is_found(recipe: Recipe, packed_run: Path) -> None:
 
 def test_an_unknown_id_is_refused_with_its_neighbours(recipe: Recipe, packed_run: Path) -> None:
     with pytest.raises(UserError, match=r"is neither among the decisions.*did you mean ko-text/laughter"):
-        why.explain(recipe, "ko-text/laugter", Console(quiet=True))
+        explain.explain(recipe, "ko-text/laugter", Console(quiet=True))
     code, _, err = twofold("explain", str(SMOKE), "nowhere/x", f"run_dir={packed_run}")
     assert code == 2
     assert err.startswith("error: DOC_ID = 'nowhere/x'")
@@ -62,11 +62,11 @@ def test_an_unknown_id_is_refused_with_its_neighbours(recipe: Recipe, packed_run
 def test_without_decisions_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match=r"has no decisions yet.*--until filter"):
-        why.explain(load_recipe(SMOKE, [f"run_dir={tmp_path}"]), "ko-text/x", Console(quiet=True))
+        explain.explain(load_recipe(SMOKE, [f"run_dir={tmp_path}"]), "ko-text/x", Console(quiet=True))
 
 
 def test_what_a_document_says_is_not_obeyed() -> None:
-    assert why.shown("\x1b[31mred\x07 [bold]x[/bold]\u202e") == r"\x1b[31mred\x07 \[bold]x\[/bold]\u202e"
-    assert "900101-1234567" not in why.excerpt("주민등록번호 900101-1234568 입니다. " * 3)
-    long = why.excerpt("가" * 5000)
-    assert len(long) == why._EXCERPT + 2
+    assert explain.shown("\x1b[31mred\x07 [bold]x[/bold]\u202e") == r"\x1b[31mred\x07 \[bold]x\[/bold]\u202e"
+    assert "900101-1234567" not in explain.excerpt("주민등록번호 900101-1234568 입니다. " * 3)
+    long = explain.excerpt("가" * 5000)
+    assert len(long) == explain._EXCERPT + 2

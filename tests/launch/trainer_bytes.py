@@ -12,7 +12,7 @@ from pathlib import Path
 
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from pretrain.kernels import Kernels
+from pretrain.model.backends import Kernels
 
 LENGTH, SEQUENCES = 256, 4
 SHAPE = (
@@ -49,9 +49,9 @@ def main(out: Path) -> None:
         "DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }  # fmt: skip
-    from pretrain import calibration
-    from pretrain.engine import Engine, start_ranks
-    from pretrain.model import initial_weights
+    from pretrain.engine.engine import Engine, start_ranks
+    from pretrain.model.decoder import initial_weights
+    from pretrain.profiling import hardware_profile
 
     ranks = start_ranks("cpu")
     found = {}
@@ -61,7 +61,7 @@ def main(out: Path) -> None:
             continue
         engine = Engine(recipe, ranks, kernels)
         engine.set_weights(initial_weights(recipe.model, recipe.tokenizer.vocab_size, recipe.seed))
-        found[name] = calibration.memory(recipe, engine, LENGTH)
+        found[name] = hardware_profile.memory(recipe, engine, LENGTH)
     out.write_text(json.dumps(found))
 
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from configs.errors import user_error
-from pretrain import engine, train, training_state
+from pretrain import train
+from pretrain.checkpoints import training_state
+from pretrain.engine import engine
+from twofold.errors import user_error
 
 kind, _, numbers = os.environ["FAULT"].partition(":")
 STEPS = {int(number) for number in numbers.split(",")}

@@ -17,10 +17,11 @@ import world
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain import attention
-from pretrain.kernels import Kernels
-from pretrain.model import EOS_ID, initial_weights
-from pretrain.ranks import Ranks
+from pretrain.engine.distributed import Ranks
+from pretrain.model import attention
+from pretrain.model.backends import Kernels
+from pretrain.model.decoder import initial_weights
+from twofold.special_ids import EOS_ID
 
 COMPILED = "aot_eager"
 WAYS: dict[str, Kernels] = {
@@ -87,7 +88,7 @@ def _storage(parameter: Any) -> int:
 def step(ranks: Ranks, kernels: Kernels, out: Path, name: str) -> dict[str, Any]:
     from deepspeed.utils import safe_get_full_grad
 
-    from pretrain.engine import Engine
+    from pretrain.engine.engine import Engine
 
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -119,7 +120,7 @@ def step(ranks: Ranks, kernels: Kernels, out: Path, name: str) -> dict[str, Any]
 
 
 def main(out: Path) -> None:
-    from pretrain.engine import start_ranks
+    from pretrain.engine.engine import start_ranks
 
     attention.varlen = _dense_varlen
     ranks = start_ranks("cpu")

@@ -11,9 +11,8 @@ import world
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain import attention
-from pretrain.attention import (
-    EOS_ID,
+from pretrain.model import attention
+from pretrain.model.attention import (
     attend,
     document_bounds,
     document_mask,
@@ -22,8 +21,9 @@ from pretrain.attention import (
     takes_grouped_heads,
     varlen_options,
 )
-from pretrain.kernels import Kernels, install
-from pretrain.model import Decoder, initial_weights
+from pretrain.model.backends import Kernels, install
+from pretrain.model.decoder import Decoder, initial_weights
+from twofold.special_ids import EOS_ID
 
 rows = st.integers(1, 30).flatmap(
     lambda length: st.lists(

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 import world
 
-from pretrain import average, training_state
-from pretrain.model import initial_weights, parameter_shapes
-from pretrain.training_state import MASTER, part_bounds
+from pretrain.checkpoints import merge, training_state
+from pretrain.checkpoints.training_state import MASTER, part_bounds
+from pretrain.model.decoder import initial_weights, parameter_shapes
 
 RECIPE = world.recipe()
 
@@ -25,14 +25,14 @@ def _checkpoint(folder: Path, seed: int, ranks: int) -> dict[str, torch.Tensor]:
 
 def test_one_checkpoint_is_its_own_mean_exactly(tmp_path: Path) -> None:
     weights = _checkpoint(tmp_path, 1, 3)
-    found = dict(average.weights(RECIPE, [tmp_path]))
+    found = dict(merge.weights(RECIPE, [tmp_path]))
     assert list(found) == list(parameter_shapes(RECIPE.model, world.VOCAB))
     assert all(torch.equal(found[name], value) for name, value in weights.items())
 
 
 def test_the_mean_is_taken_in_float64(tmp_path: Path) -> None:
     made = [_checkpoint(tmp_path / str(n), seed=n, ranks=n + 1) for n in range(3)]
-    found = dict(average.weights(RECIPE, [tmp_path / str(n) for n in range(3)]))
+    found = dict(merge.weights(RECIPE, [tmp_path / str(n) for n in range(3)]))
     for name, value in found.items():
         exact = torch.stack([weights[name].double() for weights in made]).sum(0) / 3
         assert value.dtype == torch.float32

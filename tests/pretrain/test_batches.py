@@ -11,13 +11,13 @@ import pytest
 import torch
 import world
 
-from configs.errors import UserError
-from pretrain import inputs
-from pretrain.data import Batches, TokenStream, batch_hash
-from pretrain.order import Order
-from pretrain.plan import Plan
-from pretrain.ranks import Ranks
+from pretrain.data import inputs
+from pretrain.data.batches import Batches, TokenStream, batch_hash
+from pretrain.data.order import Order
+from pretrain.data.plan import Plan
+from pretrain.engine.distributed import Ranks
 from tokenizer.shards import read_index
+from twofold.errors import UserError
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

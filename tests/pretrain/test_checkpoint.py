@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from configs.errors import UserError
-from pretrain import training_state
-from pretrain.checkpoint import Checkpoints, State, committed, verified
-from pretrain.ranks import Ranks
-from pretrain.training_state import SavedTensors
+from pretrain.checkpoints import training_state
+from pretrain.checkpoints.checkpoint import Checkpoints, State, committed, verified
+from pretrain.checkpoints.training_state import SavedTensors
+from pretrain.engine.distributed import Ranks
+from twofold.errors import UserError
 
 IDENTITY = {"data": "d", "model": "m"}
 STATE = training_state.file_name(0, 1)

@@ -8,8 +8,9 @@ import world
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain.attention import document_mask
-from pretrain.model import EOS_ID, Decoder, initial_weights
+from pretrain.model.attention import document_mask
+from pretrain.model.decoder import Decoder, initial_weights
+from twofold.special_ids import EOS_ID
 
 CFG = world.recipe().model
 rows = st.lists(st.sampled_from([EOS_ID, 20, 21, 22]), min_size=1, max_size=24)

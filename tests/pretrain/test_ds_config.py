@@ -13,8 +13,8 @@ import world
 
 from configs.checks import world_size
 from configs.recipe import load_recipe
-from pretrain.ds_config import deepspeed_config
-from pretrain.sizes import n_parameters
+from pretrain.engine.ds_config import deepspeed_config
+from pretrain.model.sizes import n_parameters
 
 
 @pytest.fixture
@@ -79,7 +79,9 @@ def test_every_shipped_recipe_has_one() -> None:
 
 
 def test_what_check_needs_imports_neither_torch_nor_deepspeed() -> None:
-    modules = ", ".join(f"pretrain.{name}" for name in ("plan", "ds_config", "sizes", "stage", "export"))
+    modules = ", ".join(
+        f"pretrain.{name}" for name in ("data.plan", "engine.ds_config", "model.sizes", "layout", "stages.export")
+    )
     code = f"import sys, {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=world.ROOT)
     assert not {"torch", "deepspeed", "wandb", "transformers"} & set(loaded.stdout.split())

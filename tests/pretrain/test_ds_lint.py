@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from configs.recipe import load_recipe
-from pretrain.ds_config import deepspeed_config, merged
-from pretrain.ds_lint import KNOWN, Findings, lint
+from pretrain.engine.ds_config import deepspeed_config, merged
+from pretrain.engine.ds_lint import KNOWN, Findings, lint
 from tests.pretrain import world
 
 

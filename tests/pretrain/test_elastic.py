@@ -10,7 +10,8 @@ import torch
 import world
 from safetensors.torch import load_file
 
-from pretrain import stage
+from pretrain import layout
+from twofold.exit_codes import EXIT_CODE_STOPPED
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +28,7 @@ def test_two_four_one_and_two_ranks_equal_two_ranks(tmp_path: Path, tokenizer_di
     )
     assert steady.train(ranks=2) == 0, steady.log
     for stop, ranks in ((5, 2), (9, 4), (11, 1)):
-        assert elastic.train("--stop-after-step", str(stop), ranks=ranks) == stage.EXIT_CODE_STOPPED, elastic.log
+        assert elastic.train("--stop-after-step", str(stop), ranks=ranks) == EXIT_CODE_STOPPED, elastic.log
     assert elastic.train(ranks=2) == 0, elastic.log
     assert [event["world_size"] for event in elastic.events("start")] == [2, 4, 1, 2]
     changed, constant = elastic.events("train"), steady.events("train")
@@ -36,8 +37,8 @@ def test_two_four_one_and_two_ranks_equal_two_ranks(tmp_path: Path, tokenizer_di
     for key in ("loss", "grad_norm"):
         assert [event[key] for event in changed] == pytest.approx([event[key] for event in constant], rel=1e-4)
     for phase in ("general", "domain"):
-        weights, others = (load_file(run.out / stage.weights_file(phase)) for run in (elastic, steady))
+        weights, others = (load_file(run.out / layout.weights_file(phase)) for run in (elastic, steady))
         for name, value in others.items():
             torch.testing.assert_close(weights[name], value, atol=2e-5, rtol=1e-3)
-    counts = [json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text()) for run in (elastic, steady)]
+    counts = [json.loads((run.out / layout.TOKEN_COUNTS_FILE).read_text()) for run in (elastic, steady)]
     assert counts[0] == counts[1]

@@ -12,9 +12,9 @@ import pytest
 import torch
 import world
 
-from pretrain.data import TokenStream
-from pretrain.evaluate import Validation, read_token_bytes
-from pretrain.ranks import Ranks
+from pretrain.data.batches import TokenStream
+from pretrain.data.validation import Validation, read_token_bytes
+from pretrain.engine.distributed import Ranks
 from tokenizer.shards import read_index
 
 LENGTH, SEQUENCES = 32, 20

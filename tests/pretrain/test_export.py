@@ -12,10 +12,13 @@ import transformers
 import world
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from configs.manifest import Artifact, Manifest
 from configs.schema import Recipe
-from pretrain import export, generate, safetensors_stream, stage
-from pretrain.model import initial_weights, parameter_shapes
+from pretrain import layout
+from pretrain.checkpoints import safetensors_stream
+from pretrain.model import generate
+from pretrain.model.decoder import initial_weights, parameter_shapes
+from pretrain.stages import export
+from twofold.artifacts import Artifact, Manifest
 
 SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"<reserved{n}>" for n in range(8))]
 
@@ -33,7 +36,7 @@ def recipe() -> Recipe:
 def trained(tmp_path: Path, recipe: Recipe) -> Artifact:
     shapes = parameter_shapes(recipe.model, world.VOCAB)
     weights = ((name, value * 4) for name, value in initial_weights(recipe.model, world.VOCAB, 5))
-    safetensors_stream.write(tmp_path / "train" / stage.weights_file("domain"), shapes, torch.float32, weights)
+    safetensors_stream.write(tmp_path / "train" / layout.weights_file("domain"), shapes, torch.float32, weights)
     return _artifact(tmp_path / "train", "train")
 
 
@@ -89,7 +92,7 @@ def test_bf16_export_halves_the_bytes(tmp_path: Path, recipe: Recipe, trained: A
     recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"dtype": "bfloat16"})})
     export.build(recipe, trained, tokenizer, tmp_path / "out", tmp_path / "work")
     exported = (tmp_path / "out" / "model" / "model.safetensors").stat().st_size
-    full = (trained.path / stage.weights_file("domain")).stat().st_size
+    full = (trained.path / layout.weights_file("domain")).stat().st_size
     assert exported / full == pytest.approx(0.5, abs=0.02)
 
 

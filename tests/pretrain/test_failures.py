@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from configs.errors import UserError, user_error
 from configs.recipe import dump_recipe
 from tests.pretrain import world
+from twofold.errors import UserError, user_error
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_an_error_file_that_cannot_be_written_hides_nothing(
     def full(*_: object) -> None:
         raise user_error("disk", None, "the disk is full", "free some space")
 
-    monkeypatch.setattr(train.stage, "write_json", full)
+    monkeypatch.setattr(train.layout, "write_json", full)
     assert train.main(_arguments(tmp_path)) == 2
     assert "shards = 3: are cut. Hint: make them again." in capsys.readouterr().err
 
@@ -72,7 +72,7 @@ def test_a_file_asks_to_stop_until_it_is_heard(train: Any, tmp_path: Path) -> No
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    from pretrain.engine import start_ranks
+    from pretrain.engine.engine import start_ranks
 
     with pytest.raises(UserError, match=r"--device = 'cuda': is not what DeepSpeed found \(cpu\).*DS_ACCELERATOR=cuda"):
         start_ranks("cuda")

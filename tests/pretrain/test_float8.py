@@ -8,11 +8,11 @@ import pytest
 import torch
 import world
 
-from configs.errors import UserError
-from pretrain import float8
-from pretrain.float8 import BACKWARD, FORWARD, Float8Linear, quantised
-from pretrain.kernels import Kernels, install
-from pretrain.model import Decoder, initial_weights
+from pretrain.model import float8
+from pretrain.model.backends import Kernels, install
+from pretrain.model.decoder import Decoder, initial_weights
+from pretrain.model.float8 import BACKWARD, FORWARD, Float8Linear, quantised
+from twofold.errors import UserError
 
 X, IN, OUT = 48, 64, 32
 CUDA = torch.device("cuda")

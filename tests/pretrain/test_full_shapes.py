@@ -15,11 +15,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from configs.recipe import load_recipe
-from pretrain.attention import segments
-from pretrain.float8 import _Float8Product
-from pretrain.head import Elementwise, _ChunkedLosses, fold, logit_gradient
-from pretrain.kernels import Kernels, install
-from pretrain.model import Decoder
+from pretrain.model.attention import segments
+from pretrain.model.backends import Kernels, install
+from pretrain.model.decoder import Decoder
+from pretrain.model.float8 import _Float8Product
+from pretrain.model.linear_cross_entropy import Elementwise, _ChunkedLosses, fold, logit_gradient
 from tests.conftest import ROOT
 
 RECIPE = load_recipe(ROOT / "configs" / "exaone3_7p8b.yaml")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.schema import Stability
-from pretrain.guard import SpikeGuard
+from pretrain.hooks.skip_step import SpikeGuard
 
 CFG = Stability(rolling_interval_length=16, sigma_factor=6.0, rollback_after=3, attempts=2)
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain import head
-from pretrain.head import Elementwise, Head, Losses, chunk_rows, fold, logit_gradient
+from pretrain.model import linear_cross_entropy
+from pretrain.model.linear_cross_entropy import Elementwise, Head, Losses, chunk_rows, fold, logit_gradient
 
 WAYS: tuple[Losses, ...] = ("kept", "recomputed")
 B, T, D, V = 2, 24, 32, 1000
@@ -131,7 +131,7 @@ def test_chunks_are_aligned_near_the_limit_and_cover_the_vocabulary(tokens: int,
 
 
 def test_the_chunks_of_the_7p8b_model() -> None:
-    assert chunk_rows(8192, 102_400, head.CHUNK_LOGITS) == 14_720
+    assert chunk_rows(8192, 102_400, linear_cross_entropy.CHUNK_LOGITS) == 14_720
     assert -(-102_400 // 14_720) == 7
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 import world
 
-from configs.errors import UserError
-from pretrain.kernels import Kernels, choose, install
-from pretrain.model import Decoder, initial_weights
+from pretrain.model.backends import Kernels, choose, install
+from pretrain.model.decoder import Decoder, initial_weights
+from twofold.errors import UserError
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 FAST = Kernels(ordered_attention=True, document_bounds=True, compiler="inductor", losses="kept")

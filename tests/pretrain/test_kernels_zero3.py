@@ -16,7 +16,7 @@ import torch
 import world
 from safetensors.torch import load_file
 
-from pretrain.model import Decoder, initial_weights
+from pretrain.model.decoder import Decoder, initial_weights
 
 pytestmark = pytest.mark.e2e
 

@@ -12,9 +12,9 @@ import transformers
 import world
 from safetensors.torch import load_file
 
-from configs.errors import UserError
-from pretrain import llama, safetensors_stream
-from pretrain.model import Decoder, initial_weights, parameter_shapes
+from pretrain.checkpoints import llama, safetensors_stream
+from pretrain.model.decoder import Decoder, initial_weights, parameter_shapes
+from twofold.errors import UserError
 
 CFG = world.recipe().model
 

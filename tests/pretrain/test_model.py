@@ -9,9 +9,9 @@ import torch
 import world
 
 from configs.schema import Model
-from pretrain.head import token_losses
-from pretrain.model import Decoder, RMSNorm, initial_weights, parameter_shapes, rotary_angles, rotate
-from pretrain.sizes import flops_per_token, n_matrix_parameters, n_parameters
+from pretrain.model.decoder import Decoder, RMSNorm, initial_weights, parameter_shapes, rotary_angles, rotate
+from pretrain.model.linear_cross_entropy import token_losses
+from pretrain.model.sizes import flops_per_token, n_matrix_parameters, n_parameters
 
 EXAONE = Model(d_model=4096, n_layers=32, n_heads=32, n_kv_heads=8, d_ff=14336)
 EXAONE_VOCAB = 102_400

@@ -13,7 +13,7 @@ import pytest
 import wandb
 import world
 
-from pretrain.monitor import Monitor, read_events, wandb_mode
+from pretrain.hooks.metrics import Monitor, read_events, wandb_mode
 
 
 def _monitor(out: Path, resumed: int = 0, wish: str = "off") -> Monitor:
@@ -147,7 +147,7 @@ def test_an_upload_that_does_not_end_is_left_behind(tmp_path: Path, monkeypatch:
     seen = _fake_wandb(monkeypatch)
     gate = threading.Event()
     monkeypatch.setattr(seen.run, "finish", lambda exit_code: gate.wait(20))
-    monkeypatch.setattr("pretrain.monitor._FINISH_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("pretrain.hooks.metrics._FINISH_TIMEOUT_S", 0.05)
     _monitor(tmp_path, wish="offline").close(0)
     gate.set()
     (warning,) = read_events(tmp_path / "metrics.jsonl")

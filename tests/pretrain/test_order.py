@@ -12,9 +12,9 @@ import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import UserError
 from configs.phase_schema import LRScheduler, Phase
-from pretrain.order import Order, permute, quotas
+from pretrain.data.order import Order, permute, quotas
+from twofold.errors import UserError
 
 NEWS, BOOKS, LAW, CODE = range(4)
 

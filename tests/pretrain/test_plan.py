@@ -10,10 +10,10 @@ import world
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import UserError
 from configs.phase_schema import LRScheduler, Phase
-from pretrain.order import Order
-from pretrain.plan import Plan, check_supply, rate_at, token_counts
+from pretrain.data.order import Order
+from pretrain.data.plan import Plan, check_supply, rate_at, token_counts
+from twofold.errors import UserError
 
 BATCH = 64
 

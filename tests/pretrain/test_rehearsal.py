@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain.rehearsal import rounds
+from pretrain.profiling.dry_run import rounds
 
 
 @given(st.lists(st.integers(0, 5000), unique=True, max_size=40))

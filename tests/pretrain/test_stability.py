@@ -12,7 +12,8 @@ import torch
 import world
 from safetensors.torch import load_file
 
-from pretrain import stage
+from pretrain import layout
+from twofold.exit_codes import EXIT_CODE_STOPPED
 
 pytestmark = pytest.mark.e2e
 
@@ -45,11 +46,11 @@ def test_one_poisoned_step_is_skipped_and_its_documents_are_named(tmp_path: Path
     assert events[30]["verdict"] == "spike"
     assert not run.events("rollback")
     assert events[31]["loss"] < events[30]["loss"] - 0.5
-    incident = json.loads((run.out / stage.INCIDENTS_DIR / "step-00000031.json").read_text())
+    incident = json.loads((run.out / layout.INCIDENTS_DIR / "step-00000031.json").read_text())
     assert incident["loss"] > incident["loss_limit"] or incident["grad_norm"] > incident["grad_norm_limit"]
     assert {document["source"] for document in incident["documents"]} <= {"news", "books"}
     assert len({document["row"] for document in incident["documents"]}) == 8
-    counts = json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text())
+    counts = json.loads((run.out / layout.TOKEN_COUNTS_FILE).read_text())
     assert sum(counts["by_phase"]["general"].values()) == 39 * 256
     assert sum(counts["skipped"]["general"].values()) == 256
 
@@ -68,19 +69,19 @@ def test_skipping_that_does_not_help_becomes_a_rollback_that_survives_a_stop(
     steps = [event["step"] for event in run.events("train")]
     assert steps == [step for step in range(1, 42) if step not in range(24, 30)]
     assert [event["step"] for event in run.events("train") if event["skipped"]] == [30]
-    report = json.loads((run.out / stage.INCIDENTS_DIR / "rollback-00000029.json").read_text())
+    report = json.loads((run.out / layout.INCIDENTS_DIR / "rollback-00000029.json").read_text())
     assert sorted(map(int, report["documents_by_step"])) == list(range(24, 30))
     assert all(report["documents_by_step"].values())
 
     other = _run(tmp_path / "b", tokenizer_dir, bad, stability=settings)
     for stop in (20, 26, 33):
-        assert other.train("--stop-after-step", str(stop)) == stage.EXIT_CODE_STOPPED, other.log
+        assert other.train("--stop-after-step", str(stop)) == EXIT_CODE_STOPPED, other.log
     assert other.train() == 0, other.log
     assert other.curve() == run.curve()
     for phase in ("general", "domain"):
-        weights, others = (load_file(one.out / stage.weights_file(phase)) for one in (run, other))
+        weights, others = (load_file(one.out / layout.weights_file(phase)) for one in (run, other))
         assert all(torch.equal(weights[name], value) for name, value in others.items())
-    counts = [json.loads((one.out / stage.TOKEN_COUNTS_FILE).read_text()) for one in (run, other)]
+    counts = [json.loads((one.out / layout.TOKEN_COUNTS_FILE).read_text()) for one in (run, other)]
     assert counts[0] == counts[1]
     assert sum(counts[0]["by_phase"]["general"].values()) == 33 * 256
 
@@ -93,7 +94,7 @@ def test_a_run_that_keeps_spiking_gives_up_with_a_hint(tmp_path: Path, tokenizer
         stability={"rolling_interval_length": 32, "rollback_after": 2, "attempts": 1},
     )
     assert run.train() == 2, run.log
-    (problem,) = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]
+    (problem,) = json.loads((run.out / layout.ERROR_FILE).read_text())["problems"]
     assert problem["problem"] == "still has spikes after 1 rollbacks"
     assert "phases.general.lr_scheduler.lr" in problem["hint"]
     assert "Traceback" not in run.log
@@ -109,8 +110,8 @@ def test_a_gradient_that_is_nan_on_one_rank_is_skipped_by_all(
     assert [event["step"] for event in events if event["skipped"]] == [4, 10]
     assert [event["grad_norm"] for event in events if event["skipped"]] == [None, None]
     assert events[3]["verdict"] == "not finite"
-    assert all(torch.isfinite(value).all() for value in load_file(run.out / stage.weights_file("domain")).values())
-    counts = json.loads((run.out / stage.TOKEN_COUNTS_FILE).read_text())
+    assert all(torch.isfinite(value).all() for value in load_file(run.out / layout.weights_file("domain")).values())
+    counts = json.loads((run.out / layout.TOKEN_COUNTS_FILE).read_text())
     assert sum(counts["skipped"]["general"].values()) == 256
     assert sum(counts["skipped"]["domain"].values()) == 512
     shutil.rmtree(run.out)
@@ -133,14 +134,14 @@ def test_a_rank_killed_while_it_saves_leaves_the_checkpoint_before_and_the_run_g
 ) -> None:
     monkeypatch.setenv("FAULT", "die:2")
     run = world.Run(tmp_path, world.recipe(), shards_dir, tokenizer_dir)
-    assert run.train(module="faulty_train") not in (0, stage.EXIT_CODE_STOPPED)
+    assert run.train(module="faulty_train") not in (0, EXIT_CODE_STOPPED)
     assert _no_rank_is_left(run)
-    folders = sorted(path.name for path in (run.out / stage.CHECKPOINTS_DIR).iterdir())
+    folders = sorted(path.name for path in (run.out / layout.CHECKPOINTS_DIR).iterdir())
     assert folders == ["step-00000004", "step-00000008.partial"]
     assert run.train() == 0, run.log
     assert [event["step"] for event in run.events("start")] == [0, 4]
     assert [event["step"] for event in run.events("train")] == list(range(1, 15))
-    assert not list((run.out / stage.CHECKPOINTS_DIR).glob("*.partial"))
+    assert not list((run.out / layout.CHECKPOINTS_DIR).glob("*.partial"))
 
 
 def test_no_rank_waits_for_one_that_failed(
@@ -150,5 +151,5 @@ def test_no_rank_waits_for_one_that_failed(
     run = world.Run(tmp_path, world.recipe(), shards_dir, tokenizer_dir)
     assert run.train(module="faulty_train") != 0
     assert _no_rank_is_left(run)
-    (problem,) = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]
+    (problem,) = json.loads((run.out / layout.ERROR_FILE).read_text())["problems"]
     assert problem["hint"] == "mount the data on this host"

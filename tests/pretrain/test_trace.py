@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import world
 
-from pretrain import trace
-from pretrain.data import Batches
-from pretrain.order import Order
-from pretrain.plan import Plan
+from pretrain.data import provenance
+from pretrain.data.batches import Batches
+from pretrain.data.order import Order
+from pretrain.data.plan import Plan
 from tokenizer import shards
 
 
@@ -21,7 +21,7 @@ def test_every_token_of_a_batch_is_in_the_document_that_the_trace_names(shards_d
     order = Order(recipe.seed, recipe.phases, index.tokens("train"))
     step = Plan(recipe).at(number)
     batch = Batches(index, order).read(step)
-    spans = trace.documents(index, order, step)
+    spans = provenance.documents(index, order, step)
     covered = {row: [] for row in range(step.sequences)}
     for span in spans:
         ends = [0, *shards.open_document_ends(shards_dir / span.shard).tolist()]

@@ -17,12 +17,13 @@ import world
 from safetensors.torch import load_file
 
 from configs.schema import Recipe
-from pretrain import stage
-from pretrain.data import Batches
-from pretrain.model import EMBEDDING, Decoder, initial_weights
-from pretrain.order import Order
-from pretrain.plan import Plan
+from pretrain import layout
+from pretrain.data.batches import Batches
+from pretrain.data.order import Order
+from pretrain.data.plan import Plan
+from pretrain.model.decoder import EMBEDDING, Decoder, initial_weights
 from tokenizer.shards import read_index
+from twofold.exit_codes import EXIT_CODE_STOPPED
 
 pytestmark = pytest.mark.e2e
 
@@ -51,7 +52,7 @@ def _assert_same(run: world.Run, other: world.Run) -> None:
         lines, others = ([[e[k] for k in keys] for e in one.events(kind)] for one in (run, other))
         assert lines == others
     for phase in ("general", "domain"):
-        weights, others = (load_file(one.out / stage.weights_file(phase)) for one in (run, other))
+        weights, others = (load_file(one.out / layout.weights_file(phase)) for one in (run, other))
         assert all(torch.equal(weights[name], value) for name, value in others.items())
 
 
@@ -61,7 +62,7 @@ def test_a_run_learns_and_says_what_it_did(uninterrupted: world.Run) -> None:
     assert [event["phase"] for event in events] == ["general"] * 8 + ["domain"] * 6
     assert events[0]["loss"] == pytest.approx(math.log(world.VOCAB), abs=0.1)
     assert events[7]["loss"] < events[0]["loss"] - 0.5
-    summary = json.loads((uninterrupted.out / stage.SUMMARY_FILE).read_text())
+    summary = json.loads((uninterrupted.out / layout.SUMMARY_FILE).read_text())
     assert (summary["steps"], summary["tokens"], summary["world_size"]) == (14, 5120, 2)
     general, domain = summary["phases"]
     assert sum(general["tokens_by_source"].values()) == 2048
@@ -69,7 +70,7 @@ def test_a_run_learns_and_says_what_it_did(uninterrupted: world.Run) -> None:
     assert domain["last_loss"] == events[-1]["loss"]
     fall = {s: general["bits_per_byte"][s] - domain["bits_per_byte"][s] for s in world.SOURCES}
     assert min(fall["law"], fall["code"]) > max(fall["news"], fall["books"])
-    committed = sorted(path.name for path in (uninterrupted.out / stage.CHECKPOINTS_DIR).iterdir())
+    committed = sorted(path.name for path in (uninterrupted.out / layout.CHECKPOINTS_DIR).iterdir())
     assert committed == [f"step-{step:08d}" for step in (8, 10, 12, 14)]
     assert "Traceback" not in uninterrupted.log
 
@@ -81,10 +82,10 @@ def test_a_signal_saves_and_a_damaged_checkpoint_falls_back(make: Make, uninterr
     while len(run.events("train")) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(run.events("start")[0]["pid"], signal.SIGTERM)  # one rank is enough: they agree
-    assert process.wait(timeout=60) == stage.EXIT_CODE_STOPPED, run.log
+    assert process.wait(timeout=60) == EXIT_CODE_STOPPED, run.log
     stopped = run.events("stop")[-1]["step"]
     assert 5 <= stopped < 14
-    newest = run.out / stage.CHECKPOINTS_DIR / f"step-{stopped:08d}"
+    newest = run.out / layout.CHECKPOINTS_DIR / f"step-{stopped:08d}"
     states = sorted((newest / "state").glob("rank-*.safetensors"))
     states[1].write_bytes(states[1].read_bytes()[:-1])
     assert run.train() == 0, run.log
@@ -123,7 +124,7 @@ def test_two_ranks_under_zero3_equal_a_plain_loop(make: Make, shards_dir: Path) 
     assert [event["loss"] for event in events] == pytest.approx(losses, rel=1e-5)
     assert [event["grad_norm"] for event in events] == pytest.approx(norms, rel=1e-4)
     assert max(norms) > 0.5
-    trained = load_file(run.out / stage.weights_file("domain"))
+    trained = load_file(run.out / layout.weights_file("domain"))
     for name, value in model.state_dict().items():
         torch.testing.assert_close(trained[name], value, atol=2e-5, rtol=1e-3)
 
@@ -165,7 +166,7 @@ def test_gradients_that_stay_infinite_end_with_a_hint(make: Make) -> None:
         monitor__wandb="off",
     )
     assert run.train() == 2, run.log
-    (problem,) = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]
+    (problem,) = json.loads((run.out / layout.ERROR_FILE).read_text())["problems"]
     assert "10 gradients in a row that were not finite" in problem["problem"]
     assert "phases.general.lr_scheduler.lr" in problem["hint"]
     skipped = [event["skipped"] for event in run.events("train")]
@@ -176,6 +177,6 @@ def test_gradients_that_stay_infinite_end_with_a_hint(make: Make) -> None:
 def test_what_the_user_can_mend_ends_every_rank_with_its_reason(make: Make) -> None:
     run = make(phases__1__max_epochs=0.01)
     assert run.train() == 2, run.log
-    problems = json.loads((run.out / stage.ERROR_FILE).read_text())["problems"]
+    problems = json.loads((run.out / layout.ERROR_FILE).read_text())["problems"]
     assert {problem["field"] for problem in problems} == {f"phases.domain.mixture.{s}" for s in ("law", "code", "news")}
     assert "Traceback" not in run.log

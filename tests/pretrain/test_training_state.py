@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain import training_state
-from pretrain.training_state import KINDS, SavedTensors, part_bounds
+from pretrain.checkpoints import training_state
+from pretrain.checkpoints.training_state import KINDS, SavedTensors, part_bounds
 
 
 @given(elements=st.integers(1, 10**12), size=st.integers(1, 4096))

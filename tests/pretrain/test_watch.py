@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from configs.launch_schema import Watch as Settings
-from pretrain.stage import BEATS_DIR, EXIT_CODE_STALLED, STALLS_DIR
-from pretrain.watch import Beat, Watch, find_stragglers, judge, read_beats, unreported_stalls
+from pretrain.hooks.watchdog import Beat, Watch, find_stragglers, judge, read_beats, unreported_stalls
+from pretrain.layout import BEATS_DIR, STALLS_DIR
 from tests.pretrain.world import ROOT
+from twofold.exit_codes import EXIT_CODE_STALLED
 
 AT = Beat(0, "h0", 1, 1000.0, 50, 12, "gradients", 1.0, 0.01, 0.001)
 
@@ -70,7 +71,7 @@ def test_beats_tell_where_the_main_thread_is_and_vanish_when_all_is_done(tmp_pat
 def test_a_process_that_no_longer_moves_shows_its_stacks_and_ends(tmp_path: Path, stuck: str) -> None:
     program = (
         "import sys, threading, time; from pathlib import Path; from configs.launch_schema import Watch as S\n"
-        "from pretrain.watch import Watch\n"
+        "from pretrain.hooks.watchdog import Watch\n"
         "def somewhere_deep():\n"
         f"    {stuck}\n"
         f"with Watch(S(stall_s=0.6, beat_s=0.1), Path({str(tmp_path)!r}), 0, 2) as watch:\n"
@@ -94,7 +95,7 @@ def test_python_itself_stuck_is_ended_too(tmp_path: Path) -> None:
     """A C function that never gives the interpreter back: no Python thread can act."""
     program = (
         "import ctypes; from pathlib import Path; from configs.launch_schema import Watch as S\n"
-        "from pretrain.watch import Watch; import time\n"
+        "from pretrain.hooks.watchdog import Watch; import time\n"
         f"with Watch(S(stall_s=0.4, beat_s=0.1), Path({str(tmp_path)!r}), 0, 1) as watch:\n"
         "    time.sleep(0.2)\n"
         "    ctypes.PyDLL(None).sleep(30)\n"

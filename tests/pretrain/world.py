@@ -15,8 +15,8 @@ import yaml
 
 from configs.recipe import dump_recipe, parse_recipe
 from configs.schema import Recipe
-from pretrain.order import Order
-from pretrain.plan import Plan
+from pretrain.data.order import Order
+from pretrain.data.plan import Plan
 from tokenizer import shards
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.manifest import Artifact, StageSpec, ensure
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from tests.conftest import ROOT, InProcessRunner
-from tokenizer import train
+from tokenizer.stages import train
+from twofold.artifacts import Artifact, StageSpec, ensure
 
 KOREAN = [
     "바람이 불면 마을 사람들은 항구로 나가 배를 살폈다. 배를 묶는 일은 언제나 아이들의 몫이었다.",

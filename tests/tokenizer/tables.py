@@ -8,8 +8,8 @@ from pathlib import Path
 
 import regex
 
-from tokenizer.patterns import PATTERNS, map_bytes, unmap_bytes
-from tokenizer.word_files import batch_of, record_batch, write_batches
+from tokenizer.engine.patterns import PATTERNS, map_bytes, unmap_bytes
+from tokenizer.training.word_files import batch_of, record_batch, write_batches
 
 
 def table_of(path: Path, words: Mapping[str, int]) -> Path:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from configs.errors import UserError
-from tokenizer.automaton import CODE_POINTS, START, automaton
-from tokenizer.cutter import cutter_of, word_end
-from tokenizer.patterns import PATTERNS
+from tokenizer.engine.dfa import CODE_POINTS, START, automaton
+from tokenizer.engine.patterns import PATTERNS
+from tokenizer.engine.pretokenizer import cutter_of, word_end
+from twofold.errors import UserError
 
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),

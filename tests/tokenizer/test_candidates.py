@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from configs.errors import UserError
-from configs.manifest import Artifact
 from tests.tokenizer.conftest import KOREAN
 from tests.tokenizer.oracle import encode_slowly
-from tokenizer.candidates import CURVE, load, load_folder, prefixes
-from tokenizer.convert import TOKENIZER_FILE, read_tokenizer
-from tokenizer.encode import Encoder
+from tokenizer.encoder import Encoder
+from tokenizer.evaluation.candidates import CURVE, load, load_folder, prefixes
+from tokenizer.formats import TOKENIZER_FILE, read_tokenizer
+from twofold.artifacts import Artifact
+from twofold.errors import UserError
 
 
 def sentencepiece_like(path: Path) -> Path:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from configs.manifest import Artifact
 from tests.tokenizer.conftest import ENGLISH, KOREAN, write_documents
 from tests.tokenizer.test_candidates import sentencepiece_like
-from tokenizer import compression as measures
-from tokenizer.candidates import Candidate, load
-from tokenizer.compression import LabelledText
-from tokenizer.convert import TOKENIZER_FILE
+from tokenizer.evaluation import compression as measures
+from tokenizer.evaluation.candidates import Candidate, load
+from tokenizer.evaluation.compression import LabelledText
+from tokenizer.formats import TOKENIZER_FILE
+from twofold.artifacts import Artifact
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import UserError
-from configs.manifest import Artifact
 from configs.schema import Tokenizer
 from tests.conftest import InProcessRunner
 from tests.tokenizer.conftest import ENGLISH, KOREAN, decided, write_documents, write_rows
 from tests.tokenizer.tables import counter_of, table_of
-from tokenizer import counts
-from tokenizer.counts import Counted, count_words, multipliers, prune, sample_place
-from tokenizer.patterns import PATTERNS, map_bytes
-from tokenizer.tally import new_tally, sorted_words
-from tokenizer.word_files import batch_of, batches_of, read_batch, read_words, write_words
+from tokenizer.engine.patterns import PATTERNS, map_bytes
+from tokenizer.engine.word_counts import new_tally, sorted_words
+from tokenizer.training import count_words as counts
+from tokenizer.training.count_words import Counted, count_words, multipliers, prune, sample_place
+from tokenizer.training.word_files import batch_of, batches_of, read_batch, read_words, write_words
+from twofold.artifacts import Artifact
+from twofold.errors import UserError
 
 EVERYTHING = 10**15
 

@@ -19,14 +19,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from configs.errors import UserError
-from configs.manifest import Artifact
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, VOCAB_SIZE
-from tokenizer import bpe
-from tokenizer.convert import EOS_ID, SPECIALS, read_tokenizer, write_tokenizer
-from tokenizer.encode import Encoder
-from tokenizer.patterns import map_bytes
+from tokenizer.encoder import Encoder
+from tokenizer.engine import bpe_encoder
+from tokenizer.engine.patterns import map_bytes
+from tokenizer.formats import read_tokenizer, write_tokenizer
+from twofold.artifacts import Artifact
+from twofold.errors import UserError
+from twofold.special_ids import EOS_ID, SPECIAL_TOKENS
 
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
@@ -118,7 +119,7 @@ def test_any_merges_give_the_record_s_ids_in_short_words_and_in_long_ones(
     folder = tmp_path_factory.getbasetemp() / "any-merges"
     write_tokenizer(folder, oracle.learn(learnt, merges), 0, "exaone3")
     encoder, told = Encoder(folder), read_tokenizer(folder)
-    encoder._vocabulary = bpe.vocabulary_of(told.byte_ids, told.merges, slots=2)
+    encoder._vocabulary = bpe_encoder.vocabulary_of(told.byte_ids, told.merges, slots=2)
     text = " ".join([*words, *words])
     assert encoder.encode([text])[0] == record(folder)(text)
 
@@ -144,7 +145,7 @@ def test_merges_that_reach_over_joints_at_any_rank_give_the_record_s_ids(
     pieces = oracle.learn({map_bytes(text): count for text, count in learnt.items()}, merges)
     write_tokenizer(folder, pieces, 0, "superwords")
     encoder, told = Encoder(folder), read_tokenizer(folder)
-    encoder._vocabulary = bpe.vocabulary_of(told.byte_ids, told.merges, slots=64)
+    encoder._vocabulary = bpe_encoder.vocabulary_of(told.byte_ids, told.merges, slots=64)
     texts = 2 * [*texts, *learnt]
     assert encoder.encode(texts) == [record(folder)(text) for text in texts]
 
@@ -187,7 +188,7 @@ def test_special_strings_in_text_stay_text(tokenizer: Artifact) -> None:
     encoder = Encoder(tokenizer.path)
     text = "the end <|eos|> of <|reserved_0|><|pad|>"
     ids = encoder.encode([text])[0]
-    assert min(ids) >= len(SPECIALS) + RESERVED
+    assert min(ids) >= len(SPECIAL_TOKENS) + RESERVED
     assert encoder.decode(ids) == text
     assert ids == record(tokenizer.path)(text) == in_tiktoken(tokenizer.path).encode_ordinary(text)
     assert ids == in_sentencepiece(tokenizer.path)(text)
@@ -199,7 +200,7 @@ def test_specials_are_left_out_of_decoded_text(tokenizer: Artifact) -> None:
 
 
 def test_half_a_character_decodes_to_the_replacement_character(tokenizer: Artifact) -> None:
-    first_byte = len(SPECIALS) + RESERVED
+    first_byte = len(SPECIAL_TOKENS) + RESERVED
     assert Encoder(tokenizer.path).decode([first_byte + 0xEA]) == "\ufffd"
 
 

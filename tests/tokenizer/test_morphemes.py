@@ -12,18 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import UserError
-from configs.manifest import Artifact
 from tests.conftest import InProcessRunner
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, VOCAB_SIZE, trained
 from tests.tokenizer.tables import counter_of, table_of
-from tokenizer import morphemes, train
-from tokenizer.convert import SPECIALS
-from tokenizer.encode import Encoder
-from tokenizer.morphemes import analyser, morphemes_of, split_words
-from tokenizer.patterns import map_bytes, unmap_bytes
-from tokenizer.word_files import read_words
+from tokenizer.encoder import Encoder
+from tokenizer.engine.patterns import map_bytes, unmap_bytes
+from tokenizer.stages import train
+from tokenizer.training import morphemes
+from tokenizer.training.morphemes import analyser, morphemes_of, split_words
+from tokenizer.training.word_files import read_words
+from twofold.artifacts import Artifact
+from twofold.errors import UserError
+from twofold.special_ids import SPECIAL_TOKENS
 
 ENDINGS = ("은", "는", "이", "가", "을", "를", "의", "로", "다", ".")
 
@@ -86,8 +87,8 @@ def test_no_merge_of_training_crosses_a_border_and_encoding_needs_none(documents
         for piece in morphemes_of(text, by_endings) if any("가" <= sign <= "힣" for sign in text) else [text]:
             expected[map_bytes(piece)] += count
     vocabulary = json.loads((made.path / "tokenizer.json").read_text())["model"]["vocab"]
-    learnt = sorted(vocabulary, key=vocabulary.__getitem__)[len(SPECIALS) + RESERVED + 256 :]
-    assert learnt == oracle.learn(expected, VOCAB_SIZE - len(SPECIALS) - RESERVED - 256)
+    learnt = sorted(vocabulary, key=vocabulary.__getitem__)[len(SPECIAL_TOKENS) + RESERVED + 256 :]
+    assert learnt == oracle.learn(expected, VOCAB_SIZE - len(SPECIAL_TOKENS) - RESERVED - 256)
     assert made.counts["morphemes"] == morphemes.versions()
     encoder = Encoder(made.path)
     assert encoder.decode(encoder.encode(["사람들은 배를"])[0]) == "사람들은 배를"

@@ -14,22 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import UserError
-from configs.files import sha256_of
-from configs.manifest import Artifact, StageSpec, ensure
 from tests.conftest import InProcessRunner
 from tests.tokenizer.conftest import ENGLISH, KOREAN, VOCAB_SIZE, decided, small_recipe, write_documents
-from tokenizer import pack, shards
-from tokenizer.convert import EOS_ID
-from tokenizer.encode import Encoder
+from tokenizer import shards
+from tokenizer.encoder import Encoder
+from tokenizer.stages import tokenize
+from twofold.artifacts import Artifact, StageSpec, ensure
+from twofold.errors import UserError
+from twofold.files import sha256_of
+from twofold.special_ids import EOS_ID
 
 
 def packed_from(documents: Artifact, tokenizer: Artifact, run_dir: Path) -> Artifact:
     recipe = small_recipe()
     return ensure(
         run_dir,
-        StageSpec("shards", pack.CODE_VERSION, pack.config(recipe), {}),
-        lambda out, work: pack.build(recipe, documents, tokenizer, out, work, InProcessRunner()),
+        StageSpec("shards", tokenize.CODE_VERSION, tokenize.config(recipe), {}),
+        lambda out, work: tokenize.build(recipe, documents, tokenizer, out, work, InProcessRunner()),
     )
 
 
@@ -77,8 +78,8 @@ def test_batches_do_not_show_in_the_bytes(
     packed: Artifact, documents: Artifact, tokenizer: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     rows: int, text_bytes: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(pack, "_ROWS", rows)
-    monkeypatch.setattr(pack, "_TEXT_BYTES", text_bytes)
+    monkeypatch.setattr(tokenize, "_ROWS", rows)
+    monkeypatch.setattr(tokenize, "_TEXT_BYTES", text_bytes)
     again = packed_from(documents, tokenizer, tmp_path / "again")
     assert len(again.manifest.files) == len(packed.manifest.files) > 10
     for entry in packed.manifest.files:
@@ -95,11 +96,11 @@ def test_packing_again_gives_the_same_bytes(
 
 
 def test_batches_are_bounded_by_rows_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "_ROWS", 4)
-    monkeypatch.setattr(pack, "_TEXT_BYTES", 100)
+    monkeypatch.setattr(tokenize, "_ROWS", 4)
+    monkeypatch.setattr(tokenize, "_TEXT_BYTES", 100)
     texts = ["a" * size for size in (60, 60, 10, 300, 0, 1, 1, 1, 1, 1)]
     write_documents(tmp_path, "train", "law", texts, "en")
-    batches = list(pack._batches(tmp_path / "documents" / "train" / "law" / "00000.parquet"))
+    batches = list(tokenize._batches(tmp_path / "documents" / "train" / "law" / "00000.parquet"))
     found = [batch["text"].to_pylist() for batch in batches]
     assert [text for batch in found for text in batch] == texts
     assert all(len(batch) <= 4 and sum(map(len, batch[:-1])) < 200 for batch in found)
@@ -253,7 +254,7 @@ def test_every_token_leads_to_its_document(packed: Artifact) -> None:
 def test_a_place_is_found_over_shards_and_row_groups(
     tokenizer: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack, "_ROWS", 2)
+    monkeypatch.setattr(tokenize, "_ROWS", 2)
     made = packed_from(decided(tmp_path, files=3), tokenizer, tmp_path)
     index = shards.read_index(made.path)
     total = index.tokens("train")["en-text"]
@@ -305,15 +306,15 @@ def test_what_is_no_text_is_refused(tmp_path: Path, texts: pa.Array | bytes) -> 
     columns = {name: ["x", "y"] for name in ("id", "source", "language")}
     pq.write_table(pa.table({**columns, "text": texts}), tmp_path / "bad.parquet")
     with pytest.raises(UserError, match=r"bad.parquet: is not text \(rows 0 to 1: .*make the kept documents again"):
-        list(pack._batches(tmp_path / "bad.parquet"))
+        list(tokenize._batches(tmp_path / "bad.parquet"))
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_bytes_of_texts_are_taken_where_they_lie(kind: pa.DataType) -> None:
     texts = pa.array(["skipped", "가a", "", "끝", "skipped"], kind).slice(1, 3)
-    data, ends = pack._utf8(texts)
+    data, ends = tokenize._utf8(texts)
     assert (data.tobytes(), ends.tolist()) == ("가a끝".encode(), [4, 4, 7])
-    assert pack._utf8(pa.array(["", ""], kind))[1].tolist() == [0, 0]
+    assert tokenize._utf8(pa.array(["", ""], kind))[1].tolist() == [0, 0]
 
 
 def test_shards_that_differ_from_the_record_are_not_committed(
@@ -360,7 +361,7 @@ def test_ends_are_64_bit_and_cumulative_over_batches(tmp_path: Path) -> None:
 
 
 def test_the_task_travels_to_other_processes(tmp_path: Path) -> None:
-    task = pack._Pack(tmp_path, ("train/law/00000",), tmp_path, tmp_path, tmp_path)
+    task = tokenize._Pack(tmp_path, ("train/law/00000",), tmp_path, tmp_path, tmp_path)
     assert pickle.loads(pickle.dumps(task)) == task
 
 
@@ -371,6 +372,6 @@ def test_a_task_run_again_after_a_kill_writes_the_same(
     out = tmp_path / "again"
     shutil.copytree(packed.path / "train" / "ko-text", out / "train" / "ko-text")
     (out / "train" / "ko-text" / "00000.ds").write_bytes(b"half")
-    pack._Pack(documents.path / "documents", ("train/ko-text/00000",), tokenizer.path, out, tmp_path / "done")(0, 1)
+    tokenize._Pack(documents.path / "documents", ("train/ko-text/00000",), tokenizer.path, out, tmp_path / "done")(0, 1)
     for path in (packed.path / "train" / "ko-text").iterdir():
         assert (out / "train" / "ko-text" / path.name).read_bytes() == path.read_bytes(), path.name

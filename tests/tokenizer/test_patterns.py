@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes, unmap_bytes
+from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes, unmap_bytes
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 # Unassigned code points may be letters to the engine whose Unicode version is newer.

@@ -13,19 +13,19 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import UserError
-from configs.manifest import Artifact
 from configs.schema import Tokenizer
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, small_recipe, trained
 from tests.tokenizer.tables import counter_of
 from tests.tokenizer.test_tally import DENSE_TEXT
-from tokenizer.convert import SPECIALS
-from tokenizer.encode import Encoder
-from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
-from tokenizer.train import stretch_sample
+from tokenizer.encoder import Encoder
+from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
+from tokenizer.stages.train import stretch_sample
+from twofold.artifacts import Artifact
+from twofold.errors import UserError
+from twofold.special_ids import SPECIAL_TOKENS
 
-FIRST_BYTE = len(SPECIALS) + RESERVED
+FIRST_BYTE = len(SPECIAL_TOKENS) + RESERVED
 VOCAB_SIZE = 700
 MERGES = VOCAB_SIZE - FIRST_BYTE - 256
 ACROSS = round(0.3 * MERGES)

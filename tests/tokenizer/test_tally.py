@@ -15,10 +15,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.tokenizer.tables import counter_of
-from tokenizer.cutter import cutter_of
-from tokenizer.patterns import PATTERNS, map_bytes
-from tokenizer.tally import Tally, Words, add_words, clear, count_texts, new_resume, new_tally, sorted_words
-from tokenizer.word_files import batch_of
+from tokenizer.engine.patterns import PATTERNS, map_bytes
+from tokenizer.engine.pretokenizer import cutter_of
+from tokenizer.engine.word_counts import (
+    Tally,
+    Words,
+    add_words,
+    clear,
+    count_texts,
+    new_resume,
+    new_tally,
+    sorted_words,
+)
+from tokenizer.training.word_files import batch_of
 
 # Unassigned code points may be letters to the engine whose Unicode version is newer.
 ASSIGNED_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=60)

@@ -15,18 +15,20 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import UserError
-from configs.manifest import Artifact, StageSpec, ensure
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, VOCAB_SIZE, decided, trained, write_documents
 from tests.tokenizer.tables import counter_of, table_of
-from tokenizer import learn, merges
-from tokenizer.convert import EOS_ID, SPECIALS, merges_of, special_tokens
-from tokenizer.encode import Encoder
-from tokenizer.learn import learn_words
-from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
+from tokenizer.encoder import Encoder
+from tokenizer.engine import bpe_trainer as merges
+from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
+from tokenizer.formats import merges_of, special_tokens
+from tokenizer.training import learn
+from tokenizer.training.learn import learn_words
+from twofold.artifacts import Artifact, StageSpec, ensure
+from twofold.errors import UserError
+from twofold.special_ids import EOS_ID, SPECIAL_TOKENS
 
-FIRST_BYTE = len(SPECIALS) + RESERVED
+FIRST_BYTE = len(SPECIAL_TOKENS) + RESERVED
 MERGES = VOCAB_SIZE - FIRST_BYTE - 256
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models
 
-from configs.manifest import Artifact
 from tests.conftest import InProcessRunner
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, VOCAB_SIZE, small_recipe
-from tokenizer import pack, vocabulary
-from tokenizer.candidates import Candidate, load
-from tokenizer.convert import EOS_ID, TOKENIZER_FILE
+from tokenizer.evaluation import vocabulary
+from tokenizer.evaluation.candidates import Candidate, load
+from tokenizer.formats import TOKENIZER_FILE
 from tokenizer.shards import Index, read_index
+from tokenizer.stages import tokenize
+from twofold.artifacts import Artifact
+from twofold.special_ids import EOS_ID
 
 ODD = [
     "한국の",
@@ -37,7 +39,7 @@ ODD = [
 @pytest.fixture(scope="module")
 def shards(documents: Artifact, tokenizer: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Index:
     folder = tmp_path_factory.mktemp("shards")
-    pack.build(small_recipe(), documents, tokenizer, folder, folder / "work", InProcessRunner())
+    tokenize.build(small_recipe(), documents, tokenizer, folder, folder / "work", InProcessRunner())
     return read_index(folder, tokenizer.identity)
 
 

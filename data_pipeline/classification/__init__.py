@@ -1,0 +1,1 @@
+"""Text classifiers: labelled text in, calibrated fastText models and their evaluation out."""

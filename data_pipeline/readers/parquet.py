@@ -1,0 +1,113 @@
+"""Rows of a Parquet file as records, a few at a time.
+
+Contract: only the text, id, `html`, `url` and licence columns are read. A file that is no Parquet is
+one `broken_parquet`; a damaged row group is one too, at its first unread row, and the row groups
+after it are still read. A file without text or `html` column is one `no_text_field` that names its
+columns. Memory: the batch's rows are so many that `_BATCH_BYTES` hold them even if they are
+`_SKEW` times longer than the row group's average; a row group is never in memory as a whole.
+Strings are read as bytes, so damaged UTF-8 is decoded as leniently as anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_pipeline.readers.records import Record, Settings, from_fields, rejecting
+from data_pipeline.readers.storage import Location, Unreachable, open_binary
+
+_BATCH_BYTES = 16_000_000
+_BATCH_ROWS = 1_024
+_SKEW = 64
+_BUFFER_BYTES = 1 << 20
+_BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, KeyError)
+"""What Arrow raises over damaged files; a lost remote file is told apart before these are."""
+
+
+def rows(location: Location, settings: Settings) -> Iterator[Record]:
+    """The rows in order; `index` is the row's place in the file."""
+    with pa.OSFile(str(location)) if isinstance(location, Path) else open_binary(location) as raw:
+        try:
+            file = pq.ParquetFile(raw, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+            columns = _columns(file.schema_arrow, settings)
+            starts = _starts(file)
+        except Unreachable:
+            raise
+        except _BROKEN as error:
+            yield 0, rejecting("broken_parquet", _told(error))
+            return
+        if not {settings.text_field, "html"} & set(columns):
+            named = ", ".join(f"{field.name}: {field.type}" for field in file.schema_arrow)
+            yield 0, rejecting("no_text_field", f"columns are {named}"[:200])
+            return
+        for group, start in enumerate(starts):
+            yield from _group(file, group, start, columns, settings)
+
+
+def _group(file: Any, group: int, start: int, columns: list[str], settings: Settings) -> Iterator[Record]:
+    index = start
+    try:
+        for batch in file.iter_batches(_batch_rows(file, group), [group], columns, use_threads=False):
+            values = {name: _as_bytes(batch.column(name)) for name in columns}
+            for row in range(batch.num_rows):
+                yield index, lambda values=values, row=row: _record(values, row, settings)  # type: ignore[misc]
+                index += 1
+    except Unreachable:
+        raise
+    except _BROKEN as error:
+        yield index, rejecting("broken_parquet", f"row group {group}: {_told(error)}")
+
+
+def _record(values: dict[str, Any], row: int, settings: Settings) -> Any:
+    return from_fields({name: column[row].as_py() for name, column in values.items()}, "utf-8", settings)
+
+
+def _columns(schema: pa.Schema, settings: Settings) -> list[str]:
+    """Names of the columns to read, those that are there once and of a type that can be used."""
+    wanted = dict.fromkeys((settings.text_field, "html", settings.id_field, "url", "licence", "license"))
+    found = {name: schema.field(name).type for name in wanted if len(schema.get_all_field_indices(name)) == 1}
+    return [
+        name
+        for name, kind in found.items()
+        if _is_text(kind) or (name == settings.id_field and pa.types.is_integer(kind))
+    ]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    tests = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_binary_view")
+    return any(getattr(pa.types, test)(kind) for test in tests)
+
+
+def _as_bytes(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_integer(column.type):
+        return column
+    large = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+    return column.cast(pa.large_binary() if large else pa.binary())
+
+
+def _starts(file: Any) -> list[int]:
+    """Each row group's first row in the file."""
+    starts, rows = [], 0
+    for group in range(file.num_row_groups):
+        starts.append(rows)
+        rows += file.metadata.row_group(group).num_rows
+    return starts
+
+
+def _batch_rows(file: Any, group: int) -> int:
+    meta = file.metadata.row_group(group)
+    whole = max(1, meta.total_byte_size)
+    longest = min(whole, max(1, _SKEW * whole // max(1, meta.num_rows)))
+    return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES // longest)))
+
+
+def _told(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0][:200]

@@ -1,0 +1,184 @@
+"""Where raw files lie: local paths, and any other address through fsspec (its only importer).
+
+Contract: a `Location` is a `Path`, or an address with a protocol (`s3://bucket/x`, `gs://…`,
+`memory://…`); `file://…` becomes a `Path`, so local files never pay for fsspec. Whatever a remote
+file system raises comes out as an `OSError`; `Unreachable` also carries the hint. Credentials are
+found the way each protocol's package finds them (environment, profile, fsspec's own configuration).
+Cost: fsspec reads ahead in blocks, so a stream needs no more memory than one block (about 5 MB).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twofold.files import sha256_of
+
+Location = Path | str
+
+_BUFFER_BYTES = 1 << 20
+_LOCAL_PREFIXES = ("file://", "local://")
+_MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
+"""What file systems call the property that changes with a file, the surest first."""
+
+
+class Unreachable(OSError):
+    """A remote address cannot be used, for a reason that its user can fix."""
+
+    def __init__(self, problem: str, hint: str) -> None:
+        self.problem, self.hint = problem, hint
+        super().__init__(problem)
+
+    def __reduce__(self) -> tuple[type[Unreachable], tuple[str, str]]:
+        return (type(self), (self.problem, self.hint))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One remote file: its full address, its path below the address that was listed, its size."""
+
+    location: str
+    relative: str
+    bytes: int
+
+
+def locate(address: str) -> Location:
+    """A `Path` for what is local, else the address as it is."""
+    for prefix in _LOCAL_PREFIXES:
+        if address.startswith(prefix):
+            return Path(address.removeprefix(prefix))
+    return address if "://" in address else Path(address)
+
+
+def open_binary(location: Location) -> io.BufferedReader:
+    """A buffered, seekable stream; the caller closes it."""
+    if isinstance(location, Path):
+        return location.open("rb")
+    with _as_os_errors(location):
+        system, path = _file_system(location)
+        return io.BufferedReader(_Remote(system.open(path, "rb"), location), _BUFFER_BYTES)
+
+
+def exists(location: Location) -> bool:
+    """Whether something is there; False also where the file system cannot be asked."""
+    if isinstance(location, Path):
+        return location.exists()
+    try:
+        with _as_os_errors(location):
+            system, path = _file_system(location)
+            return bool(system.exists(path))
+    except OSError:
+        return False
+
+
+def is_file(address: str) -> bool:
+    """Whether a remote address is one file and not a folder."""
+    with _as_os_errors(address):
+        system, path = _file_system(address)
+        return bool(system.isfile(path))
+
+
+def find(address: str) -> list[Entry]:
+    """Every file at or below a remote address, in no order; none where nothing is."""
+    with _as_os_errors(address):
+        system, root = _file_system(address)
+        system.invalidate_cache()  # a listing may be from before this run
+        found: Mapping[str, Mapping[str, Any]] = system.find(root, detail=True)
+        return [
+            Entry(system.unstrip_protocol(path), _below(path, root), int(info.get("size") or 0))
+            for path, info in found.items()
+            if info.get("type") != "directory"
+        ]
+
+
+def content_hash(location: Location) -> str:
+    """Hex SHA-256 of the file's bytes."""
+    if isinstance(location, Path):
+        return sha256_of(location)
+    with open_binary(location) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def modification_mark(location: Location) -> str:
+    """What changes when the file does, without reading it: an entity tag, or a time."""
+    if isinstance(location, Path):
+        return str(location.stat().st_mtime_ns)
+    with _as_os_errors(location):
+        system, path = _file_system(location)
+        info = system.info(path)
+    for name in _MARKS:
+        if info.get(name):
+            return str(info[name])
+    raise Unreachable("has neither entity tag nor time", "set data.extract.fingerprint: content")
+
+
+class _Remote(io.RawIOBase):
+    """An fsspec file whose every failure is an `OSError`."""
+
+    def __init__(self, file: Any, address: str) -> None:
+        self._file, self._address = file, address
+
+    def readinto(self, buffer: Any) -> int:
+        with _as_os_errors(self._address):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with _as_os_errors(self._address):
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    system, path = url_to_fs(address)
+    return system, str(path)
+
+
+def _below(path: str, root: str) -> str:
+    """`path` relative to the listed folder; the bare name where the address itself is a file."""
+    base = root.rstrip("/")
+    return path.rsplit("/", 1)[-1] if path == base else path.removeprefix(base).lstrip("/")
+
+
+@contextmanager
+def _as_os_errors(address: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except ImportError:
+        package = _package_of(address)
+        raise Unreachable(f"needs the package {package}, which is not installed", f"pip install {package}") from None
+    except Exception as error:  # each protocol's package has exceptions of its own
+        raise Unreachable(f"{type(error).__name__}: {error}", "correct the address or the access to it") from error
+
+
+def _package_of(address: str) -> str:
+    """What to install for an address's protocol; fsspec's own file systems are its extras."""
+    from fsspec.registry import known_implementations
+
+    protocol = address.split("://", 1)[0]
+    package = known_implementations[protocol]["class"].split(".", 1)[0]
+    extra = "http" if protocol == "https" else protocol
+    return f"fsspec[{extra}]" if package == "fsspec" else package

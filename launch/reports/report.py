@@ -1,0 +1,232 @@
+"""`report.html`: the run on one page, drawn from manifests, metrics and samples alone.
+
+Contract: self-contained (no script, no network, a content policy that forbids both), every text
+escaped, since documents and samples are hostile input; made from the artifacts that it names, so it
+can be made again at any time. Reads no documents. Seconds.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from configs.schema import Recipe
+from configs.units import format_bytes, format_count
+from launch import reports
+from launch.reports import plots
+from pretrain.model.sizes import n_parameters
+from twofold import VERSION
+from twofold.artifacts import Artifact, git_revision
+from twofold.files import atomic_path
+
+CODE_VERSION = 1
+_REASONS_DRAWN = 8
+_REASONS_LISTED = 3
+Row = dict[str, Any]
+
+
+def config(recipe: Recipe) -> dict[str, Any]:
+    """The parts of the recipe that the page quotes."""
+    return {"name": recipe.name, "personal_information": recipe.data.personal_information}
+
+
+def build(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mapping[str, Any]:
+    """Write `report.html`; return its counts."""
+    train = _events(artifacts["train"].path / "metrics.jsonl")
+    page = reports.render(
+        "report.html",
+        recipe=recipe,
+        trained_phases=[phase["name"] for phase in artifacts["train"].counts["phases"]],
+        version=VERSION,
+        revision=git_revision(),
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        cards=_cards(recipe, artifacts),
+        funnel=_funnel(artifacts["filter"].counts),
+        rejects=_listed(_summed(artifacts["extract"].counts, "rejects")),
+        pii=_listed(_summed(artifacts["filter"].counts, "personal_information")),
+        pii_policy={"mask": "masked", "drop": "dropped with its document", "keep": "kept as it is"}[
+            recipe.data.personal_information
+        ],
+        compression=_compression(artifacts["tokenizer"].counts),
+        shards=_shards(recipe, artifacts),
+        validation=_validation(recipe, artifacts),
+        groups=_groups(recipe, artifacts),
+        samples=json.loads((artifacts["export"].path / "samples.json").read_text(encoding="utf-8")),
+        training_note=_training_note(artifacts["train"].counts),
+        lineage=[_lineage_row(name, artifact) for name, artifact in artifacts.items()],
+        figures={name: Markup(svg) for name, svg in _figures(recipe, artifacts, train).items()},
+    )  # fmt: skip
+    with atomic_path(out / "report.html") as path:
+        path.write_text(page, encoding="utf-8")
+    return {"bytes": len(page.encode("utf-8")), "training_events": len(train)}
+
+
+def _events(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _cards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[tuple[str, str]]:
+    funnel = _funnel(artifacts["filter"].counts)
+    trained = artifacts["train"].counts
+    read, kept = (sum(row[key] for row in funnel) for key in ("read", "kept"))
+    return [
+        (f"{kept:,} of {read:,}", "documents kept"),
+        (f"{recipe.tokenizer.vocab_size:,}", "token ids"),
+        (format_count(n_parameters(recipe.model, recipe.tokenizer.vocab_size)), "parameters"),
+        (format_count(trained["tokens"]), "tokens trained on"),
+        (f"{trained['phases'][-1]['last_loss']:.3f}", "loss at the end"),
+        (f"{trained['tps']:,.0f}", "tokens a second"),
+    ]
+
+
+def _funnel(counts: Mapping[str, Any]) -> list[Row]:
+    return [
+        {
+            "source": source,
+            "read": row["read"],
+            "kept": row["kept"],
+            "share": row["kept"] / max(1, row["read"]),
+            "size": format_bytes(row["kept_bytes"]),
+            "dropped": row["dropped"],
+            "reasons": _listed(row["dropped"], _REASONS_LISTED),
+        }
+        for source, row in counts["sources"].items()
+    ]
+
+
+def _summed(counts: Mapping[str, Any], field: str) -> dict[str, int]:
+    """A table of numbers added up over the sources."""
+    totals: Counter[str] = Counter()
+    for row in counts["sources"].values():
+        totals.update(row[field])
+    return dict(totals)
+
+
+def _listed(numbers: Mapping[str, int], most: int = 20) -> str:
+    """`near_duplicate 3, words<30 2`, the largest first."""
+    largest = sorted((item for item in numbers.items() if item[1]), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {count:,}" for name, count in largest[:most])
+
+
+def _compression(counts: Mapping[str, Any]) -> list[Row]:
+    return [{"language": language, **numbers} for language, numbers in counts["held_out"].items()]
+
+
+def _shards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
+    index = json.loads((artifacts["shards"].path / "index.json").read_text(encoding="utf-8"))["splits"]
+    taken = {phase["name"]: phase["tokens_by_source"] for phase in artifacts["train"].counts["phases"]}
+    return [
+        {
+            "source": source,
+            "domain": entry["domain"],
+            "tokens": entry["tokens"],
+            "documents": entry["documents"],
+            "held_out": index["validation"].get(source, {"tokens": 0})["tokens"],
+            "epochs": [by_source.get(source, 0) / max(1, entry["tokens"]) for by_source in taken.values()],
+        }
+        for source, entry in index["train"].items()
+    ]
+
+
+def _validation(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
+    """Bits per byte before training and at each phase's end; domains after the general sources."""
+    counts = artifacts["train"].counts
+    start, phases = counts["start_bits_per_byte"], counts["phases"]
+    rows = []
+    for source, first in start.items():
+        ends = [phase["bits_per_byte"][source] for phase in phases]
+        before = ends[-2] if len(ends) > 1 else first
+        domain = recipe.destinations[source]
+        rows.append({"source": source, "domain": domain, "start": first, "ends": ends, "change": ends[-1] - before})
+    return sorted(rows, key=lambda row: (row["domain"] != "general", row["domain"], row["source"]))
+
+
+def _groups(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
+    """Mean bits per byte of the general and of the expert sources, and how fast they change in each phase."""
+    counts = artifacts["train"].counts
+    phases = counts["phases"]
+    millions = [sum(phase["tokens_by_source"].values()) / 1e6 for phase in phases]
+    groups: dict[str, list[str]] = {}
+    for source in counts["start_bits_per_byte"]:
+        kind = "general" if recipe.destinations[source] == "general" else "expert domains"
+        groups.setdefault(kind, []).append(source)
+    rows = []
+    for kind, sources in groups.items():
+        means = [
+            sum(table[source] for source in sources) / len(sources)
+            for table in (counts["start_bits_per_byte"], *(phase["bits_per_byte"] for phase in phases))
+        ]
+        changes = [(after - before) / size for before, after, size in zip(means, means[1:], millions, strict=False)]
+        rows.append({"group": kind, "start": means[0], "phases": list(zip(means[1:], changes, strict=True))})
+    return rows
+
+
+def _training_note(counts: Mapping[str, Any]) -> str:
+    return (
+        f"{counts['steps']:,} steps on {counts['world_size']} ranks ({counts['device']}), "
+        f"{format_count(counts['tokens'])} tokens in {counts['wall_time_s']:,.0f} s."
+    )
+
+
+def _lineage_row(name: str, artifact: Artifact) -> Row:
+    manifest = artifact.manifest
+    return {
+        "stage": name,
+        "identity": manifest.identity[:12],
+        "inputs": ", ".join(f"{source} {identity[:8]}" for source, identity in manifest.inputs.items()),
+        "files": len(manifest.files),
+        "size": format_bytes(sum(entry.bytes for entry in manifest.files)),
+        "created": manifest.created[:16].replace("T", " "),
+    }
+
+
+def _figures(recipe: Recipe, artifacts: Mapping[str, Artifact], events: Sequence[Row]) -> dict[str, str]:
+    steps = [event for event in events if event["event"] == "train"]
+    held_out = [event for event in events if event["event"] == "validation"]
+    bands = _bands(recipe)
+    by_source = {
+        source: _curve(held_out, lambda event, s=source: event["bits_per_byte"].get(s))
+        for source in (held_out[0]["bits_per_byte"] if held_out else ())
+    }
+    x = "tokens trained on"
+    return {
+        "funnel": plots.stacked_bars(_bars(artifacts["filter"].counts), "documents"),
+        "loss": plots.lines({"loss": _curve(steps, lambda e: e["loss"])}, x, "training loss (nats a token)", bands),
+        "rate": plots.lines({"rate": _curve(steps, lambda e: e["lr"])}, x, "learning rate", bands, 2.0),
+        "norm": plots.lines({"norm": _curve(steps, lambda e: e["grad_norm"])}, x, "gradient norm", bands, 2.0),
+        "speed": plots.lines({"speed": _curve(steps, lambda e: e["tps"])}, x, "tokens a second", bands, 2.0),
+        "validation": plots.lines(by_source, x, "bits per byte, held out", bands, 3.8),
+    }
+
+
+def _curve(events: Iterable[Row], value: Any) -> tuple[list[float], list[float]]:
+    points = [(event["tokens"], value(event)) for event in events]
+    known = [(x, y) for x, y in points if y is not None]
+    return [x for x, _ in known], [y for _, y in known]
+
+
+def _bands(recipe: Recipe) -> list[plots.Band]:
+    bands, start = [], 0.0
+    for phase in recipe.phases:
+        end = start + phase.trained_tokens
+        bands.append((start, end, phase.name))
+        start = end
+    return bands
+
+
+def _bars(counts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Kept and first reasons by source; rare reasons are drawn together."""
+    totals = _summed(counts, "dropped")
+    drawn = sorted(totals, key=lambda reason: (-totals[reason], reason))[:_REASONS_DRAWN]
+    bars: dict[str, dict[str, float]] = {}
+    for source, row in counts["sources"].items():
+        parts = {"kept": row["kept"], **{reason: row["dropped"].get(reason, 0) for reason in drawn}}
+        other = sum(count for reason, count in row["dropped"].items() if reason not in drawn)
+        bars[source] = {**parts, **({"other": other} if len(totals) > len(drawn) else {})}
+    return bars

@@ -1,0 +1,112 @@
+"""The chain: make or reuse each stage's artifact, in order.
+
+Contract: after `run_recipe` every stage's link in the run folder points to the artifact of exactly
+this recipe; stages whose identity is unchanged were not touched. One run at a time in a run folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from configs.schema import Recipe
+from configs.units import format_bytes
+from launch.executors import task_runner
+from launch.preflight import check_package_roots, check_training_fits, only_run
+from launch.stages import Context, Stage, stages_of
+from twofold.artifacts import Artifact, ensure, find, partial_dir, verify
+from twofold.errors import user_error
+
+_RENAMED = {"decide": "filter", "keep": "write"}
+"""Former name of a stage -> its name."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run made or found: artifacts by stage, and the seconds of the stages that were really built."""
+
+    artifacts: Mapping[str, Artifact]
+    seconds: Mapping[str, float]
+
+    @property
+    def built(self) -> tuple[str, ...]:
+        return tuple(self.seconds)
+
+
+def run_recipe(recipe: Recipe, console: Console, until: str | None = None) -> Finished:
+    """Make every stage up to and including `until` (default: all)."""
+    stages = _up_to(stages_of(recipe), until)
+    check_package_roots()
+    check_training_fits(recipe)
+    for stage in stages:
+        stage.fingerprints(recipe)  # a missing input is reported before the first stage begins
+    run_dir = Path(recipe.run_dir)
+    with only_run(run_dir):
+        return _make(recipe, stages, run_dir, console)
+
+
+def existing(recipe: Recipe) -> dict[str, Artifact]:
+    """The committed artifacts of exactly this recipe, up to the first stage that is missing."""
+    found: dict[str, Artifact] = {}
+    for stage in stages_of(recipe):
+        artifact = find(Path(recipe.run_dir), stage.specify(recipe, found))
+        if artifact is None:
+            break
+        found[stage.name] = artifact
+    return found
+
+
+def unused(recipe: Recipe) -> list[Path]:
+    """Folders of artifacts that are neither this recipe's nor the one that it is making."""
+    run_dir = Path(recipe.run_dir)
+    made = existing(recipe)
+    used = {artifact.path for artifact in made.values()}
+    missing = [stage for stage in stages_of(recipe) if stage.name not in made]
+    if missing:
+        used.add(partial_dir(run_dir, missing[0].specify(recipe, made)))
+    return sorted(path for path in (run_dir / "artifacts").glob("*") if path not in used)
+
+
+def verify_run(recipe: Recipe, console: Console) -> dict[str, Artifact]:
+    """Compare every byte of the recipe's artifacts with their manifests."""
+    artifacts = existing(recipe)
+    for name, artifact in artifacts.items():
+        verify(artifact)
+        console.print(f"  {name:<12} {len(artifact.manifest.files):>5} files as written")
+    return artifacts
+
+
+def _make(recipe: Recipe, stages: tuple[Stage, ...], run_dir: Path, console: Console) -> Finished:
+    artifacts: dict[str, Artifact] = {}
+    seconds: dict[str, float] = {}
+    with task_runner(recipe.data.executor, console) as runner:
+        for stage in stages:
+            spec = stage.specify(recipe, artifacts)
+            artifact = find(run_dir, spec)
+            started = time.monotonic()
+            if artifact is None:
+                console.print(f"[bold]{stage.name}[/bold]  [dim]{stage.makes}[/dim]")
+            build = functools.partial(stage.build, Context(recipe, runner, artifacts))
+            artifacts[stage.name] = ensure(run_dir, spec, build)
+            if artifact is None:
+                seconds[stage.name] = time.monotonic() - started
+            size = format_bytes(sum(entry.bytes for entry in artifacts[stage.name].manifest.files))
+            state = "unchanged" if artifact else f"{seconds[stage.name]:.1f} s, {size}"
+            console.print(f"[bold]{stage.name}[/bold]  [green]done[/green]  [dim]{state}[/dim]")
+    return Finished(artifacts, seconds)
+
+
+def _up_to(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
+    if until is None:
+        return stages
+    names = [stage.name for stage in stages]
+    if until in _RENAMED:
+        raise user_error("--until", until, "was renamed", f"write {_RENAMED[until]}")
+    if until not in names:
+        raise user_error("--until", until, "is not a stage of this recipe", f"use one of {', '.join(names)}")
+    return stages[: names.index(until) + 1]

@@ -1,0 +1,312 @@
+"""Checkpoints that are whole or absent, written while training goes on.
+
+    checkpoints/step-00000100/            committed: manifest.json is there, and every file it lists
+        state/rank-*.safetensors          see training_state.py
+        recipe.yaml                       the resolved recipe
+        manifest.json                     State, what made it, and every file with size and SHA-256
+    checkpoints/step-00000100.partial/    being written, or left by a kill; never read
+
+Contract: `begin` copies the tensors to host memory and returns; a thread of each rank writes its file,
+syncs and hashes it. When every rank says that its part is on the disk, `commit` writes the manifest and
+renames the folder: nothing half-written is ever taken for whole. `newest` reads every byte of the
+newest committed checkpoint, falls back to the one before when anything is missing, cut or altered, and
+says so. A checkpoint made from other data, another tokenizer or another model is refused, never bent to
+fit; one made by another number of ranks is fine.
+
+Cost: training pauses for the copy; host memory holds one copy of the rank's state until it is written.
+Retention: the newest `keep`, and the end of every phase for good.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pretrain.checkpoints import training_state
+from pretrain.checkpoints.training_state import Parts
+from pretrain.engine.distributed import Ranks
+from twofold.errors import Problem, UserError, user_error
+from twofold.files import disk_errors, sha256_of, sync, write_json
+
+RECIPE_FILE = "recipe.yaml"
+_MANIFEST = "manifest.json"
+_PARTIAL = ".partial"
+_FORMAT = 2
+
+
+class OtherRankFailed(Exception):
+    """Another rank could not write its part; it says why."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint says beside its tensors."""
+
+    step: int
+    """Steps behind it."""
+    tokens: int
+    seconds: float
+    """Training time behind it, over all restarts."""
+    ends_phase: str | None
+    reason: str
+    """Why it was saved: tokens, minutes, phase end, signal."""
+    world_size: int
+    identity: Mapping[str, str]
+    """What decided the weights, by part: data, tokenizer, model, …"""
+    optimizer_steps: int = 0
+    """Updates made: steps without those that had no effect."""
+    skipped_steps: tuple[int, ...] = ()
+    """Indexes of steps that had no effect, and of those to skip after a rollback."""
+    guard: Mapping[str, Any] = field(default_factory=dict)
+    """The spike guard's memory; see guard.py."""
+
+
+class Checkpoints:
+    """The checkpoints of one run; methods are collective but for `is_written` and `failure`."""
+
+    def __init__(
+        self, root: Path, keep: int, identity: Mapping[str, str], ranks: Ranks, recipe: str = "",
+        made_with: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """`recipe`: the resolved recipe's text; `made_with`: versions of what wrote the checkpoint."""
+        self.root, self.keep, self.identity, self.ranks = root, keep, dict(identity), ranks
+        self._recipe, self._made_with = recipe, dict(made_with or {})
+        self._writing: _Writing | None = None
+
+    def newest(self, warn: Callable[[str], None], upto: int | None = None) -> tuple[State, Path] | None:
+        """The newest intact checkpoint, of step `upto` or before, and its folder; None where there is none.
+
+        Raises `UserError` when it belongs to other data or another model.
+        """
+        for path in sorted(self.root.glob("step-*"), reverse=True):
+            if path.name.endswith(_PARTIAL) or not (path / _MANIFEST).exists():
+                continue
+            if upto is not None and step_of(path) > upto:
+                continue
+            damage = self._damage(path)
+            if self.ranks.all_true(damage is None):
+                state, _ = read_manifest(path)
+                self._check(path, state)
+                return state, path
+            warn(f"{path} is damaged ({damage or 'seen by another rank'}); using the checkpoint before it")
+        return None
+
+    @property
+    def pending(self) -> State | None:
+        """What is being written."""
+        return self._writing.state if self._writing else None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether this rank's part of the pending checkpoint is on the disk; True when none is pending."""
+        return self._writing is None or not self._writing.is_alive()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why this rank's part could not be written."""
+        return self._writing.failure if self._writing else None
+
+    def begin(self, state: State, parts: Parts) -> None:
+        """Start to write `parts`, host tensors that nobody changes any more."""
+        assert self._writing is None, "the checkpoint before is still being written"
+        partial = self._folder(state).with_name(self._folder(state).name + _PARTIAL)
+        failure = _failure_of(lambda: self._prepare(partial), partial) if self.ranks.is_first else None
+        self._stop_if_any_failed(failure)
+        self._writing = _Writing(state, partial, parts, self.ranks)
+        self._writing.start()
+
+    def commit(self) -> Path:
+        """Make the pending checkpoint whole; every rank must have seen that all parts are written."""
+        writing = self._writing
+        assert writing is not None, "nothing is pending"
+        writing.join()
+        self._writing = None
+        final = self._folder(writing.state)
+        try:
+            self._stop_if_any_failed(writing.failure)
+            failure: BaseException | None = None
+            if self.ranks.is_first:
+                failure = _failure_of(lambda: self._rename(writing, final), final)
+            self._stop_if_any_failed(failure)
+        except (UserError, OtherRankFailed):
+            if self.ranks.is_first:
+                remove(writing.folder)  # a full disk gets its space back
+            raise
+        return final
+
+    def drop_after(self, step: int) -> None:
+        """Remove every checkpoint of a later step: training went wrong before it was made."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        self.ranks.barrier()
+        if self.ranks.is_first:
+            for path in self.root.glob("step-*"):
+                if step_of(path) > step:
+                    remove(path)
+        self.ranks.barrier()
+
+    def _folder(self, state: State) -> Path:
+        return self.root / f"step-{state.step:08d}"
+
+    def _prepare(self, partial: Path) -> None:
+        for old in (partial, partial.with_name(partial.name.removesuffix(_PARTIAL))):
+            remove(old)
+        (partial / training_state.STATE_DIR).mkdir(parents=True)
+        (partial / RECIPE_FILE).write_text(self._recipe, encoding="utf-8")
+
+    def _stop_if_any_failed(self, failure: BaseException | None) -> None:
+        if not self.ranks.all_true(failure is None):
+            raise failure or OtherRankFailed(str(self.root))
+
+    def _rename(self, writing: _Writing, final: Path) -> None:
+        partial = writing.folder
+        listed = []
+        for rank in range(self.ranks.size):
+            path = _part_entry(partial, rank)
+            listed.append(json.loads(path.read_text(encoding="utf-8")))
+            path.unlink()
+        listed.append(_entry(partial / RECIPE_FILE, partial))
+        head = {"format": _FORMAT, "made_with": self._made_with, **asdict(writing.state)}
+        write_json(partial / _MANIFEST, {**head, "files": listed})
+        os.replace(partial, final)
+        sync(self.root)
+        self._retain()
+
+    def _damage(self, path: Path) -> str | None:
+        """What is wrong with this rank's share of a checkpoint's files."""
+        try:
+            _, files = read_manifest(path)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            return f"{_MANIFEST}: {error}"
+        for number, entry in enumerate(files):
+            mine = number % self.ranks.size == self.ranks.rank
+            if (damage := _damage_of(path, entry, with_hash=mine)) is not None:
+                return damage
+        return None
+
+    def _check(self, path: Path, state: State) -> None:
+        problems = [
+            Problem(
+                str(path), None, f"differs from this run in its {part}",
+                f"restore the {part} it was trained with, or train in another run_dir",
+            )
+            for part in self.identity
+            if state.identity.get(part) != self.identity[part]
+        ]  # fmt: skip
+        if problems:
+            raise UserError(problems)
+
+    def _retain(self) -> None:
+        committed = [path for path in sorted(self.root.glob("step-*"), reverse=True) if (path / _MANIFEST).exists()]
+        passing = [path for path in committed if not _ends_phase(path)]
+        for path in (*passing[self.keep :], *self.root.glob(f"*{_PARTIAL}")):
+            remove(path)
+
+
+class _Writing(threading.Thread):
+    """One rank's part of one checkpoint on its way to the disk."""
+
+    def __init__(self, state: State, folder: Path, parts: Parts, ranks: Ranks) -> None:
+        super().__init__(name=f"checkpoint-{state.step}", daemon=True)
+        self.state, self.folder = state, folder
+        self._parts: Parts | None = parts
+        self._ranks = ranks
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        assert self._parts is not None
+        try:
+            with disk_errors(self.folder):
+                path = training_state.write(self.folder, self._parts, self._ranks.rank, self._ranks.size)
+                write_json(_part_entry(self.folder, self._ranks.rank), _entry(path, self.folder))
+        except BaseException as error:  # the loop raises it on the main thread
+            self.failure = error
+        finally:
+            self._parts = None  # host memory is free again
+
+
+def read_manifest(path: Path) -> tuple[State, list[dict[str, Any]]]:
+    """State and file list of a committed checkpoint; ValueError, KeyError, TypeError or OSError if broken."""
+    raw = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+    if raw.pop("format") != _FORMAT:
+        raise ValueError("is of another format")
+    files = raw.pop("files")
+    raw.pop("made_with")
+    skipped = raw.pop("without_effect") if "without_effect" in raw else raw["skipped_steps"]  # older ones: the former
+    return State(**{**raw, "skipped_steps": tuple(skipped)}), files
+
+
+def committed(root: Path) -> list[Path]:
+    """Committed checkpoints of a run, oldest first."""
+    return [path for path in sorted(root.glob("step-*")) if (path / _MANIFEST).exists()]
+
+
+def verified(path: Path) -> State:
+    """The state of a checkpoint whose every byte was compared with its manifest; `UserError` for a damaged one."""
+    try:
+        state, files = read_manifest(path)
+        damage = next(filter(None, (_damage_of(path, entry, with_hash=True) for entry in files)), None)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        damage = f"{_MANIFEST}: {error}"
+    if damage is not None:
+        raise user_error(str(path), None, f"is damaged ({damage})", "name another checkpoint")
+    return state
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.name.removesuffix(_PARTIAL).removeprefix("step-"))
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint so that a kill half-way leaves nothing that looks committed."""
+    (path / _MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _damage_of(path: Path, entry: Mapping[str, Any], with_hash: bool) -> str | None:
+    file = path / entry["path"]
+    if not file.exists():
+        return f"{entry['path']} is missing"
+    if file.stat().st_size != entry["bytes"]:
+        return f"{entry['path']} has {file.stat().st_size} bytes instead of {entry['bytes']}"
+    if with_hash and sha256_of(file) != entry["sha256"]:
+        return f"{entry['path']} was altered"
+    return None
+
+
+def _failure_of(action: Callable[[], None], path: Path) -> UserError | None:
+    """What the user can fix about an action's failure; None when it went well."""
+    try:
+        with disk_errors(path):
+            action()
+    except UserError as error:
+        return error
+    return None
+
+
+def _ends_phase(path: Path) -> bool:
+    try:
+        return read_manifest(path)[0].ends_phase is not None
+    except (ValueError, KeyError, TypeError, OSError):
+        return False
+
+
+def _part_entry(folder: Path, rank: int) -> Path:
+    return folder / f".part-{rank:05d}.json"
+
+
+def _entry(path: Path, folder: Path) -> dict[str, Any]:
+    sync(path)
+    return {
+        "path": path.relative_to(folder).as_posix(),
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of(path),
+    }

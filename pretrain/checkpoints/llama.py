@@ -1,0 +1,208 @@
+"""Llama-format checkpoints, out and in: a folder of config.json and *.safetensors.
+
+Contract: `write` and `read` hold one tensor at a time. Names are the model's own (model.py), so nothing
+is translated; what differs between Llama and this model (biases, rope scaling, another activation) is
+refused by the name of its key in config.json. The rotary base is written twice: `rope_parameters` is
+what transformers 5 reads, `rope_theta` what version 4 does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from configs.schema import Model
+from pretrain.checkpoints import safetensors_stream
+from pretrain.model.decoder import EMBEDDING, HEAD, parameter_shapes
+from twofold.errors import Problem, UserError, user_error
+from twofold.files import write_json
+from twofold.special_ids import EOS_ID, PAD_ID
+
+SHARD_BYTES = 5_000_000_000
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+
+
+def write(
+    folder: Path,
+    cfg: Model,
+    vocab_size: int,
+    dtype: torch.dtype,
+    weights: Iterable[tuple[str, Tensor]],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write `weights` (in the model's order) as `dtype`, in files of at most `shard_bytes` or one tensor."""
+    shapes = parameter_shapes(cfg, vocab_size)
+    shards = _cut(shapes, dtype, shard_bytes)
+    names = [_SINGLE] if len(shards) == 1 else [_shard_name(n, len(shards)) for n in range(1, len(shards) + 1)]
+    stream = iter(weights)
+    for name, keys in zip(names, shards, strict=True):
+        part = (next(stream) for _ in keys)
+        safetensors_stream.write(folder / name, {key: shapes[key] for key in keys}, dtype, part)
+    if len(shards) > 1:
+        total = sum(safetensors_stream.size_in_bytes(shape, dtype) for shape in shapes.values())
+        weight_map = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
+        write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    write_json(folder / "config.json", config_of(cfg, vocab_size, dtype))
+    write_json(
+        folder / "generation_config.json",
+        {"bos_token_id": EOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID, "do_sample": True, "temperature": 0.8},
+    )
+
+
+def config_of(cfg: Model, vocab_size: int, dtype: torch.dtype) -> dict[str, Any]:
+    """config.json. Documents are joined by eos alone, so a text from nothing starts after eos, not bos."""
+    name = str(dtype).removeprefix("torch.")
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": vocab_size,
+        **_shape_keys(cfg),
+        **_FIXED_KEYS,
+        "tie_word_embeddings": False,
+        "rope_theta": cfg.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": cfg.rope_theta},
+        "max_position_embeddings": cfg.max_sequence_length,
+        "initializer_range": cfg.init_std,
+        "bos_token_id": EOS_ID,
+        "eos_token_id": EOS_ID,
+        "pad_token_id": PAD_ID,
+        "dtype": name,
+        "torch_dtype": name,
+    }
+
+
+def read(folder: Path, cfg: Model, vocab_size: int) -> Iterator[tuple[str, Tensor]]:
+    """(name, float32 value) of every parameter, in the model's order; `UserError` for what does not fit."""
+    config = _read_json(folder / "config.json")
+    _check_config(folder, config, cfg, vocab_size)
+    files = _files(folder)
+    for name, shape in parameter_shapes(cfg, vocab_size).items():
+        stored = EMBEDDING if name == HEAD and config.get("tie_word_embeddings") else name
+        yield name, _read_tensor(folder, files, stored, shape)
+
+
+def read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, value) of every tensor of one safetensors file, in the order of its bytes."""
+    with safe_open(path, framework="pt") as opened:
+        for name in opened.offset_keys():
+            yield name, opened.get_tensor(name)
+
+
+_FIXED_KEYS = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0}
+
+
+def _shape_keys(cfg: Model) -> dict[str, Any]:
+    return {
+        "hidden_size": cfg.d_model,
+        "num_hidden_layers": cfg.n_layers,
+        "num_attention_heads": cfg.n_heads,
+        "num_key_value_heads": cfg.n_kv_heads,
+        "head_dim": cfg.d_head,
+        "intermediate_size": cfg.d_ff,
+        "rms_norm_eps": cfg.norm_eps,
+    }
+
+
+_RECIPE_KEYS = {
+    "hidden_size": "model.d_model",
+    "num_hidden_layers": "model.n_layers",
+    "num_attention_heads": "model.n_heads",
+    "num_key_value_heads": "model.n_kv_heads",
+    "head_dim": "model.d_model / model.n_heads",
+    "intermediate_size": "model.d_ff",
+    "rms_norm_eps": "model.norm_eps",
+    "rope_theta": "model.rope_theta",
+    "vocab_size": "tokenizer.vocab_size",
+}
+
+
+def _check_config(folder: Path, config: dict[str, Any], cfg: Model, vocab_size: int) -> None:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    found = {
+        "model_type": config.get("model_type"),
+        "rope_type": rope.get("rope_type", rope.get("type", "default")),
+        "rope_theta": rope.get("rope_theta", config.get("rope_theta", 10_000.0)),
+        **{key: config.get(key) for key in (*_shape_keys(cfg), "vocab_size")},
+        **{key: config.get(key, default) for key, default in _FIXED_KEYS.items()},
+    }
+    if found["num_key_value_heads"] is None:
+        found["num_key_value_heads"] = found["num_attention_heads"]
+    if found["head_dim"] is None and found["num_attention_heads"]:
+        found["head_dim"] = (found["hidden_size"] or 0) // found["num_attention_heads"]
+    wanted = {
+        "model_type": "llama", "rope_type": "default", "rope_theta": cfg.rope_theta,
+        **_shape_keys(cfg), "vocab_size": vocab_size, **_FIXED_KEYS,
+    }  # fmt: skip
+    problems = [
+        Problem(
+            f"{folder}/config.json {key}", found[key], f"does not fit this model, which needs {value!r}",
+            f"set {_RECIPE_KEYS[key]} to it" if key in _RECIPE_KEYS else "start from another checkpoint",
+        )
+        for key, value in wanted.items()
+        if found[key] != value
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems)
+
+
+def _read_tensor(folder: Path, files: dict[str, str], name: str, shape: tuple[int, ...]) -> Tensor:
+    if name not in files:
+        raise user_error(str(folder), name, "is not among its tensors", "restore the checkpoint's files")
+    path = folder / files[name]
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
+    except (OSError, SafetensorError) as error:
+        raise user_error(str(path), None, f"cannot be read ({error})", "restore the checkpoint's files") from None
+    if tuple(tensor.shape) != shape:
+        raise user_error(
+            str(path), name, f"has shape {tuple(tensor.shape)}, and this model needs {shape}",
+            "start from a checkpoint whose config.json is true",
+        )  # fmt: skip
+    return tensor.float()
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Tensor name -> file name."""
+    if (folder / _INDEX).exists():
+        weight_map: dict[str, str] = _read_json(folder / _INDEX)["weight_map"]
+        return weight_map
+    try:
+        with safe_open(folder / _SINGLE, framework="pt") as opened:
+            return dict.fromkeys(opened.keys(), _SINGLE)
+    except (OSError, SafetensorError) as error:
+        raise user_error(
+            str(folder / _SINGLE), None, f"cannot be read ({error})", "name a folder with safetensors files"
+        ) from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return value
+    except (OSError, ValueError) as error:
+        raise user_error(str(path), None, f"cannot be read ({error})", "name a Llama-format checkpoint") from None
+
+
+def _cut(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, limit: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, shape in shapes.items():
+        size = safetensors_stream.size_in_bytes(shape, dtype)
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def _shard_name(number: int, total: int) -> str:
+    return f"model-{number:05d}-of-{total:05d}.safetensors"

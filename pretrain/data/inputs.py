@@ -1,0 +1,78 @@
+"""Opens what training reads and refuses what does not fit together, before anything is allocated.
+
+Contract: `open_inputs` returns ready objects or raises `UserError`; it reads the index, the byte table
+and the held-out windows (a few MB), and maps shards lazily.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.checks import batch_problem
+from configs.schema import Recipe
+from pretrain import layout
+from pretrain.data.batches import Batches, TokenStream
+from pretrain.data.order import Order
+from pretrain.data.plan import check_supply
+from pretrain.data.validation import Validation, read_token_bytes
+from pretrain.engine.distributed import Ranks
+from tokenizer.shards import INDEX_FILE, Index, read_index
+from twofold.artifacts import MANIFEST_FILE, digest
+from twofold.errors import UserError, user_error
+from twofold.files import sha256_of
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that training reads."""
+
+    index: Index
+    order: Order
+    batches: Batches
+    validation: Validation
+
+
+def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> Inputs:
+    """The shards and the tokenizer's byte table, checked against the recipe and each other."""
+    cuts = [batch_problem(recipe, phase, ranks.size, f"phases.{phase.name}.batch") for phase in recipe.phases]
+    if any(cuts):
+        raise UserError([problem for problem in cuts if problem is not None])
+    index = read_index(shards, _identity_of(tokenizer))
+    if index.vocab_size != recipe.tokenizer.vocab_size:
+        raise user_error(
+            "tokenizer.vocab_size", recipe.tokenizer.vocab_size,
+            f"differs from the {index.vocab_size} that the shards in {index.folder} were made with",
+            "use shards and recipe of one run",
+        )  # fmt: skip
+    check_supply(recipe.phases, index.tokens("train"))
+    order = Order(recipe.seed, recipe.phases, index.tokens("train"))
+    # Every source that was held out, mixed or not: what a phase unlearns is to be seen, too.
+    held_out = index.tokens("validation")
+    validation = Validation(
+        {source: TokenStream(index, "validation", source) for source in held_out},
+        read_token_bytes(tokenizer, index.vocab_size),
+        length=recipe.phases[0].sequence_length,
+        sequences=recipe.validation.sequences_per_source,
+        ranks=ranks,
+    )
+    return Inputs(index, order, Batches(index, order), validation)
+
+
+def identity(recipe: Recipe, index: Index) -> dict[str, str]:
+    """What a checkpoint must share with a run that resumes from it, by part."""
+    return {
+        "data": sha256_of(index.folder / INDEX_FILE),
+        "tokenizer": index.tokenizer_identity,
+        **{section: digest(value) for section, value in layout.config(recipe).items()},
+    }
+
+
+def _identity_of(tokenizer: Path) -> str | None:
+    """The artifact's identity; None for a folder that is no artifact."""
+    manifest = tokenizer / MANIFEST_FILE
+    if not manifest.exists():
+        return None
+    identity: str = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
+    return identity

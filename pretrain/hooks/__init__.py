@@ -1,0 +1,1 @@
+"""What surrounds a training step: metrics, skip-step, incidents, watchdog, summary."""

@@ -1,0 +1,258 @@
+"""What a run tells: a local JSON Lines file, and the same to W&B. The only module that imports wandb.
+
+Contract: `metrics.jsonl` is the record. One JSON object a line, flushed as it is written, `event` first:
+
+    start        step, total_steps, world_size, device, pid   at every start of the trainer
+    train        one step: loss, learning rate, gradient norm, tokens, speed, token counts (see `train.py`)
+    validation   bits_per_byte by source
+    checkpoint   path of a committed checkpoint, why it was made, how long training paused for it
+    skipped_after_rollback   a step that a rollback leaves out
+    rollback     where training went wrong and which steps it skips
+    warning      something the trainer coped with
+    straggler    a rank whose own work takes longer than that of the others
+    stall        what the watchdogs found when an earlier start no longer moved
+    stop, end    how this process ended
+
+On resume and on a rollback, lines of steps after the one returned to are cut (they will be made again),
+so steps are monotone. W&B gets the numbers of `train` and `validation`, an alert for what a person would want
+to know, and the pages that are attached; whatever it raises is told once and W&B is left alone from then on:
+it can never stop training. Only rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import netrc
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from configs.schema import Recipe
+from twofold.errors import user_error
+from twofold.files import atomic_path, disk_errors
+
+METRICS_FILE = "metrics.jsonl"
+_WANDB_HOST = "api.wandb.ai"
+_RUN_ID_FILE = "wandb-run-id"
+_FINISH_TIMEOUT_S = 60.0
+_ALERT_EVERY_S = 300
+ALERTS = ("rollback", "straggler", "stall", "stop", "end")
+"""Events that W&B sends as alerts, beside skipped steps."""
+
+Mode = Literal["online", "offline", "disabled"]
+_MODES: dict[str, Mode] = {"online": "online", "offline": "offline", "disabled": "disabled", "off": "disabled"}
+
+
+class Monitor:
+    """Writes events; on ranks other than the first it does nothing."""
+
+    def __init__(self, recipe: Recipe, out: Path, resumed_step: int, enabled: bool) -> None:
+        self._path = out / METRICS_FILE
+        self._file: TextIO | None = None
+        self._wandb: WandbRun | None = None
+        self._step = resumed_step
+        if enabled:
+            with disk_errors(self._path):
+                _cut_after(self._path, resumed_step)
+                self._file = self._path.open("a", encoding="utf-8")
+            self._wandb = WandbRun(recipe, out, self._warn)
+
+    def event(self, event: str, step: int, **fields: Any) -> None:
+        """Append one line: `step` is the number of steps behind it."""
+        if self._file is None:
+            return
+        self._step = step
+        line = {"event": event, "step": step, "time": round(time.time(), 3), **_finite(fields)}
+        with disk_errors(self._path):
+            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
+        if self._wandb is None:
+            return
+        if event in ("train", "validation"):
+            self._wandb.log(step, {f"{event}/{name}": value for name, value in _flat(fields)})
+        if event in ALERTS or fields.get("skipped"):
+            told = ", ".join(f"{name} {value}" for name, value in fields.items() if not isinstance(value, (dict, list)))
+            self._wandb.alert("step skipped" if event == "train" else event, f"step {step}: {told}")
+
+    def attach(self, files: Sequence[Path]) -> None:
+        """Give pages to W&B, which keeps one version of equal contents."""
+        if self._wandb is not None and files:
+            self._wandb.attach(files)
+
+    def rewind(self, step: int) -> None:
+        """Cut the lines of steps after `step`: training returned there."""
+        if self._file is None:
+            return
+        self._file.close()
+        with disk_errors(self._path):
+            _cut_after(self._path, step)
+            self._file = self._path.open("a", encoding="utf-8")
+        self._step = step
+
+    def sync(self) -> None:
+        """Bring the lines to the disk; called before a checkpoint that stands for them commits."""
+        if self._file is not None:
+            with disk_errors(self._path):
+                os.fsync(self._file.fileno())
+
+    def close(self, exit_code: int) -> None:
+        if self._wandb is not None:
+            self._wandb.finish(exit_code)
+        if self._file is not None:
+            self._file.close()
+
+    def _warn(self, message: str) -> None:
+        self.event("warning", self._step, message=message)
+
+
+class WandbRun:
+    """One W&B run over all restarts; the first failure is told, and is the last thing it does."""
+
+    def __init__(self, recipe: Recipe, out: Path, warn: Callable[[str], None]) -> None:
+        self._run: Any = None
+        self._warn, self._name = warn, recipe.name
+        mode = wandb_mode(recipe.monitor.wandb)
+        if mode != "disabled":
+            self._guard(lambda: self._start(recipe, out, mode))
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        if self._run is not None:
+            self._guard(lambda: self._run.log(numbers, step=step))
+
+    def alert(self, title: str, text: str) -> None:
+        if self._run is not None:
+            self._guard(lambda: self._run.alert(title=title, text=text, wait_duration=_ALERT_EVERY_S))
+
+    def attach(self, files: Sequence[Path]) -> None:
+        if self._run is not None:
+            self._guard(lambda: self._attach(files))
+
+    def finish(self, exit_code: int) -> None:
+        """End the run; an upload that does not end is left behind (`wandb sync` completes it)."""
+        if self._run is None:
+            return
+        run = self._run
+        ending = threading.Thread(target=lambda: self._guard(lambda: run.finish(exit_code=exit_code)), daemon=True)
+        ending.start()
+        ending.join(_FINISH_TIMEOUT_S)
+        if ending.is_alive():
+            self._run = None
+            self._warn(f"W&B did not end within {_FINISH_TIMEOUT_S:.0f} s and is left behind")
+
+    def _attach(self, files: Sequence[Path]) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(f"{self._name}-pages", type="pages")
+        for file in files:
+            artifact.add_file(str(file))
+        self._run.log_artifact(artifact)
+
+    def _start(self, recipe: Recipe, out: Path, mode: Mode) -> None:
+        import wandb  # a second of start-up, and none of it where W&B is off
+
+        self._run = wandb.init(
+            project=recipe.monitor.project,
+            name=recipe.name,
+            id=_run_id(out),
+            resume="allow",
+            dir=str(out),
+            mode=mode,
+            config=recipe.model_dump(mode="json"),
+            settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, init_timeout=60),
+        )
+
+    def _guard(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever W&B does, training goes on
+            self._run = None
+            self._warn(f"W&B failed and is off from here on: {type(error).__name__}: {error}")
+
+
+def wandb_mode(wish: str) -> Mode:
+    """The recipe's wish; `auto` asks WANDB_MODE, then whether a key is there."""
+    if wish == "auto":
+        named = os.environ.get("WANDB_MODE", "")
+        wish = named if named in _MODES else ("online" if _has_key() else "offline")
+    return _MODES[wish]
+
+
+def check_key() -> None:
+    """Raise `UserError` when the W&B server does not know the key; asks it, by W&B's own client."""
+    import wandb
+
+    try:
+        wandb.login(verify=True)
+    except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+        raise user_error(
+            "W&B key", None, f"is refused: {' '.join(str(error).split())}",
+            "run `wandb login` with the key of your account, or set monitor.wandb=offline",
+        ) from None  # fmt: skip
+    except wandb.errors.Error as error:
+        raise user_error(
+            "W&B", None, f"cannot be asked: {' '.join(str(error).split())}",
+            "see to the network, or set monitor.wandb=offline and sync later",
+        ) from None  # fmt: skip
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a metrics file; a line cut by a kill is left out."""
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events
+
+
+def _cut_after(path: Path, step: int) -> None:
+    """Drop lines of later steps, atomically; step 0 (nothing to resume) drops all of them."""
+    kept = [event for event in read_events(path) if event["step"] <= step and step > 0]
+    with atomic_path(path) as target:
+        target.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept), encoding="utf-8")
+
+
+def _run_id(out: Path) -> str:
+    """W&B's id of this run, the same over restarts."""
+    path = out / _RUN_ID_FILE
+    if not path.exists():
+        with atomic_path(path) as target:
+            target.write_text(uuid.uuid4().hex[:16], encoding="ascii")
+    return path.read_text(encoding="ascii")
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators(_WANDB_HOST) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity become null: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flat(fields: dict[str, Any]) -> list[tuple[str, float]]:
+    """Numbers by slash-joined name; texts are left out."""
+    flat: list[tuple[str, float]] = []
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat += [(f"{name}/{key}", item) for key, item in _flat(value)]
+        elif isinstance(value, (int, float)):
+            flat.append((name, value))
+    return flat

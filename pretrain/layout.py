@@ -1,0 +1,70 @@
+"""What the rest of the house knows of training: identity, exit codes, files. No torch.
+
+metrics.jsonl                 one JSON object a line; see monitor.py
+token_counts.json             tokens by phase and source, and those of skipped steps, as of the newest checkpoint
+incidents/                    skipped steps and rollbacks with their documents; see incidents.py
+weights/<phase>.safetensors   float32 master weights at each phase's end, Llama's parameter names
+checkpoints/step-00000100/    training state; see checkpoint.py
+summary.json                  counts for the manifest; exists exactly when training is complete
+error.json                    {"problems": [...]}: what the user can fix, beside exit code 2
+beats/, stalls/               heartbeat of each rank; stacks and verdict of a training that hung; see watch.py
+stop                          made by anyone: training finishes its step, saves, and ends with EXIT_CODE_STOPPED
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from configs.schema import Recipe
+from twofold.errors import UserError
+from twofold.files import write_json
+
+CODE_VERSION: int = 2
+
+WEIGHTS_DIR = "weights"
+CHECKPOINTS_DIR = "checkpoints"
+INCIDENTS_DIR = "incidents"
+BEATS_DIR = "beats"
+STALLS_DIR = "stalls"
+TOKEN_COUNTS_FILE = "token_counts.json"
+SUMMARY_FILE = "summary.json"
+ERROR_FILE = "error.json"
+STOP_FILE = "stop"
+DRY_RUN_FILE = "dry_run.json"
+_ENGINE = {"precision", "micro_batch_size", "float8", "deepspeed"}
+
+
+def config(recipe: Recipe) -> dict[str, Any]:
+    """What decides the trained weights, and nothing else: not cadences, limits, monitoring, launch or export.
+
+    The engine's micro-batch counts, since it decides the order of float sums. What `start_from` holds
+    counts too, but a path does not say it: its fingerprint is an input of the stage.
+    """
+    return {
+        "seed": recipe.seed,
+        "vocab_size": recipe.tokenizer.vocab_size,
+        "model": recipe.model.model_dump(mode="json", exclude={"start_from"}),
+        "phases": [phase.model_dump(mode="json", exclude={"max_epochs", "replay"}) for phase in recipe.phases],
+        "optimizer": recipe.optimizer.model_dump(mode="json"),
+        "stability": recipe.stability.model_dump(mode="json"),
+        "engine": recipe.engine.model_dump(mode="json", include=_ENGINE),
+    }
+
+
+def weights_file(phase: str) -> str:
+    """Path of a phase's weights, relative to the artifact."""
+    return f"{WEIGHTS_DIR}/{phase}.safetensors"
+
+
+def write_error(out: Path, error: UserError) -> None:
+    """Leave the problems where the launcher looks for them, and in the rank's log."""
+    problems = [
+        {"field": p.field, "value": None if p.value is None else str(p.value), "problem": p.problem, "hint": p.hint}
+        for p in error.problems
+    ]
+    print(error, file=sys.stderr)
+    with contextlib.suppress(UserError):  # the disk may be what is full
+        write_json(out / ERROR_FILE, {"problems": problems})

@@ -1,0 +1,1 @@
+"""Measurements of a device and a dry run of one step, before an allocation is spent."""

@@ -1,0 +1,1 @@
+"""The stages of training that are not the training run itself."""

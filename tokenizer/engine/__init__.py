@@ -1,0 +1,1 @@
+"""Compiled inner loops: pre-tokenization, word counts, BPE training and BPE encoding."""

@@ -1,0 +1,1 @@
+"""Measures any tokenizer: compression, morpheme boundaries, vocabulary."""

@@ -1,0 +1,164 @@
+"""Pieces in rank order -> `tokenizer.json`, the artefact of record, and the same for tiktoken; and back.
+
+    tokenizer.json        for `tokenizers` and `transformers` (with tokenizer_config.json, special_tokens_map.json)
+    tokenizer.tiktoken    a line an id: base64 of its bytes, the id; specials are not in it
+    tiktoken.json         the other arguments of `tiktoken.Encoding`: name, pat_str, special_tokens, explicit_n_vocab
+    token_bytes.npy       how many bytes each id stands for, uint16
+
+Contract: ids are pad 0, bos 1, eos 2, unk 3, reserved slots, the 256 bytes in order of value, then one id a
+merge in order of rank. No normaliser, no token added around a text. All files give equal ids. Seconds at 102,400.
+`tiktoken.load.load_tiktoken_bpe` keeps a copy by path and not by content: give it the manifest's hash as
+`expected_hash`, or read the lines yourself.
+
+A piece's merge is the pair of parts that encoding it with the earlier ranks alone leaves: always two,
+since training made it from two. No other split of it can be met when text is encoded: within a piece's
+bounds merges happen as they do in the piece alone. (Listing every split would double the file.)
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Engine
+
+from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, PATTERNS, unmap_bytes
+from twofold.errors import user_error
+from twofold.files import atomic_path, write_json
+from twofold.special_ids import SPECIAL_TOKENS
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+def special_tokens(reserved: int) -> list[str]:
+    """Specials in the order of their ids, from 0."""
+    return [*SPECIAL_TOKENS.values(), *(f"<|reserved_{number}|>" for number in range(reserved))]
+
+
+def merges_of(pieces: Sequence[str]) -> list[tuple[str, str]]:
+    """The pair that each piece (mapped code points, in rank order) was merged from."""
+    ranks: dict[tuple[str, str], int] = {}
+    merges = []
+    for rank, piece in enumerate(pieces):
+        parts = _encode(list(piece), ranks)
+        assert len(parts) == 2, (piece, parts)
+        ranks[parts[0], parts[1]] = rank
+        merges.append((parts[0], parts[1]))
+    return merges
+
+
+def write_tokenizer(folder: Path, pieces: Sequence[str], reserved: int, pattern: str) -> None:
+    """Write tokenizer.json, what `transformers` wants beside it, and token_bytes.npy."""
+    specials = special_tokens(reserved)
+    vocabulary = {token: number for number, token in enumerate([*specials, *CODE_POINT_OF_BYTE, *pieces])}
+    engine = Engine(models.BPE(vocab=vocabulary, merges=merges_of(pieces)))
+    engine.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERNS[pattern]), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    engine.decoder = decoders.ByteLevel()
+    engine.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    with atomic_path(folder / TOKENIZER_FILE) as path:
+        engine.save(str(path), pretty=False)
+    write_json(folder / "special_tokens_map.json", SPECIAL_TOKENS)
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **SPECIAL_TOKENS},
+    )
+    pieces_of_bytes = [unmap_bytes(piece) for piece in [*CODE_POINT_OF_BYTE, *pieces]]
+    _write_tiktoken(folder, pieces_of_bytes, specials, PATTERNS[pattern])
+    sizes = [0] * len(specials) + [len(piece) for piece in pieces_of_bytes]
+    with atomic_path(folder / "token_bytes.npy") as path, path.open("wb") as stream:
+        np.save(stream, np.array(sizes, np.uint16))
+
+
+def _write_tiktoken(folder: Path, pieces: Sequence[bytes], specials: Sequence[str], pattern: str) -> None:
+    """Its rank of a piece is our id; any pair that makes a piece merges there, which is the same (see above)."""
+    lines = [b"%s %d\n" % (base64.b64encode(piece), number) for number, piece in enumerate(pieces, start=len(specials))]
+    with atomic_path(folder / "tokenizer.tiktoken") as path:
+        path.write_bytes(b"".join(lines))
+    write_json(
+        folder / "tiktoken.json",
+        {
+            "name": f"twofold-{hashlib.sha256(b''.join(lines)).hexdigest()[:12]}",
+            "pat_str": pattern,
+            "special_tokens": {token: number for number, token in enumerate(specials)},
+            "explicit_n_vocab": len(specials) + len(pieces),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a tokenizer.json says."""
+
+    pattern: str
+    specials: int
+    """How many of the lowest ids are special."""
+    pieces: tuple[bytes, ...]
+    """What each id stands for: its bytes, or the special's name."""
+    byte_ids: npt.NDArray[np.uint32]
+    """Id of each byte, uint32 [256]."""
+    merges: npt.NDArray[np.uint32]
+    """Ids of left part, right part and result, in order of rank, uint32 [merges, 3]; results ascend."""
+
+
+def read_tokenizer(folder: Path) -> Record:
+    """The tokenizer.json that `write_tokenizer` wrote; any other is a `UserError`."""
+    path = folder / TOKENIZER_FILE
+    try:
+        return _record(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        problem = f"is no tokenizer ({error!r})"
+        raise user_error(str(path), None, problem, "train the tokenizer again") from None
+
+
+def _record(raw: Mapping[str, Any]) -> Record:
+    split, byte_level = raw["pre_tokenizer"]["pretokenizers"]
+    vocabulary, pairs = raw["model"]["vocab"], raw["model"]["merges"]
+    specials = [token["content"] for token in raw["added_tokens"]]
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    merges = [(vocabulary[left], vocabulary[right], vocabulary[left + right]) for left, right in pairs]
+    plain = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
+    if (
+        raw["normalizer"] is not None
+        or raw["post_processor"] is not None
+        or (split["type"], split["behavior"], split["invert"]) != ("Split", "Isolated", False)
+        or (byte_level["type"], byte_level["add_prefix_space"], byte_level["use_regex"]) != ("ByteLevel", False, False)
+        or any(raw["model"].get(key) != value for key, value in plain.items())
+        or [vocabulary[token] for token in tokens] != list(range(len(tokens)))
+        or tokens[: len(specials)] != specials
+        or [number for *_, number in merges] != list(range(len(tokens) - len(merges), len(tokens)))
+    ):
+        raise ValueError("it holds parts, or an order of ids, that are not written here")
+    return Record(
+        pattern=split["pattern"]["Regex"],
+        specials=len(specials),
+        pieces=(*(token.encode() for token in specials), *map(unmap_bytes, tokens[len(specials) :])),
+        byte_ids=np.array([vocabulary[character] for character in CODE_POINT_OF_BYTE], np.uint32),
+        merges=np.array(merges, np.uint32).reshape(-1, 3),
+    )
+
+
+def _encode(parts: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Byte-pair encoding of one word: the pair of lowest rank is merged, leftmost first."""
+    never = len(ranks)
+    while len(parts) > 1:
+        pairs = [ranks.get(pair, never) for pair in pairwise(parts)]
+        best = min(pairs)
+        if best == never:
+            break
+        at = pairs.index(best)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts

@@ -1,0 +1,1 @@
+"""The two stages of the tokenizer: train it, then tokenize the kept documents into shards."""

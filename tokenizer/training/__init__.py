@@ -1,0 +1,1 @@
+"""Kept documents -> word counts -> the pieces of a vocabulary."""

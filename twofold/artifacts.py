@@ -1,0 +1,217 @@
+"""Artifacts with identity: the only way the stages meet.
+
+    run_dir/artifacts/<stage>-<identity[:12]>/            a committed artifact, manifest.json inside
+    run_dir/artifacts/<stage>-<identity[:12]>.partial/    one being made, or left by a kill
+    run_dir/<stage> -> artifacts/<stage>-<identity[:12]>  the one the newest run uses
+
+Contract: an artifact's identity is a hash of everything that decides its content: the stage and its
+code version, its share of the recipe, and the identities of its inputs. It is built aside, its
+manifest (counts, sizes, hashes) is written last, and one rename commits it; what has no manifest is
+never read. Nothing is overwritten: another identity is another folder. The cost of opening one is
+one small JSON file and a `stat` for each file it lists; `verify` reads every byte.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from twofold import VERSION
+from twofold.errors import user_error
+from twofold.files import PARTIAL_PATTERN, disk_errors, sha256_of, write_json
+from twofold.root import ROOT
+
+MANIFEST_FILE = "manifest.json"
+FORMAT = 1
+_WORK_DIR = "work"
+"""A stage's logs, completion marks and intermediate files; removed at commit."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an artifact; `path` is relative to it, with forward slashes."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What made an artifact, from what, and what it holds."""
+
+    stage: str
+    identity: str
+    code_version: int
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    counts: dict[str, Any]
+    files: tuple[FileEntry, ...]
+    made_by: dict[str, str]
+    created: str
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed artifact on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def identity(self) -> str:
+        return self.manifest.identity
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        return self.manifest.counts
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """Everything that decides a stage's output. `config` and `inputs` must be JSON values."""
+
+    stage: str
+    code_version: int
+    """Raised by hand in the stage's module whenever the same inputs would give another output."""
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    """Input name -> identity (of an artifact) or fingerprint (of raw files)."""
+
+    @property
+    def identity(self) -> str:
+        """Hex SHA-256 over the canonical JSON of the four fields."""
+        return digest([self.stage, self.code_version, dict(self.config), dict(self.inputs)])
+
+
+Build = Callable[[Path, Path], Mapping[str, Any]]
+"""`build(out, work) -> counts`: writes the artifact's files into `out`; `work` is for logs and
+intermediate files, survives a kill and is not part of the artifact."""
+
+
+def digest(value: Any) -> str:
+    """Hex SHA-256 of a value's canonical JSON: keys sorted, no spaces, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def artifact_dir(run_dir: Path, spec: StageSpec) -> Path:
+    """Where the artifact of `spec` is, or will be once it is committed."""
+    return run_dir / "artifacts" / f"{spec.stage}-{spec.identity[:12]}"
+
+
+def partial_dir(run_dir: Path, spec: StageSpec) -> Path:
+    """Where the artifact of `spec` is being made."""
+    final = artifact_dir(run_dir, spec)
+    return final.with_name(final.name + ".partial")
+
+
+def find(run_dir: Path, spec: StageSpec) -> Artifact | None:
+    """The committed artifact of `spec`, or None; a damaged one is an error, never taken for whole."""
+    path = artifact_dir(run_dir, spec)
+    return open_artifact(path) if path.exists() else None
+
+
+def ensure(run_dir: Path, spec: StageSpec, build: Build) -> Artifact:
+    """The artifact of `spec`: the committed one, else built now (a killed build is continued)."""
+    artifact = find(run_dir, spec)
+    if artifact is None:
+        partial = partial_dir(run_dir, spec)
+        work = partial / _WORK_DIR
+        with disk_errors(partial):
+            work.mkdir(parents=True, exist_ok=True)
+        counts = build(partial, work)
+        artifact = _commit(run_dir, spec, counts)
+    _point(run_dir / spec.stage, artifact.path)
+    return artifact
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Read a committed artifact's manifest and check that every file is there at its size."""
+    manifest_path = path / MANIFEST_FILE
+    try:
+        raw = json.loads(manifest_path.read_text(encoding="utf-8"))
+        files = tuple(FileEntry(**entry) for entry in raw.pop("files"))
+        manifest = Manifest(files=files, **raw)
+    except FileNotFoundError:
+        raise user_error(str(path), None, "is not a finished artifact (no manifest.json)", "run its stage") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise user_error(
+            str(manifest_path), None, f"is damaged ({error})", f"remove the folder {path} and run again"
+        ) from None
+    for entry in manifest.files:
+        file = path / entry.path
+        size = file.stat().st_size if file.exists() else None
+        if size != entry.bytes:
+            found = "is missing" if size is None else f"has {size} bytes instead of {entry.bytes}"
+            raise user_error(str(file), None, found, f"restore it, or remove the folder {path} and run again")
+    return Artifact(path, manifest)
+
+
+def verify(artifact: Artifact) -> None:
+    """Read every byte and compare hashes; raise `UserError` for the first file that was altered."""
+    for entry in artifact.manifest.files:
+        file = artifact.path / entry.path
+        if sha256_of(file) != entry.sha256:
+            raise user_error(
+                str(file), None, "was altered (its SHA-256 differs)", f"remove the folder {artifact.path} and run again"
+            )
+
+
+@functools.cache
+def git_revision() -> str:
+    """The checkout's commit, `+` when it has changes; `unknown` outside a checkout."""
+    try:
+        output = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return output.strip()
+
+
+def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any]) -> Artifact:
+    partial, final = partial_dir(run_dir, spec), artifact_dir(run_dir, spec)
+    shutil.rmtree(partial / _WORK_DIR, ignore_errors=True)
+    for remains in partial.rglob(PARTIAL_PATTERN):  # of atomic writes that a kill cut off
+        remains.unlink()
+    paths = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
+    manifest = Manifest(
+        stage=spec.stage,
+        identity=spec.identity,
+        code_version=spec.code_version,
+        config=dict(spec.config),
+        inputs=dict(spec.inputs),
+        counts=dict(counts),
+        files=tuple(
+            FileEntry(path.relative_to(partial).as_posix(), path.stat().st_size, sha256_of(path)) for path in paths
+        ),
+        made_by={"twofold": VERSION, "revision": git_revision(), "python": platform.python_version()},
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    write_json(partial / MANIFEST_FILE, asdict(manifest))
+    os.replace(partial, final)
+    return Artifact(final, manifest)
+
+
+def _point(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to `target`, atomically."""
+    relative = os.path.relpath(target, link.parent)
+    if link.is_symlink() and os.readlink(link) == relative:
+        return
+    aside = link.with_name(f".{link.name}.link-{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(relative)
+    os.replace(aside, link)

@@ -1,0 +1,53 @@
+"""Errors that a user caused and can fix.
+
+Contract: whatever a user did wrong (recipe, command line, input files, a full disk) is raised as
+`UserError`; `launch.cli` prints it, one line a problem, and exits with code 2, never a traceback.
+Our own bugs are `assert` or any other exception, and do show a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_LONGEST_VALUE = 80
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to fix: `field` is a dotted recipe path, a file or a command-line word."""
+
+    field: str
+    value: Any
+    problem: str
+    hint: str
+
+    def __str__(self) -> str:
+        shown = "" if self.value is None else f" = {_short(self.value)}"
+        return f"{self.field}{shown}: {self.problem}. Hint: {self.hint}."
+
+
+class UserError(ValueError):
+    """One or more problems that the user can fix; `str()` gives one line each."""
+
+    def __init__(self, problems: Problem | Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        assert self.problems, "a UserError needs a problem"
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[tuple[Problem, ...]]]:
+        # Exceptions cross process borders by pickle; the default would pass the text as `problems`.
+        return (type(self), (self.problems,))
+
+
+def user_error(field: str, value: Any, problem: str, hint: str) -> UserError:
+    """Shorthand for the common case of one problem."""
+    return UserError(Problem(field, value, problem, hint))
+
+
+def _short(value: Any) -> str:
+    """A long value without its middle: a path's end names the file."""
+    text = repr(value).replace("\n", "\\n")
+    half = _LONGEST_VALUE // 2
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:half]}…{text[-half:]}"
