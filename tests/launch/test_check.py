@@ -49,7 +49,7 @@ def test_inputs_that_are_not_here_are_listed_and_stop_a_run_before_it_begins(tmp
 
 def test_checking_needs_no_torch() -> None:
     program = (
-        "import sys; from launch.cli import main; code = main(['check', sys.argv[1]]); "
+        "import sys; from launch.cli import main; code = main(['validate', sys.argv[1]]); "
         "sys.exit(code or any(name in sys.modules for name in ('torch', 'deepspeed', 'datatrove', 'wandb')))"
     )
     assert subprocess.run([sys.executable, "-c", program, str(SMOKE)], cwd=ROOT, check=False).returncode == 0

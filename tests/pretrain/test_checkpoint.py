@@ -60,6 +60,15 @@ def test_what_was_saved_is_found(tmp_path: Path) -> None:
     assert (found[1] / "recipe.yaml").read_text() == "name: tiny\n"
 
 
+def test_skipped_steps_by_their_old_name_are_read(tmp_path: Path) -> None:
+    _save(tmp_path, 3)
+    manifest = tmp_path / "step-00000003" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"skipped_steps"', '"without_effect"'))
+    found = _checkpoints(tmp_path).newest(pytest.fail)
+    assert found is not None
+    assert found[0].skipped_steps == (1,)
+
+
 def test_the_newest_before_a_step_is_found_and_later_ones_can_be_dropped(tmp_path: Path) -> None:
     _save(tmp_path, 3, 6, 9, keep=3)
     found = _checkpoints(tmp_path).newest(pytest.fail, upto=8)
