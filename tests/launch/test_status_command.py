@@ -52,7 +52,7 @@ def test_a_training_that_runs(tmp_path: Path) -> None:
     assert told["state"] == "training"
     assert told["progress"].startswith("step 2 of ")
     assert "phase general" in told["progress"]
-    assert told["loss"] == "5.5000, gradient norm 0.700, rate 0.001"
+    assert told["loss"] == "5.5000, grad_norm 0.700, lr 0.001"
     assert told["incidents"] == "1 skipped steps"
     assert told["ranks"] == "2 on 2 hosts"
     (out / layout.STOP_FILE).touch()
