@@ -15,6 +15,7 @@ trafilatura, spacy (and libmagic).
 from __future__ import annotations
 
 import cProfile
+import functools
 import io
 import logging
 import pstats
@@ -110,7 +111,7 @@ def run_ours(warc: Path, out: Path) -> dict[str, float]:
 
 def profile(warc: Path, out: Path) -> dict[str, float]:
     """Seconds in the functions that do the work; the profiler slows Python code down, compiled code not."""
-    from launch.stages import Context, stages_of
+    from launch.stages import stages_of
     from twofold.artifacts import Artifact, ensure
 
     out.mkdir()
@@ -118,10 +119,8 @@ def profile(warc: Path, out: Path) -> dict[str, float]:
     stages = [stage for stage in stages_of(recipe) if stage.name in _STAGES]
     profiler.enable()
     for stage in stages:
-        context = Context(recipe, _InProcess(), artifacts)
-        artifacts[stage.name] = ensure(
-            out, stage.specify(recipe, artifacts), lambda made, work, s=stage, c=context: s.build(c, made, work)
-        )
+        build = functools.partial(stage.run, recipe, artifacts, _InProcess())
+        artifacts[stage.name] = ensure(out, stage.specify(recipe, artifacts), build)
     profiler.disable()
     total = pstats.Stats(profiler)
     found = dict.fromkeys(_PROFILED, 0.0)

@@ -162,7 +162,7 @@ def _trained(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -
     summary = out / "summary.json"
     if not summary.exists():
         out.mkdir(parents=True, exist_ok=True)
-        training.build(recipe, shards, tokenizer, out)
+        training.train(recipe, shards, tokenizer, out)
     counts = json.loads(summary.read_text(encoding="utf-8"))
     found: dict[str, float] = counts["phases"][-1]["bits_per_byte"]
     return found

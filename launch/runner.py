@@ -7,10 +7,12 @@ this recipe; stages whose identity is unchanged were not touched. One run at a t
 from __future__ import annotations
 
 import functools
+import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -18,12 +20,16 @@ from configs.schema import Recipe
 from configs.units import format_bytes
 from launch.executors import task_runner
 from launch.preflight import check_package_roots, check_training_fits, only_run
-from launch.stages import Context, Stage, stages_of
+from launch.stages import stages_of
 from twofold.artifacts import Artifact, ensure, find, partial_dir, verify
 from twofold.errors import user_error
+from twofold.stage import Stage
+from twofold.tasks import TaskRunner
 
 _RENAMED = {"decide": "filter", "keep": "write"}
 """Former name of a stage -> its name."""
+_PAGES = {"classifiers": "launch.reports.model_card"}
+"""Stage -> the module whose `write(out)` draws pages of what the stage built, which are committed with it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Finished:
 
 def run_recipe(recipe: Recipe, console: Console, until: str | None = None) -> Finished:
     """Make every stage up to and including `until` (default: all)."""
-    stages = _up_to(stages_of(recipe), until)
+    stages = _up_to(recipe, until)
     check_package_roots()
     check_training_fits(recipe)
     for stage in stages:
@@ -81,7 +87,7 @@ def verify_run(recipe: Recipe, console: Console) -> dict[str, Artifact]:
     return artifacts
 
 
-def _make(recipe: Recipe, stages: tuple[Stage, ...], run_dir: Path, console: Console) -> Finished:
+def _make(recipe: Recipe, stages: Sequence[Stage], run_dir: Path, console: Console) -> Finished:
     artifacts: dict[str, Artifact] = {}
     seconds: dict[str, float] = {}
     with task_runner(recipe.data.executor, console) as runner:
@@ -91,7 +97,7 @@ def _make(recipe: Recipe, stages: tuple[Stage, ...], run_dir: Path, console: Con
             started = time.monotonic()
             if artifact is None:
                 console.print(f"[bold]{stage.name}[/bold]  [dim]{stage.makes}[/dim]")
-            build = functools.partial(stage.build, Context(recipe, runner, artifacts))
+            build = functools.partial(_build, stage, recipe, artifacts, runner)
             artifacts[stage.name] = ensure(run_dir, spec, build)
             if artifact is None:
                 seconds[stage.name] = time.monotonic() - started
@@ -101,12 +107,24 @@ def _make(recipe: Recipe, stages: tuple[Stage, ...], run_dir: Path, console: Con
     return Finished(artifacts, seconds)
 
 
-def _up_to(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
-    if until is None:
-        return stages
-    names = [stage.name for stage in stages]
+def _build(
+    stage: Stage, recipe: Recipe, artifacts: Mapping[str, Artifact], runner: TaskRunner, out: Path, work: Path
+) -> Mapping[str, Any]:
+    counts = stage.run(recipe, artifacts, runner, out, work)
+    if stage.name in _PAGES:
+        importlib.import_module(_PAGES[stage.name]).write(out)
+    return counts
+
+
+def _up_to(recipe: Recipe, until: str | None) -> list[Stage]:
+    stages: list[Stage] = []
+    for stage in stages_of(recipe):
+        stages.append(stage)
+        if stage.name == until:
+            return stages
     if until in _RENAMED:
         raise user_error("--until", until, "was renamed", f"write {_RENAMED[until]}")
-    if until not in names:
-        raise user_error("--until", until, "is not a stage of this recipe", f"use one of {', '.join(names)}")
-    return stages[: names.index(until) + 1]
+    if until is not None:
+        names = ", ".join(stage.name for stage in stages)
+        raise user_error("--until", until, "is not a stage of this recipe", f"use one of {names}")
+    return stages

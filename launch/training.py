@@ -1,6 +1,6 @@
 """Start the trainer, follow it, and start it again when a rank, a host or a link is lost.
 
-Contract: `build` returns the manifest counts when training has finished; raises `UserError` when a rank
+Contract: `train` returns the manifest counts when training has finished; raises `UserError` when a rank
 reported one, `Interrupted` when training stopped on a signal after saving, `TrainingFailed` with the
 end of the log for anything else, once `launch.restarts` in a row made no new checkpoint. The trainer's own
 output goes to `<out>/train.log`, over several hosts to `<out>/logs`, too; the terminal shows one progress
@@ -30,7 +30,7 @@ from configs.recipe import dump_recipe
 from configs.schema import Recipe
 from launch.cluster import command_lines, hostfile, hosts
 from launch.outcomes import Interrupted, TrainingFailed
-from launch.preflight import choose_device
+from launch.preflight import choose_device, fingerprint_checkpoint
 from launch.progress import follow
 from pretrain import layout
 from pretrain.hooks.metrics import METRICS_FILE
@@ -39,6 +39,7 @@ from twofold.errors import Problem, UserError, user_error
 from twofold.exit_codes import EXIT_CODE_STALLED, EXIT_CODE_STOPPED
 from twofold.files import atomic_path
 from twofold.root import ROOT
+from twofold.stage import Stage
 
 MODULE = "pretrain.train"
 LOGS_DIR = "logs"
@@ -47,7 +48,31 @@ _SILENT_LAUNCHER = 1.5
 """Times watch.stall_s, and a minute, without a heartbeat after which a launcher is given up."""
 
 
-def build(
+def fingerprints(recipe: Recipe) -> Mapping[str, str]:
+    """The checkpoint that training starts from, if any."""
+    start = recipe.model.start_from
+    return {} if start is None else {"start_from": fingerprint_checkpoint(start)}
+
+
+def build(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> Mapping[str, Any]:
+    """Draw the plan's page, then train."""
+    from launch.reports import plan
+
+    page = plan.write(recipe, out / "plan.html", plan.supply_of(shards))
+    return train(recipe, shards, tokenizer, out, [page])
+
+
+STAGE = Stage(
+    name="train",
+    makes="trained weights",
+    code_version=layout.CODE_VERSION,
+    config=layout.config,
+    build=build,
+    fingerprints=fingerprints,
+)
+
+
+def train(
     recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path, pages: Sequence[Path] = ()
 ) -> Mapping[str, Any]:
     """Train to the end of the plan (from the newest checkpoint in `out`, if any); W&B gets the pages."""

@@ -29,6 +29,7 @@ from data_pipeline.classification.fasttext_model import Predictor
 from data_pipeline.features import language
 from twofold.artifacts import digest
 from twofold.files import sha256_of, write_json
+from twofold.stage import Stage
 
 CODE_VERSION = 2
 MODEL_FILE = "model.bin"
@@ -61,6 +62,17 @@ def build(recipe: Recipe, out: Path, work: Path) -> Mapping[str, Any]:
             key: round(card["test"]["all"][key], 4) for key in _SUMMARY if key in card["test"]["all"]
         }
     return counts
+
+
+STAGE = Stage(
+    name="classifiers",
+    makes="models of quality, toxicity, domain",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+    fingerprints=fingerprints,
+    in_recipe=lambda recipe: bool(recipe.data.classifiers.configured),
+)
 
 
 def load(folder: Path) -> dict[str, Predictor]:

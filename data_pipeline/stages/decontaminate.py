@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from data_pipeline.features import overlap
 from data_pipeline.stages import benchmark_items
 from twofold.artifacts import Artifact
 from twofold.files import write_json
+from twofold.stage import From, Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 1
@@ -70,7 +71,9 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
     return benchmark_items.fingerprints(_settings(recipe))
 
 
-def build(recipe: Recipe, documents: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
+def build(
+    recipe: Recipe, documents: Annotated[Artifact, From("lines", "extract")], out: Path, work: Path, runner: TaskRunner
+) -> Mapping[str, Any]:
     """Look every document up; returns what `benchmarks.json` says of each benchmark in all."""
     settings = _settings(recipe)
     items, sizes = benchmark_items.read(settings)
@@ -85,6 +88,17 @@ def build(recipe: Recipe, documents: Artifact, out: Path, work: Path, runner: Ta
         name: {key: value for key, value in counted.items() if key != "sources"} for name, counted in found.items()
     }
     return {"contaminated": contaminated, "benchmarks": totals}
+
+
+STAGE = Stage(
+    name="decontaminate",
+    makes="benchmark overlaps",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+    fingerprints=fingerprints,
+    in_recipe=lambda recipe: recipe.data.decontamination is not None,
+)
 
 
 def draws(seed: int, identity: str, samples: int) -> list[int]:

@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from data_pipeline import tables
 from data_pipeline.stages import connected_components, score
 from twofold.artifacts import Artifact
 from twofold.files import atomic_path
+from twofold.stage import From, Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 3
@@ -65,7 +66,9 @@ def config(recipe: Recipe) -> dict[str, Any]:
     return {"near_duplicates": recipe.data.near_duplicates.enabled, "url_duplicates": recipe.data.url_duplicates}
 
 
-def build(recipe: Recipe, scored: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
+def build(
+    recipe: Recipe, scored: Annotated[Artifact, From("score")], out: Path, work: Path, runner: TaskRunner
+) -> Mapping[str, Any]:
     """Find pairs key by key, join them, name the clusters; returns their counts."""
     files = tables.task_files(scored.path / "attributes")
     lengths = [tables.count_rows(path) for _, _, path in files]
@@ -90,6 +93,15 @@ def build(recipe: Recipe, scored: Artifact, out: Path, work: Path, runner: TaskR
         for kind, found in roots.items()
         for key, count in _counts("" if kind == "all" else f"{kind}_", found).items()
     }
+
+
+STAGE = Stage(
+    name="dedup",
+    makes="duplicate clusters",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+)
 
 
 def _counts(prefix: str, roots: Pairs) -> dict[str, int]:

@@ -33,6 +33,7 @@ from data_pipeline import tables
 from data_pipeline.readers import formats, sources
 from twofold.errors import Problem, UserError, user_error
 from twofold.files import atomic_path, write_json
+from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 2
@@ -72,6 +73,16 @@ def build(recipe: Recipe, out: Path, work: Path, runner: TaskRunner) -> Mapping[
         for share in shares:
             stream.write(_side_file(work, "rejects", share, "jsonl").read_bytes())
     return counts
+
+
+STAGE = Stage(
+    name="extract",
+    makes="documents",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+    fingerprints=sources.fingerprints,
+)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,7 @@ from data_pipeline.stages import dedup
 from twofold.artifacts import Artifact, digest
 from twofold.errors import Problem, UserError
 from twofold.files import write_json
+from twofold.stage import From, Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 3
@@ -80,10 +81,10 @@ def config(recipe: Recipe) -> dict[str, Any]:
 
 def build(
     recipe: Recipe,
-    documents: Artifact,
-    scored: Artifact,
-    clusters: Artifact,
-    contamination: Artifact | None,
+    documents: Annotated[Artifact, From("lines", "extract")],
+    scored: Annotated[Artifact, From("score")],
+    clusters: Annotated[Artifact, From("dedup")],
+    contamination: Annotated[Artifact | None, From("decontaminate")],
     out: Path,
     work: Path,
     runner: TaskRunner,
@@ -105,6 +106,15 @@ def build(
     counts = funnel.gather(recipe, inputs.task_counts())
     _refuse_empty(recipe, counts)
     return counts
+
+
+STAGE = Stage(
+    name="filter",
+    makes="decisions",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from data_pipeline.features import line_rules
 from data_pipeline.stages import extract, repeated_lines
 from twofold.artifacts import Artifact
 from twofold.files import atomic_path, write_json
+from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 1
@@ -74,11 +75,11 @@ def config(recipe: Recipe) -> dict[str, Any]:
     return {"lines": recipe.data.lines.model_dump(mode="json")}
 
 
-def build(recipe: Recipe, extracted: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
+def build(recipe: Recipe, extract: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
     """Find what is repeated, then edit every file; returns documents, edits and characters by rule and source."""
     settings = recipe.data.lines
     assert settings is not None
-    documents = extracted.path / "documents"
+    documents = extract.path / "documents"
     found: repeated_lines.Repeated | None = None
     if settings.repeated_in_documents is not None:
         fewest, fewest_bytes = settings.repeated_in_documents, settings.repeated_min_bytes
@@ -87,6 +88,16 @@ def build(recipe: Recipe, extracted: Artifact, out: Path, work: Path, runner: Ta
     files = tables.task_files(documents)
     runner.run("edit lines", task, len(files), work / "edit-lines")
     return _gathered(task, files)
+
+
+STAGE = Stage(
+    name="lines",
+    makes="documents with lines edited",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+    in_recipe=lambda recipe: recipe.data.lines is not None,
+)
 
 
 def edits_of(text: str, settings: Lines, suspects: Iterable[int], repeats: Sequence[int]) -> list[Edit]:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import xxhash
@@ -29,6 +29,7 @@ from data_pipeline.classification.fasttext_model import Predictor
 from data_pipeline.features import formulas, language, minhash, pii, urls
 from data_pipeline.stages import classifiers
 from twofold.artifacts import Artifact
+from twofold.stage import From, Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 3
@@ -41,8 +42,8 @@ def config(recipe: Recipe) -> dict[str, Any]:
 
 def build(
     recipe: Recipe,
-    documents: Artifact,
-    classified: Artifact | None,
+    documents: Annotated[Artifact, From("lines", "extract")],
+    classified: Annotated[Artifact | None, From("classifiers")],
     out: Path,
     work: Path,
     runner: TaskRunner,
@@ -57,6 +58,15 @@ def build(
         table = tables.read_table(tables.task_path(task.attributes, source, number), ["language"])
         languages.update(table["language"].to_pylist())
     return {"documents": languages.total(), "languages": dict(languages.most_common())}
+
+
+STAGE = Stage(
+    name="score",
+    makes="features",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+)
 
 
 def schema(settings: NearDuplicates) -> pa.Schema:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 
@@ -21,6 +21,7 @@ from data_pipeline import tables
 from data_pipeline.decisions import funnel
 from data_pipeline.features import pii
 from twofold.artifacts import Artifact
+from twofold.stage import From, Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 1
@@ -37,7 +38,12 @@ def config(recipe: Recipe) -> dict[str, Any]:
 
 
 def build(
-    recipe: Recipe, documents: Artifact, decided: Artifact, out: Path, work: Path, runner: TaskRunner
+    recipe: Recipe,
+    documents: Annotated[Artifact, From("lines", "extract")],
+    decided: Annotated[Artifact, From("filter")],
+    out: Path,
+    work: Path,
+    runner: TaskRunner,
 ) -> Mapping[str, Any]:
     """Write every kept document; returns documents by split and destination."""
     task = _Write(recipe.destinations, documents.path / "documents", decided.path / "decisions", out / "documents")
@@ -48,6 +54,15 @@ def build(
         for destination, _, path in tables.task_files(task.kept / split):
             count[destination] += tables.count_rows(path)
     return {split: dict(count) for split, count in splits.items()}
+
+
+STAGE = Stage(
+    name="write",
+    makes="kept documents",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from configs.schema import Recipe
 from launch.runner import existing
-from launch.stages import stages_of
+from launch.stages import stage_named
 from pretrain import layout
 from twofold.artifacts import Artifact, partial_dir
 from twofold.errors import user_error
@@ -80,9 +80,8 @@ def training_folder(recipe: Recipe) -> tuple[dict[str, Artifact], Path]:
     made = existing(recipe)
     if "train" in made:
         return made, made["train"].path
-    stages = {one.name: one for one in stages_of(recipe)}
     if "shards" in made:
-        folder = partial_dir(Path(recipe.run_dir), stages["train"].specify(recipe, made))
+        folder = partial_dir(Path(recipe.run_dir), stage_named("train", recipe).specify(recipe, made))
         if (folder / layout.CHECKPOINTS_DIR).exists():
             return made, folder
     raise user_error(

@@ -32,7 +32,6 @@ from data_pipeline.stages import decontaminate, dedup
 from launch import reports
 from launch.reports import document_sample
 from launch.runner import existing
-from launch.stages import documents
 from twofold import VERSION
 from twofold.artifacts import Artifact
 from twofold.errors import user_error
@@ -158,7 +157,7 @@ def _near(made: Mapping[str, Artifact], found: pa.Table, profiles: Mapping[str, 
     }
     rows = sorted({row for chosen in wanted.values() for row in chosen})
     where = dict(zip(rows, document_sample.places(found, rows), strict=True))
-    texts = document_sample.excerpts(documents(made), where.values())
+    texts = document_sample.excerpts((made.get("lines") or made["extract"]), where.values())
     ids, decisions = found["id"], found["decision"]
     return {
         name: [
@@ -222,7 +221,7 @@ def _clusters(made: Mapping[str, Artifact]) -> list[Row]:
     path = made["dedup"].path / dedup.CLUSTERS_FILE
     largest = document_sample.largest_clusters(path, _CLUSTERS, _MEMBERS)
     place = {row["id"]: (row["source"], row["task"], row["row"]) for rows in largest for row in rows}
-    texts = document_sample.excerpts(documents(made), place.values())
+    texts = document_sample.excerpts((made.get("lines") or made["extract"]), place.values())
     return [
         {
             "size": rows[0]["cluster_size"],

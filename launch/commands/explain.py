@@ -24,7 +24,6 @@ from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.features import pii
 from launch.runner import existing
-from launch.stages import documents
 from twofold.artifacts import Artifact
 from twofold.errors import user_error
 
@@ -54,8 +53,9 @@ def explain(recipe: Recipe, identity: str, console: Console) -> Row:
         configuration = (file.schema_arrow.metadata or {}).get(b"configuration", b"").decode()
     _show_decision(row, configuration, console)
     _show_rules(recipe, row, console)
+    documents = made.get("lines") or made["extract"]
     _show_facts(row, _edits(made.get("lines"), path, identity), console)
-    console.print(f"\n[dim]{shown(excerpt(text_of(documents(made), path, number)))}[/dim]")
+    console.print(f"\n[dim]{shown(excerpt(text_of(documents, path, number)))}[/dim]")
     return row
 
 

@@ -21,7 +21,7 @@ from launch.cluster import command_lines, hostfile, slurm_job
 from launch.commands.preflight import preflight
 from launch.preflight import check_package_roots, check_training_fits
 from launch.runner import existing, run_recipe
-from launch.stages import stages_of
+from launch.stages import stage_named
 from twofold.artifacts import partial_dir
 from twofold.errors import user_error
 
@@ -74,7 +74,7 @@ def by_slurm(path: str, overrides: Sequence[str], check: bool, dry: bool, consol
 def plain_command(recipe: Recipe) -> str:
     """What starts the ranks, to be typed by hand; `twofold run` takes over what it leaves."""
     made = existing(recipe)
-    train = next(stage for stage in stages_of(recipe) if stage.name == "train")
+    train = stage_named("train", recipe)
     out = partial_dir(Path(recipe.run_dir), train.specify(recipe, made)).resolve()
     out.mkdir(parents=True, exist_ok=True)
     told = training.write_inputs(recipe, made["shards"], made["tokenizer"], out)

@@ -24,6 +24,7 @@ from pretrain.model.sizes import n_parameters
 from twofold import VERSION
 from twofold.artifacts import Artifact, git_revision
 from twofold.files import atomic_path
+from twofold.stage import Stage
 
 CODE_VERSION = 1
 _REASONS_DRAWN = 8
@@ -36,7 +37,32 @@ def config(recipe: Recipe) -> dict[str, Any]:
     return {"name": recipe.name, "personal_information": recipe.data.personal_information}
 
 
-def build(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mapping[str, Any]:
+def build(
+    recipe: Recipe,
+    out: Path,
+    classifiers: Artifact | None,
+    extract: Artifact,
+    lines: Artifact | None,
+    score: Artifact,
+    dedup: Artifact,
+    decontaminate: Artifact | None,
+    filter: Artifact,
+    write: Artifact,
+    tokenizer: Artifact,
+    shards: Artifact,
+    train: Artifact,
+    export: Artifact,
+) -> Mapping[str, Any]:
+    """Draw the page; most artifacts are read for their counts and lineage only."""
+    data = (classifiers, extract, lines, score, dedup, decontaminate, filter, write)
+    read = [artifact for artifact in (*data, tokenizer, shards, train, export) if artifact]
+    return write_page(recipe, {artifact.manifest.stage: artifact for artifact in read}, out)
+
+
+STAGE = Stage(name="report", makes="report.html", code_version=CODE_VERSION, config=config, build=build)
+
+
+def write_page(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mapping[str, Any]:
     """Write `report.html`; return its counts."""
     train = _events(artifacts["train"].path / "metrics.jsonl")
     page = reports.render(

@@ -13,13 +13,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from configs.schema import Recipe
 from pretrain import layout
 from pretrain.model.sizes import n_parameters
 from twofold.artifacts import Artifact
 from twofold.files import atomic_path, write_json
+from twofold.stage import From, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +38,9 @@ def config(recipe: Recipe) -> dict[str, Any]:
     return {"export": recipe.export.model_dump(mode="json"), "seed": recipe.seed, "last_phase": last_phase}
 
 
-def build(recipe: Recipe, trained: Artifact, tokenizer: Artifact, out: Path, work: Path) -> dict[str, Any]:
+def build(
+    recipe: Recipe, trained: Annotated[Artifact, From("train")], tokenizer: Artifact, out: Path, work: Path
+) -> dict[str, Any]:
     """Write the model and its samples into `out`; return the counts."""
     import torch
 
@@ -57,6 +60,15 @@ def build(recipe: Recipe, trained: Artifact, tokenizer: Artifact, out: Path, wor
         "bytes": sum(path.stat().st_size for path in folder.iterdir()),
         "samples": len(samples),
     }
+
+
+STAGE = Stage(
+    name="export",
+    makes="Llama-format model",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+)
 
 
 def write_model(recipe: Recipe, weights: Iterable[tuple[str, Tensor]], tokenizer: Artifact, folder: Path) -> None:

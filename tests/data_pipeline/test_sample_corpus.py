@@ -5,6 +5,7 @@ The pipeline runs once, as `configs/smoke.yaml` has it, up to `filter`; each doc
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import re
@@ -19,7 +20,7 @@ import pytest
 from configs.recipe import load_recipe
 from configs.units import format_bytes
 from data_pipeline.features import pii
-from launch.stages import Context, stages_of
+from launch.stages import stages_of
 from tests.conftest import ROOT, InProcessRunner
 from twofold.artifacts import Artifact, ensure
 
@@ -45,8 +46,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
         patch.chdir(ROOT)
         for stage in stages_of(recipe):
             spec = stage.specify(recipe, artifacts)
-            context = Context(recipe, InProcessRunner(), artifacts)
-            artifacts[stage.name] = ensure(run_dir, spec, lambda o, w, s=stage, c=context: s.build(c, o, w))
+            build = functools.partial(stage.run, recipe, artifacts, InProcessRunner())
+            artifacts[stage.name] = ensure(run_dir, spec, build)
             if stage.name == LAST_STAGE:
                 return artifacts
     raise AssertionError(f"no stage {LAST_STAGE}")

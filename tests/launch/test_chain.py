@@ -14,7 +14,7 @@ from rich.console import Console
 from configs.recipe import load_recipe
 from launch.preflight import only_run
 from launch.runner import existing, run_recipe, unused
-from launch.stages import stages_of
+from launch.stages import stage_named
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, artifact_hashes, start, twofold
 from twofold.artifacts import partial_dir
@@ -134,7 +134,7 @@ def test_clean_removes_what_the_recipe_does_not_use(run_dir: Path) -> None:
 def test_clean_leaves_an_unfinished_training_alone(run_dir: Path) -> None:
     recipe = load_recipe(SMOKE, [f"run_dir={run_dir}"])
     made = existing(recipe)
-    train = next(stage for stage in stages_of(recipe) if stage.name == "train")
+    train = stage_named("train", recipe)
     checkpoints = partial_dir(run_dir, train.specify(recipe, made)) / "checkpoints"
     checkpoints.mkdir(parents=True)
     assert unused(recipe) == []

@@ -68,7 +68,7 @@ def test_a_stranger_in_the_text_stays_text(finished_run: Path, tmp_path: Path) -
         entry["bytes"] = size if entry["path"] == "samples.json" else entry["bytes"]
     (run_dir / "export" / "manifest.json").write_text(json.dumps(manifest))
     artifacts = {link.name: open_artifact(link.resolve()) for link in run_dir.iterdir() if link.is_symlink()}
-    report.build(recipe, artifacts, tmp_path)
+    report.write_page(recipe, artifacts, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert planted not in page
     assert "&lt;script&gt;alert(1)" in page

@@ -51,7 +51,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setenv("ENDS", ends)
         recipe = load_recipe(SMOKE, ["launch.device=cpu", *overrides])
         try:
-            found: Any = training.build(recipe, here, here, out)  # type: ignore[arg-type]
+            found: Any = training.train(recipe, here, here, out)  # type: ignore[arg-type]
         except (UserError, Interrupted, TrainingFailed) as error:
             found = error
         return found, len(list(out.glob("began-*")))

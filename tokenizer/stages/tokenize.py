@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ from twofold.artifacts import Artifact
 from twofold.errors import user_error
 from twofold.files import write_json
 from twofold.special_ids import EOS_ID
+from twofold.stage import From, Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION: int = 3
@@ -61,7 +62,12 @@ def config(recipe: Recipe) -> dict[str, Any]:
 
 
 def build(
-    recipe: Recipe, kept: Artifact, tokenizer: Artifact, out: Path, work: Path, runner: TaskRunner
+    recipe: Recipe,
+    kept: Annotated[Artifact, From("write")],
+    tokenizer: Artifact,
+    out: Path,
+    work: Path,
+    runner: TaskRunner,
 ) -> Mapping[str, Any]:
     """Pack every kept document; return totals by split and source."""
     documents = kept.path / "documents"
@@ -86,6 +92,15 @@ def build(
         }
         for split, sources in splits.items()
     }
+
+
+STAGE = Stage(
+    name="shards",
+    makes="token shards",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+)
 
 
 def check_sample(index: Index, documents: Path, record: tokenizers.Tokenizer) -> None:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 
@@ -33,6 +33,7 @@ from tokenizer.training.sentencepiece_model import model_of
 from twofold.artifacts import Artifact
 from twofold.errors import UserError, user_error
 from twofold.files import atomic_path
+from twofold.stage import From, Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION: int = 4
@@ -51,7 +52,9 @@ def config(recipe: Recipe) -> dict[str, Any]:
     return recipe.tokenizer.model_dump(mode="json")
 
 
-def build(recipe: Recipe, kept: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
+def build(
+    recipe: Recipe, kept: Annotated[Artifact, From("write")], out: Path, work: Path, runner: TaskRunner
+) -> Mapping[str, Any]:
     """Train on the kept training documents; return the counts."""
     wish = recipe.tokenizer
     if not training_files(kept.path):
@@ -90,6 +93,15 @@ def build(recipe: Recipe, kept: Artifact, out: Path, work: Path, runner: TaskRun
         **_counted(counted),
         "held_out": held_out_compression(kept.path, Encoder(out)),
     }
+
+
+STAGE = Stage(
+    name="tokenizer",
+    makes="tokenizer",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+)
 
 
 def stretch_sample(wish: Wish, sampled_bytes: Mapping[str, int]) -> int:
