@@ -14,7 +14,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from configs.recipe import dump_recipe
 from configs.schema import Model, Recipe
 from pretrain import train
 from pretrain.engine.distributed import Ranks
-from pretrain.engine.engine import Engine
+from pretrain.engine.zero3 import Engine
 from pretrain.hooks.metrics import METRICS_FILE, read_events
 from pretrain.layout import ERROR_FILE
 from pretrain.model.decoder import parameter_shapes
@@ -108,6 +108,7 @@ class WatchedEngine(Engine):
         )
         self._passes, self._updates = Stopwatch(case.device), Stopwatch(case.device)
         self._stages: dict[str, int] = {"before_engine": self._memory.allocated()}
+        self._update = ExitStack()
         super().__init__(recipe, ranks)
         self._stages["after_engine"] = self._memory.allocated()
 
@@ -121,9 +122,15 @@ class WatchedEngine(Engine):
         with self._labelled("passes"), self._watching("accumulate", self._passes):
             return super().accumulate(*arguments, **options)
 
-    def apply(self, *arguments: Any, **options: Any) -> tuple[float, bool]:
-        with self._labelled("update"), self._watching("apply", self._updates):
-            return super().apply(*arguments, **options)
+    def grad_norm(self) -> float:
+        """The first part of an update; `step` ends it, since no step of a benchmark is skipped."""
+        self._update.enter_context(self._labelled("update"))
+        self._update.enter_context(self._watching("update", self._updates))
+        return super().grad_norm()
+
+    def step(self, lr: float) -> None:
+        super().step(lr)
+        self._update.close()
 
     def parts(self) -> dict[str, dict[str, Tensor]]:
         """Nothing: nothing is saved."""

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("twofold", "configs", "data_pipeline", "tokenizer", "pretrain", "launch")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 OWNERS = {
-    "deepspeed": "pretrain/engine/engine.py",
+    "deepspeed": "pretrain/engine/deepspeed_adapter.py",
     "wandb": "pretrain/hooks/metrics.py",
     "sentencepiece": "tokenizer/training/sentencepiece_model.py",
     "mecab": "tokenizer/training/morphemes.py",

@@ -30,7 +30,7 @@ from typing import Any
 
 from pretrain.checkpoints import training_state
 from pretrain.checkpoints.training_state import Parts
-from pretrain.engine.distributed import Ranks
+from pretrain.engine.distributed import OtherRankFailed, Ranks
 from twofold.errors import Problem, UserError, user_error
 from twofold.files import disk_errors, sha256_of, sync, write_json
 
@@ -38,10 +38,6 @@ RECIPE_FILE = "recipe.yaml"
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
 _FORMAT = 2
-
-
-class OtherRankFailed(Exception):
-    """Another rank could not write its part; it says why."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +67,14 @@ class Checkpoints:
     """The checkpoints of one run; methods are collective but for `is_written` and `failure`."""
 
     def __init__(
-        self, root: Path, keep: int, identity: Mapping[str, str], ranks: Ranks, recipe: str = "",
+        self,
+        root: Path,
+        keep: int,
+        identity: Mapping[str, str],
+        ranks: Ranks,
+        recipe: str = "",
         made_with: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`recipe`: the resolved recipe's text; `made_with`: versions of what wrote the checkpoint."""
         self.root, self.keep, self.identity, self.ranks = root, keep, dict(identity), ranks
         self._recipe, self._made_with = recipe, dict(made_with or {})
@@ -194,12 +195,14 @@ class Checkpoints:
     def _check(self, path: Path, state: State) -> None:
         problems = [
             Problem(
-                str(path), None, f"differs from this run in its {part}",
+                str(path),
+                None,
+                f"differs from this run in its {part}",
                 f"restore the {part} it was trained with, or train in another run_dir",
             )
             for part in self.identity
             if state.identity.get(part) != self.identity[part]
-        ]  # fmt: skip
+        ]
         if problems:
             raise UserError(problems)
 

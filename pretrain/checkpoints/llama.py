@@ -137,17 +137,23 @@ def _check_config(folder: Path, config: dict[str, Any], cfg: Model, vocab_size: 
     if found["head_dim"] is None and found["num_attention_heads"]:
         found["head_dim"] = (found["hidden_size"] or 0) // found["num_attention_heads"]
     wanted = {
-        "model_type": "llama", "rope_type": "default", "rope_theta": cfg.rope_theta,
-        **_shape_keys(cfg), "vocab_size": vocab_size, **_FIXED_KEYS,
-    }  # fmt: skip
+        "model_type": "llama",
+        "rope_type": "default",
+        "rope_theta": cfg.rope_theta,
+        **_shape_keys(cfg),
+        "vocab_size": vocab_size,
+        **_FIXED_KEYS,
+    }
     problems = [
         Problem(
-            f"{folder}/config.json {key}", found[key], f"does not fit this model, which needs {value!r}",
+            f"{folder}/config.json {key}",
+            found[key],
+            f"does not fit this model, which needs {value!r}",
             f"set {_RECIPE_KEYS[key]} to it" if key in _RECIPE_KEYS else "start from another checkpoint",
         )
         for key, value in wanted.items()
         if found[key] != value
-    ]  # fmt: skip
+    ]
     if problems:
         raise UserError(problems)
 
@@ -163,9 +169,11 @@ def _read_tensor(folder: Path, files: dict[str, str], name: str, shape: tuple[in
         raise user_error(str(path), None, f"cannot be read ({error})", "restore the checkpoint's files") from None
     if tuple(tensor.shape) != shape:
         raise user_error(
-            str(path), name, f"has shape {tuple(tensor.shape)}, and this model needs {shape}",
+            str(path),
+            name,
+            f"has shape {tuple(tensor.shape)}, and this model needs {shape}",
             "start from a checkpoint whose config.json is true",
-        )  # fmt: skip
+        )
     return tensor.float()
 
 

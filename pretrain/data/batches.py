@@ -77,9 +77,11 @@ class Batches:
         if batch.max() >= self._vocab_size:
             row = int(batch.max(axis=1).argmax())
             raise user_error(
-                f"shards of {self._order.sources[samples.source[row]]}", int(batch.max()),
-                f"is a token id outside the vocabulary of {self._vocab_size}", "make the shards again",
-            )  # fmt: skip
+                f"shards of {self._order.sources[samples.source[row]]}",
+                int(batch.max()),
+                f"is a token id outside the vocabulary of {self._vocab_size}",
+                "make the shards again",
+            )
         return torch.from_numpy(batch)
 
 

@@ -42,10 +42,11 @@ def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> 
     index = read_index(shards, _identity_of(tokenizer))
     if index.vocab_size != recipe.tokenizer.vocab_size:
         raise user_error(
-            "tokenizer.vocab_size", recipe.tokenizer.vocab_size,
+            "tokenizer.vocab_size",
+            recipe.tokenizer.vocab_size,
             f"differs from the {index.vocab_size} that the shards in {index.folder} were made with",
             "use shards and recipe of one run",
-        )  # fmt: skip
+        )
     check_supply(recipe.phases, index.tokens("train"))
     order = Order(recipe.seed, recipe.phases, index.tokens("train"))
     # Every source that was held out, mixed or not: what a phase unlearns is to be seen, too.

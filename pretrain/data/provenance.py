@@ -57,10 +57,18 @@ def documents(index: Index, order: Order, step: Step) -> list[Span]:
             columns = _documents(index.folder / shard)
             spans.append(
                 Span(
-                    row, name, epoch, sequence, shard, number, columns["id"][number], columns["language"][number],
-                    begin - first, end - first,
+                    row,
+                    name,
+                    epoch,
+                    sequence,
+                    shard,
+                    number,
+                    columns["id"][number],
+                    columns["language"][number],
+                    begin - first,
+                    end - first,
                 )
-            )  # fmt: skip
+            )
     return spans
 
 

@@ -75,9 +75,11 @@ def read_token_bytes(tokenizer: Path, vocab_size: int) -> Tensor:
         raise user_error(str(path), None, f"cannot be read ({error})", "make the tokenizer again") from None
     if table.shape != (vocab_size,):
         raise user_error(
-            str(path), None, f"lists {table.size} tokens, and the shards were made with {vocab_size}",
+            str(path),
+            None,
+            f"lists {table.size} tokens, and the shards were made with {vocab_size}",
             "pass the tokenizer that the shards were made with",
-        )  # fmt: skip
+        )
     return torch.from_numpy(table.astype(np.int64))
 
 

@@ -1,8 +1,8 @@
-"""What the ranks say to each other outside the engine: sums, agreement, barriers.
+"""Communication between ranks outside of the engine: sums, agreement, barriers.
 
-Contract: every method but the properties is collective: all ranks call it, in the same order, and all
-get the same answer, bit for bit. A decision that only one rank can see (a signal, a damaged file, a
-full disk) goes through here before anyone acts on it; ranks that branch apart hang ZeRO-3.
+Contract: every method except the properties is collective: all ranks call it, in the same order, and all get the same
+answer, bit for bit. Whatever only one rank can see (a signal, a damaged file, a full disk) is exchanged here before
+anyone acts on it, because ranks that take different branches hang ZeRO-3.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,7 +19,7 @@ _OF_SLURM = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE"
 
 
 def place() -> tuple[int, int]:
-    """(rank, size), as the launcher said in the environment; srun's words are put into torch's there."""
+    """(rank, size) from the launcher's environment; srun's variables are copied to those that torch reads."""
     for name, slurms in _OF_SLURM.items():
         if name not in os.environ and slurms in os.environ:
             os.environ[name] = os.environ[slurms]
@@ -27,9 +28,13 @@ def place() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+class OtherRankFailed(Exception):
+    """Another rank failed and reports why."""
+
+
 @dataclass(frozen=True)
 class Ranks:
-    """One process among `size`; without a process group it is alone."""
+    """One process among `size`; with a size of 1, no process group is needed."""
 
     rank: int
     size: int
@@ -50,6 +55,13 @@ class Ranks:
     def all_true(self, here: bool) -> bool:
         """Whether it holds on every rank."""
         return self.sum([float(here)])[0] == self.size
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank. Values are pickled."""
+        everyone: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(everyone, value)
+        return everyone
 
     def barrier(self) -> None:
         self.sum([0.0])

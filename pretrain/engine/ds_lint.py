@@ -93,9 +93,11 @@ def _untested(config: Mapping[str, Any]) -> Iterator[Problem]:
     for key, reason in _UNTESTED_ZERO.items():
         if zero.get(key) not in (None, False, 1):
             yield Problem(
-                f"{_WHERE}.zero_optimization.{key}", zero[key], f"is untested here: {reason}",
+                f"{_WHERE}.zero_optimization.{key}",
+                zero[key],
+                f"is untested here: {reason}",
                 "compare losses with and without it before a long run",
-            )  # fmt: skip
+            )
 
 
 def _at(tree: Mapping[str, Any], path: str) -> Any:

@@ -190,14 +190,18 @@ def check_key() -> None:
         wandb.login(verify=True)
     except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
         raise user_error(
-            "W&B key", None, f"is refused: {' '.join(str(error).split())}",
+            "W&B key",
+            None,
+            f"is refused: {' '.join(str(error).split())}",
             "run `wandb login` with the key of your account, or set monitor.wandb=offline",
-        ) from None  # fmt: skip
+        ) from None
     except wandb.errors.Error as error:
         raise user_error(
-            "W&B", None, f"cannot be asked: {' '.join(str(error).split())}",
+            "W&B",
+            None,
+            f"cannot be asked: {' '.join(str(error).split())}",
             "see to the network, or set monitor.wandb=offline and sync later",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pretrain.model.sizes import n_parameters
 Event = dict[str, Any]
 
 
-def summarise(recipe: Recipe, out: Path, taken: TokenCounts, seconds: float, ranks: Ranks) -> dict[str, Any]:
+def summarize(recipe: Recipe, out: Path, taken: TokenCounts, seconds: float, ranks: Ranks) -> dict[str, Any]:
     """Counts from the metrics file, which covers all restarts; `seconds` is the time of all of them."""
     events = read_events(out / METRICS_FILE)
     steps = [event for event in events if event["event"] == "train"]

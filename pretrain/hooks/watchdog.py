@@ -109,9 +109,16 @@ class Watch:
     def _beat(self) -> Beat:
         since = time.monotonic() - self._moved
         return Beat(
-            self._rank, socket.gethostname(), os.getpid(), time.time(), self._marks, self._step, self._doing,
-            round(since, 3), **self._measured,
-        )  # fmt: skip
+            self._rank,
+            socket.gethostname(),
+            os.getpid(),
+            time.time(),
+            self._marks,
+            self._step,
+            self._doing,
+            round(since, 3),
+            **self._measured,
+        )
 
     def _write(self) -> None:
         path = beat_file(self._out, self._rank)
@@ -144,8 +151,11 @@ class Watch:
 
     def _end(self) -> None:
         """Say where every thread stands and who is missing; never returns."""
-        print(f"rank {self._rank}: no progress in {self._settings.stall_s:g} s at step {self._step}, {self._doing}",
-              file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"rank {self._rank}: no progress in {self._settings.stall_s:g} s at step {self._step}, {self._doing}",
+            file=sys.stderr,
+            flush=True,
+        )
         faulthandler.dump_traceback(all_threads=True)
         writing = threading.Thread(target=self._write_stall, daemon=True)
         writing.start()

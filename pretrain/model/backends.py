@@ -44,11 +44,14 @@ _MOST_GRAPHS = 64
 
 _RECOMPUTED = {False: "nothing", True: "blocks", "selective": "blocks but for products and attention"}
 _COSTLY = {
-    "aten.mm.default", "aten._scaled_mm.default",
-    "aten._scaled_dot_product_cudnn_attention.default", "aten._scaled_dot_product_flash_attention.default",
-    "aten._scaled_dot_product_efficient_attention.default", "aten._scaled_dot_product_flash_attention_for_cpu.default",
+    "aten.mm.default",
+    "aten._scaled_mm.default",
+    "aten._scaled_dot_product_cudnn_attention.default",
+    "aten._scaled_dot_product_flash_attention.default",
+    "aten._scaled_dot_product_efficient_attention.default",
+    "aten._scaled_dot_product_flash_attention_for_cpu.default",
     "torch_attn._varlen_attn.default",
-}  # fmt: skip
+}
 """Operators whose outputs `selective` keeps."""
 
 

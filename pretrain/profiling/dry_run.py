@@ -3,24 +3,22 @@
     deepspeed … --module pretrain.profiling.dry_run --recipe R --shards DIR --tokenizer DIR --out DIR --device D
 
 Contract: opens the run's inputs on every rank, measures each pair of hosts and all ranks together, makes one
-optimizer step of the largest batch's micro-batch on real tokens at rate 0, and leaves `dry_run.json` in
-`--out`; keeps no other state. What a user can fix ends with code 2 and error.json as in the trainer; a link
-that delivers nothing is ended by the watchdog.
+optimizer step of the largest batch's micro-batch on real tokens at rate 0, and leaves `dry_run.json` in `--out`.
+It keeps no other state. What a user can fix ends with code 2 and error.json, as in training; the watchdog ends the
+wait for a link that delivers nothing.
 
-Pairs are measured in rounds of a tournament, half of the hosts with the other half at once, so that n hosts
-take n - 1 rounds; each pair sends both ways at the same time.
+Pairs are measured in rounds of a tournament, one half of the hosts with the other half at once, so n hosts take n - 1
+rounds; both hosts of a pair send at the same time.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import socket
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,15 +26,14 @@ import torch.distributed as dist
 
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from pretrain import layout
+from pretrain import layout, rank_program
 from pretrain.data import inputs
 from pretrain.data.plan import Plan
+from pretrain.engine.deepspeed_adapter import start_ranks
 from pretrain.engine.distributed import Ranks, place
-from pretrain.engine.engine import Engine, start_ranks
+from pretrain.engine.zero3 import Engine
 from pretrain.hooks.watchdog import Watch
-from pretrain.model.decoder import initial_weights
-from twofold.errors import UserError
-from twofold.exit_codes import EXIT_CODE_USER_ERROR
+from pretrain.profiling.timing import peak_memory, seconds_of, synchronize
 from twofold.files import write_json
 
 _BYTES = {"cuda": 256 << 20, "cpu": 8 << 20}
@@ -45,9 +42,17 @@ _TRIALS = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the dry run; return the exit code."""
-    options = _parse(arguments)
+    parser = rank_program.parser(
+        "pretrain.profiling.dry_run",
+        "Measure links and one step, on all ranks.",
+        shards="folder with index.json",
+        tokenizer="folder with token_bytes.npy",
+        out="folder for dry_run.json",
+    )
+    options = parser.parse_args(arguments)
     rank, size = place()
-    try:
+
+    def program() -> int:
         recipe = load_recipe(options.recipe)
         with Watch(recipe.watch, options.out, rank, size) as watch:
             ranks = start_ranks(options.device)
@@ -57,14 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ranks.barrier()
             watch.done = True
         return 0
-    except UserError as error:
-        layout.write_error(options.out, error)
-        return EXIT_CODE_USER_ERROR
+
+    return rank_program.exit_code_of(program, options.out)
 
 
 def _dry_run(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, watch: Watch) -> dict[str, Any]:
     data = inputs.open_inputs(recipe, options.shards, options.tokenizer, ranks)
-    nodes = _nodes(ranks)
+    # Nodes are counted by their local rank 0, since names may repeat.
+    host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    nodes: list[tuple[str, int]] = ranks.gather((host, int(os.environ.get("LOCAL_RANK", "0"))))
     watch.at(0, "links")
     leaders = [rank for rank, (_, local) in enumerate(nodes) if local == 0]
     pairs = _pairs(ranks, leaders)
@@ -79,16 +85,6 @@ def _dry_run(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, watch: W
     }
 
 
-def _nodes(ranks: Ranks) -> list[tuple[str, int]]:
-    """(host, local rank) of each rank; the nodes are counted by their local rank 0, as names may repeat."""
-    own = os.environ.get("SLURMD_NODENAME") or socket.gethostname(), int(os.environ.get("LOCAL_RANK", "0"))
-    everyone: list[Any] = [own]
-    if ranks.size > 1:
-        everyone = [None] * ranks.size
-        dist.all_gather_object(everyone, own)
-    return everyone
-
-
 def rounds(players: Sequence[int]) -> list[list[tuple[int, int]]]:
     """Everyone meets everyone once; in a round nobody plays twice (the circle method)."""
     circle: list[int | None] = [*players] + ([None] if len(players) % 2 else [])
@@ -101,7 +97,7 @@ def rounds(players: Sequence[int]) -> list[list[tuple[int, int]]]:
 
 
 def _pairs(ranks: Ranks, leaders: Sequence[int]) -> dict[tuple[int, int], float]:
-    """Bytes a second, each way while both send, of every pair of leading ranks."""
+    """Bytes per second of every pair of leading ranks, each way while both send."""
     if ranks.size == 1:
         return {}
     size = _BYTES[ranks.device.type]
@@ -115,30 +111,26 @@ def _pairs(ranks: Ranks, leaders: Sequence[int]) -> dict[tuple[int, int], float]
             if game is not None:
                 other = game[0] + game[1] - ranks.rank
                 begin = time.perf_counter()
-                for work in dist.batch_isend_irecv(
-                    [dist.P2POp(dist.isend, ours, other), dist.P2POp(dist.irecv, theirs, other)]
-                ):
+                exchange = [dist.P2POp(dist.isend, ours, other), dist.P2POp(dist.irecv, theirs, other)]
+                for work in dist.batch_isend_irecv(exchange):
                     work.wait()
-                _finish(ranks)
+                synchronize(ranks.device)
                 if trial:  # the first one connects
                     speeds[game] = max(speeds.get(game, 0.0), size / (time.perf_counter() - begin))
-    said: list[Any] = [None] * ranks.size
-    dist.all_gather_object(said, speeds)
-    return {game: min(own[game] for own in said if game in own) for games in rounds(leaders) for game in games}
+    measured = ranks.gather(speeds)
+    return {game: min(own[game] for own in measured if game in own) for games in rounds(leaders) for game in games}
 
 
 def _all_reduce(ranks: Ranks) -> float | None:
-    """Bytes a second of one large all-reduce, in the convention of nccl-tests (bus bandwidth)."""
+    """Bytes per second of one large all-reduce, in the convention of nccl-tests (bus bandwidth)."""
     if ranks.size == 1:
         return None
     values = torch.ones(_BYTES[ranks.device.type] // 4, device=ranks.device)
     best = 0.0
     for _ in range(_TRIALS):
         dist.barrier()
-        begin = time.perf_counter()
-        dist.all_reduce(values)
-        _finish(ranks)
-        best = max(best, 2 * (ranks.size - 1) / ranks.size * values.numel() * 4 / (time.perf_counter() - begin))
+        took = seconds_of(lambda: dist.all_reduce(values), ranks.device)
+        best = max(best, 2 * (ranks.size - 1) / ranks.size * values.numel() * 4 / took)
     return ranks.sum([best])[0] / ranks.size
 
 
@@ -146,50 +138,30 @@ def _step(recipe: Recipe, data: inputs.Inputs, ranks: Ranks, watch: Watch) -> di
     """Seconds and memory of one micro-batch and one update, full model and sequence."""
     watch.at(0, "model")
     engine = Engine(recipe, ranks)
-    engine.set_weights(initial_weights(recipe.model, recipe.tokenizer.vocab_size, recipe.seed))
+    engine.set_initial_weights()
     plan = Plan(recipe)
     longest = max(range(len(recipe.phases)), key=lambda number: recipe.phases[number].sequence_length)
     step = plan.at(plan.first_step(longest))
     rows = data.batches.read(step, ranks.rank, ranks.size)[: recipe.engine.micro_batch_size]
-    seconds = []
-    for _ in range(2):  # the first one allocates and compiles
+    losses = []
+
+    def make_step() -> None:
         watch.at(0, "step")
-        begin = time.perf_counter()
-        loss, _ = engine.accumulate(rows, step.z_loss, step.intra_document_masking)
-        engine.apply(0.0, lambda _norm: True)
-        _finish(ranks)
-        seconds.append(time.perf_counter() - begin)
-    memory = torch.cuda.max_memory_allocated() if ranks.device.type == "cuda" else _resident_peak()
-    everyone: list[Any] = [(seconds[-1], memory, loss)]
-    if ranks.size > 1:
-        everyone = [None] * ranks.size
-        dist.all_gather_object(everyone, (seconds[-1], memory, loss))
+        losses.append(engine.accumulate(rows, step.z_loss, step.intra_document_masking)[0])
+        engine.grad_norm()
+        engine.step(0.0)
+
+    first_seconds = seconds_of(make_step, ranks.device)  # it allocates and compiles
+    seconds = seconds_of(make_step, ranks.device)
+    everyone = ranks.gather((seconds, peak_memory(ranks.device), losses[-1]))
     return {
         "micro_batch_seconds": max(own[0] for own in everyone),
-        "first_seconds": seconds[0],
+        "first_seconds": first_seconds,
         "memory_bytes": max(own[1] for own in everyone),
         "loss": sum(own[2] for own in everyone) / len(everyone),
         "sequence_length": step.sequence_length,
         "sequences": recipe.engine.micro_batch_size,
     }
-
-
-def _resident_peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _finish(ranks: Ranks) -> None:
-    if ranks.device.type == "cuda":
-        torch.cuda.synchronize(ranks.device)
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="pretrain.profiling.dry_run", description="Links and one step, on all ranks.")
-    for name in ("--recipe", "--shards", "--tokenizer", "--out"):
-        parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--local_rank", type=int, help="appended by the launcher")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,22 @@
-"""What the planner cannot compute: this device's rates, a real micro-batch's seconds, and where its bytes are.
+"""What the planner cannot compute: a device's rates, the seconds of real micro-batches, and where the bytes are.
 
     deepspeed … --module pretrain.profiling.hardware_profile --recipe R --out DIR --device D
 
 Contract: builds the trainer's own engine on every rank, with random weights and tokens, and leaves
 `hardware_profile.json` in `--out`: bytes by cause (ZeRO-3's state by its tensors, activations by what is alive when
-the head begins and ends), rates of matrix products, attention, copies and collectives, and seconds of
-micro-batches of two sizes and of an update. Medians; nothing is trained and nothing else is kept.
-Bytes on a CPU are those of torch's allocator, as its profiler saw them; on CUDA they are the allocator's own.
+the head begins and ends), rates of matrix products, attention, copies and collectives, and seconds of micro-batches
+of two sizes and of an update. Figures are medians; nothing is trained and nothing else is kept.
+Bytes on a CPU are those of torch's allocator as its profiler saw them; on CUDA they are the allocator's own.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,13 +25,11 @@ from torch import Tensor
 
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from pretrain import layout
+from pretrain import rank_program
+from pretrain.engine.deepspeed_adapter import start_ranks
 from pretrain.engine.distributed import Ranks, place
-from pretrain.engine.engine import Engine, start_ranks
+from pretrain.engine.zero3 import Engine
 from pretrain.model.attention import attend
-from pretrain.model.decoder import initial_weights
-from twofold.errors import UserError
-from twofold.exit_codes import EXIT_CODE_USER_ERROR
 from twofold.files import write_json
 
 HARDWARE_PROFILE_FILE = "hardware_profile.json"
@@ -44,9 +40,12 @@ _COPY_BYTES = {"cuda": 1 << 31, "cpu": 1 << 26}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; return the exit code."""
-    options = _parse(arguments)
+    description = "Measure rates, seconds and bytes of a device."
+    parser = rank_program.parser("pretrain.profiling.hardware_profile", description, out="folder for the profile")
+    options = parser.parse_args(arguments)
     place()
-    try:
+
+    def program() -> int:
         recipe = load_recipe(options.recipe)
         ranks = start_ranks(options.device)
         found = measure(recipe, ranks)
@@ -54,25 +53,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_json(options.out / HARDWARE_PROFILE_FILE, found)
         ranks.barrier()
         return 0
-    except UserError as error:
-        layout.write_error(options.out, error)
-        return EXIT_CODE_USER_ERROR
+
+    return rank_program.exit_code_of(program, options.out)
 
 
 def measure(recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
     """Everything that the file holds; collective."""
     engine = Engine(recipe, ranks)
-    engine.set_weights(initial_weights(recipe.model, recipe.tokenizer.vocab_size, recipe.seed))
+    engine.set_initial_weights()
     length = max(phase.sequence_length for phase in recipe.phases)
     return {
         "device": torch.cuda.get_device_name() if ranks.device.type == "cuda" else "cpu",
-        "kind": ranks.device.type, "ranks": ranks.size, "threads": torch.get_num_threads(),
-        "memory_bytes": _device_bytes(ranks), "kernels": engine.kernels.describe(),
-        "compiled": engine.kernels.compiler is not None, "sequence_length": length,
+        "kind": ranks.device.type,
+        "ranks": ranks.size,
+        "threads": torch.get_num_threads(),
+        "memory_bytes": _device_bytes(ranks),
+        "kernels": engine.kernels.describe(),
+        "compiled": engine.kernels.compiler is not None,
+        "sequence_length": length,
         "sequences": recipe.engine.micro_batch_size,
-        "bytes": memory(recipe, engine, length), "rates": rates(recipe, ranks, length),
+        "bytes": memory(recipe, engine, length),
+        "rates": rates(recipe, ranks, length),
         "seconds": seconds(recipe, engine, length),
-    }  # fmt: skip
+    }
 
 
 # --- bytes --------------------------------------------------------------------------------------
@@ -83,34 +86,22 @@ def memory(recipe: Recipe, engine: Engine, length: int) -> dict[str, int]:
     rows_BU = _tokens(recipe, recipe.engine.micro_batch_size, length)
     for _ in range(2):  # ZeRO-3 traces the modules' order in the first
         engine.accumulate(rows_BU, 0.0)
-        engine.apply(0.0, lambda _norm: True)
+        _update(engine)
     with _marks(engine) as levels:
         engine.accumulate(rows_BU, 0.0)
-    engine.apply(0.0, lambda _norm: True)
+    _update(engine)
     begin = levels["begin"]
     return {
-        **state(engine),
+        **engine.zero.state_bytes(),
         "activations": levels["head"] - begin,
         "loss": levels["loss"] - levels["head"],
         "peak": levels["peak"] - begin,
     }
 
 
-def state(engine: Engine) -> dict[str, int]:
-    """Bytes that this rank holds between steps, by ZeRO-3's own tensors."""
-    zero = engine._engine.optimizer
-    moments = [value for state in engine._adam().state.values() for value in state.values() if value.dim()]
-    kept = [parameter for parameter in engine._parameters.values() if parameter.ds_persist]
-    masters = {tensor.data_ptr(): _bytes(tensor) for tensor in zero.fp32_partitioned_groups_flat}
-    shared = zero.lp_param_buffer.data_ptr() in masters
-    return {
-        "parameters": _bytes(zero.lp_param_buffer),
-        "master weights": 0 if shared else sum(masters.values()),
-        "gradients": _bytes(zero.grad_partitions_flat_buffer),
-        "moments": sum(map(_bytes, moments)),
-        "reduce bucket": sum(_bytes(bucket.buffer) for bucket in zero.ipg_buckets.values()),
-        "whole small parameters": sum(map(_bytes, kept)) if engine.ranks.size > 1 else 0,
-    }
+def _update(engine: Engine) -> None:
+    engine.grad_norm()
+    engine.step(0.0)
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -130,7 +121,7 @@ def _marks(engine: Engine) -> Iterator[dict[str, int]]:
             with torch.profiler.record_function(_MARK + name):
                 pass
 
-    model = engine._engine.module
+    model = engine.zero.module
     hooks = [
         model.register_forward_pre_hook(lambda *_: mark("begin")),
         model.lm_head.register_forward_pre_hook(lambda *_: mark("head")),
@@ -256,7 +247,7 @@ def seconds(recipe: Recipe, engine: Engine, length: int) -> dict[str, Any]:
     rows_BU = _tokens(recipe, 1, length)
     for _ in range(_REPEATS):
         engine.accumulate(rows_BU, 0.0)
-        updates.append(_seconds(lambda: engine.apply(0.0, lambda _norm: True), engine.ranks))
+        updates.append(_seconds(lambda: _update(engine), engine.ranks))
     return {"micro_batch": passes, "update": statistics.median(updates)}
 
 
@@ -272,14 +263,15 @@ def _median_seconds(run: Callable[[], Any], ranks: Ranks, warmups: int = 1) -> f
 
 
 def _seconds(run: Callable[[], Any], ranks: Ranks) -> float:
-    _finish(ranks)
+    _wait(ranks)
     begin = time.perf_counter()
     run()
-    _finish(ranks)
+    _wait(ranks)
     return time.perf_counter() - begin
 
 
-def _finish(ranks: Ranks) -> None:
+def _wait(ranks: Ranks) -> None:
+    """For the device; on a CPU, for the other ranks."""
     if ranks.device.type == "cuda":
         torch.cuda.synchronize(ranks.device)
     else:
@@ -291,15 +283,6 @@ def _device_bytes(ranks: Ranks) -> int:
     if ranks.device.type == "cuda":
         return int(torch.cuda.get_device_properties(ranks.device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // ranks.size
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=__spec__.name, description="Rates, seconds and bytes of a device.")
-    parser.add_argument("--recipe", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--local_rank", type=int, help="appended by the launcher")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ def main(out: Path) -> None:
         "DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }  # fmt: skip
-    from pretrain.engine.engine import Engine, start_ranks
-    from pretrain.model.decoder import initial_weights
+    from pretrain.engine.deepspeed_adapter import start_ranks
+    from pretrain.engine.zero3 import Engine
     from pretrain.profiling import hardware_profile
 
     ranks = start_ranks("cpu")
@@ -60,7 +60,7 @@ def main(out: Path) -> None:
         if kernels and kernels.compiler and shutil.which("g++") is None:
             continue
         engine = Engine(recipe, ranks, kernels)
-        engine.set_weights(initial_weights(recipe.model, recipe.tokenizer.vocab_size, recipe.seed))
+        engine.set_initial_weights()
         found[name] = hardware_profile.memory(recipe, engine, LENGTH)
     out.write_text(json.dumps(found))
 

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from pretrain import train
 from pretrain.checkpoints import training_state
-from pretrain.engine import engine
+from pretrain.engine.zero3 import Engine
 from twofold.errors import user_error
 
 kind, _, numbers = os.environ["FAULT"].partition(":")
 STEPS = {int(number) for number in numbers.split(",")}
-accumulate, write = engine.Engine.accumulate, training_state.write
+accumulate, write = Engine.accumulate, training_state.write
 steps = saves = 0
 
 
-def broken_accumulate(self: engine.Engine, batch_BU: Tensor, *arguments: Any) -> tuple[float, float]:
+def broken_accumulate(self: Engine, batch_BU: Tensor, *arguments: Any) -> tuple[float, float]:
     global steps
     steps += 1
     last = self.ranks.rank == self.ranks.size - 1
@@ -34,7 +34,7 @@ def broken_accumulate(self: engine.Engine, batch_BU: Tensor, *arguments: Any) ->
         raise user_error("shard", "00003.ds", "cannot be read here", "mount the data on this host")
     found = accumulate(self, batch_BU, *arguments)
     if kind == "nan" and steps in STEPS and last:
-        for gradients in self._engine.optimizer.averaged_gradients.values():
+        for gradients in self.zero.gradients():
             gradients[0].fill_(float("nan"))
     return found
 
@@ -49,7 +49,7 @@ def broken_write(folder: Path, parts: training_state.Parts, rank: int, size: int
 
 
 if __name__ == "__main__":
-    engine.Engine.accumulate = broken_accumulate  # type: ignore[method-assign]
+    Engine.accumulate = broken_accumulate  # type: ignore[method-assign]
     training_state.write = broken_write
     code = train.main()
     sys.stdout.flush()

@@ -71,7 +71,7 @@ def _weights_kept(engine: Any) -> Any:
     kept: list[str] = []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        for name, parameter in engine._parameters.items():
+        for name, parameter in engine.zero.parameters.items():
             gathered = parameter.ds_status.name == "AVAILABLE"
             if gathered and tensor is not parameter and tensor.untyped_storage()._cdata == _storage(parameter):
                 kept.append(name)
@@ -88,7 +88,7 @@ def _storage(parameter: Any) -> int:
 def step(ranks: Ranks, kernels: Kernels, out: Path, name: str) -> dict[str, Any]:
     from deepspeed.utils import safe_get_full_grad
 
-    from pretrain.engine.engine import Engine
+    from pretrain.engine.zero3 import Engine
 
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -100,10 +100,11 @@ def step(ranks: Ranks, kernels: Kernels, out: Path, name: str) -> dict[str, Any]
     waits = _Waits()
     with hooks:
         losses = engine.accumulate(rows, Z_WEIGHT, intra_document_masking=True)
-    gradients = {n: safe_get_full_grad(parameter).clone() for n, parameter in engine._parameters.items()}
-    norm, applied = engine.apply(1e-3, lambda _norm: True)
+    gradients = {n: safe_get_full_grad(parameter).clone() for n, parameter in engine.zero.parameters.items()}
+    norm = engine.grad_norm()
+    engine.step(1e-3)
     graphs = dict(torch._dynamo.utils.counters["stats"]), dict(torch._dynamo.utils.counters["graph_break"])
-    status = sorted({parameter.ds_status.name for parameter in engine._parameters.values()})
+    status = sorted({parameter.ds_status.name for parameter in engine.zero.parameters.values()})
     # In its first three passes DeepSpeed compares the ranks' order of modules, and waits for that.
     engine.accumulate(rows, Z_WEIGHT)
     with waits if kernels.compiler is None else nullcontext():
@@ -113,14 +114,21 @@ def step(ranks: Ranks, kernels: Kernels, out: Path, name: str) -> dict[str, Any]
     if ranks.is_first:
         save_file(gradients, out / f"{name}.safetensors")
     return {
-        "losses": losses, "norm": norm, "applied": applied, "graphs": graphs[0].get("unique_graphs", 0),
-        "breaks": graphs[1], "status": status, "waits": waits.count, "kept": kept, "validation": validation,
+        "losses": losses,
+        "norm": norm,
+        "applied": engine.optimizer_steps == 1,
+        "graphs": graphs[0].get("unique_graphs", 0),
+        "breaks": graphs[1],
+        "status": status,
+        "waits": waits.count,
+        "kept": kept,
+        "validation": validation,
         "graphs_after": torch._dynamo.utils.counters["stats"]["unique_graphs"],
-    }  # fmt: skip
+    }
 
 
 def main(out: Path) -> None:
-    from pretrain.engine.engine import start_ranks
+    from pretrain.engine.deepspeed_adapter import start_ranks
 
     attention.varlen = _dense_varlen
     ranks = start_ranks("cpu")

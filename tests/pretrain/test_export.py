@@ -64,8 +64,12 @@ def test_the_exported_folder_is_complete_and_repeats(
     out = tmp_path / "out"
     counts = export.build(recipe, trained, tokenizer, out, tmp_path / "work")
     assert sorted(path.name for path in (out / "model").iterdir()) == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    ]  # fmt: skip
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     samples = json.loads((out / "samples.json").read_text(encoding="utf-8"))
     assert [sample["prompt"] for sample in samples] == ["ab ", "가나"]
     assert counts["samples"] == 2

@@ -72,7 +72,7 @@ def test_a_file_asks_to_stop_until_it_is_heard(train: Any, tmp_path: Path) -> No
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    from pretrain.engine.engine import start_ranks
+    from pretrain.engine.deepspeed_adapter import start_ranks
 
     with pytest.raises(UserError, match=r"--device = 'cuda': is not what DeepSpeed found \(cpu\).*DS_ACCELERATOR=cuda"):
         start_ranks("cuda")

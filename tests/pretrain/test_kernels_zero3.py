@@ -28,9 +28,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ways")
     places = os.pathsep.join([str(world.ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     shared = {
-        **os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": places, "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getpid() % 20_000),
-    }  # fmt: skip
+        **os.environ,
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": places,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(20_000 + os.getpid() % 20_000),
+    }
     command = [sys.executable, "-m", "kernel_ranks", str(folder)]
     logs = [folder / f"rank-{rank}.log" for rank in range(2)]
     with logs[0].open("w") as first, logs[1].open("w") as second:

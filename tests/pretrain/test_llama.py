@@ -60,11 +60,17 @@ def test_transformers_reads_ours_with_equal_logits(tmp_path: Path, shard_bytes: 
 @torch.no_grad()
 def test_we_read_what_transformers_wrote_with_equal_logits(tmp_path: Path, tied: bool) -> None:
     config = transformers.LlamaConfig(
-        vocab_size=world.VOCAB, hidden_size=CFG.d_model, num_hidden_layers=CFG.n_layers, intermediate_size=CFG.d_ff,
-        num_attention_heads=CFG.n_heads, num_key_value_heads=CFG.n_kv_heads, rms_norm_eps=CFG.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": CFG.rope_theta}, tie_word_embeddings=tied,
+        vocab_size=world.VOCAB,
+        hidden_size=CFG.d_model,
+        num_hidden_layers=CFG.n_layers,
+        intermediate_size=CFG.d_ff,
+        num_attention_heads=CFG.n_heads,
+        num_key_value_heads=CFG.n_kv_heads,
+        rms_norm_eps=CFG.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": CFG.rope_theta},
+        tie_word_embeddings=tied,
         initializer_range=0.1,
-    )  # fmt: skip
+    )
     torch.manual_seed(1)
     theirs = transformers.LlamaForCausalLM(config)
     theirs.save_pretrained(tmp_path, max_shard_size="60KB")

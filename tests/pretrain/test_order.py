@@ -21,9 +21,14 @@ NEWS, BOOKS, LAW, CODE = range(4)
 
 def _phase(name: str, sequences: int, mixture: dict[str, float], block: int = 20, length: int = 32) -> Phase:
     return Phase(
-        name=name, tokens=sequences * length, sequence_length=length, global_batch_size=length,
-        lr_scheduler=LRScheduler(lr=1e-3), mixture=mixture, mixture_block_size=block,
-    )  # fmt: skip
+        name=name,
+        tokens=sequences * length,
+        sequence_length=length,
+        global_batch_size=length,
+        lr_scheduler=LRScheduler(lr=1e-3),
+        mixture=mixture,
+        mixture_block_size=block,
+    )
 
 
 def _order(*phases: Phase, seed: int = 7, **tokens: int) -> Order:
@@ -142,9 +147,13 @@ def test_a_share_below_one_sequence_a_block_is_refused_with_the_hint() -> None:
 def test_eight_trillion_tokens_start_at_once_in_little_memory() -> None:
     mixture = {"news": 0.45, "books": 0.3, "law": 0.15, "code": 0.1}
     phase = Phase(
-        name="all", tokens=8 * 10**12, sequence_length=4096, global_batch_size=4096 * 1024,
-        lr_scheduler=LRScheduler(lr=3e-4), mixture=mixture,
-    )  # fmt: skip
+        name="all",
+        tokens=8 * 10**12,
+        sequence_length=4096,
+        global_batch_size=4096 * 1024,
+        lr_scheduler=LRScheduler(lr=3e-4),
+        mixture=mixture,
+    )
     tracemalloc.start()
     begin = time.perf_counter()
     order = Order(1, (phase,), dict.fromkeys(mixture, 3 * 10**12))

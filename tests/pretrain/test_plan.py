@@ -25,9 +25,13 @@ def _phase(schedule: str, steps: int, warmup: int, final: float, decay_ratio: fl
     if schedule == "wsd":
         fields["decay_ratio"] = decay_ratio
     return Phase(
-        name=name, tokens=steps * BATCH, sequence_length=16, global_batch_size=BATCH,
-        lr_scheduler=LRScheduler(**fields), mixture={"news": 1.0},
-    )  # fmt: skip
+        name=name,
+        tokens=steps * BATCH,
+        sequence_length=16,
+        global_batch_size=BATCH,
+        lr_scheduler=LRScheduler(**fields),
+        mixture={"news": 1.0},
+    )
 
 
 phases = st.builds(

@@ -31,5 +31,6 @@ def test_every_token_of_a_batch_is_in_the_document_that_the_trace_names(shards_d
         assert shards.read_documents(shards_dir / span.shard)["id"][span.document] == span.id
         covered[span.row] += range(span.first, span.end)
     assert all(tokens == list(range(step.sequence_length)) for tokens in covered.values())
-    assert {span.source for span in spans} == {order.sources[s] for s in order.samples(
-        step.phase, step.first_sample, step.sequences).source}  # fmt: skip
+    assert {span.source for span in spans} == {
+        order.sources[s] for s in order.samples(step.phase, step.first_sample, step.sequences).source
+    }

@@ -44,12 +44,23 @@ def recipe(**changes: Any) -> Recipe:
         "model": {"d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_ff": 64, "max_sequence_length": 64},
         "phases": [
             {
-                "name": "general", "tokens": 2048, "sequence_length": 32, "global_batch_size": 256,
-                "lr_scheduler": rate, "mixture": {"news": 0.6, "books": 0.4}, "mixture_block_size": 20, "z_loss": 1e-4,
+                "name": "general",
+                "tokens": 2048,
+                "sequence_length": 32,
+                "global_batch_size": 256,
+                "lr_scheduler": rate,
+                "mixture": {"news": 0.6, "books": 0.4},
+                "mixture_block_size": 20,
+                "z_loss": 1e-4,
             },
             {
-                "name": "domain", "tokens": 3072, "sequence_length": 32, "global_batch_size": 512,
-                "lr_scheduler": decay, "mixture": {"law": 0.4, "code": 0.4, "news": 0.2}, "mixture_block_size": 20,
+                "name": "domain",
+                "tokens": 3072,
+                "sequence_length": 32,
+                "global_batch_size": 512,
+                "lr_scheduler": decay,
+                "mixture": {"law": 0.4, "code": 0.4, "news": 0.2},
+                "mixture_block_size": 20,
             },
         ],
         "engine": {"precision": "bf16", "micro_batch_size": 2, "persistence_threshold": 1000},
@@ -57,7 +68,7 @@ def recipe(**changes: Any) -> Recipe:
         "validation": {"every": 1024, "sequences_per_source": 3},
         "monitor": {"wandb": "off"},
         "launch": {"device": "cpu", "cpu_ranks": 2},
-    }  # fmt: skip
+    }
     for key, value in changes.items():
         node = tree
         *parents, last = key.split("__")
@@ -145,14 +156,25 @@ class Run:
         port = 20_000 + os.getpid() % 20_000
         paths = {"recipe": self.recipe_file, "shards": self.shards, "tokenizer": self.tokenizer, "out": self.out}
         command = [
-            sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={world}", "--master_addr=127.0.0.1",
-            f"--master_port={port}", "--module", module, "--device", "cpu",
-            *(word for name, path in paths.items() for word in (f"--{name}", str(path))), *options,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "deepspeed.launcher.launch",
+            f"--world_info={world}",
+            "--master_addr=127.0.0.1",
+            f"--master_port={port}",
+            "--module",
+            module,
+            "--device",
+            "cpu",
+            *(word for name, path in paths.items() for word in (f"--{name}", str(path))),
+            *options,
+        ]
         environment = {
-            **os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",
+            **os.environ,
+            "DS_ACCELERATOR": "cpu",
+            "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-        }  # fmt: skip
+        }
         with (self.out / "train.log").open("ab") as log:
             return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
 

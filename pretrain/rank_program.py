@@ -1,0 +1,34 @@
+"""What the programs that a launcher starts on every rank have in common: their arguments and how they end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from pretrain import layout
+from pretrain.engine.distributed import OtherRankFailed
+from twofold.errors import UserError
+from twofold.exit_codes import EXIT_CODE_USER_ERROR
+
+
+def exit_code_of(program: Callable[[], int], out: Path) -> int:
+    """Run `program`; if a user's error ends it, leave error.json in `out` and return EXIT_CODE_USER_ERROR."""
+    try:
+        return program()
+    except UserError as error:
+        layout.write_error(out, error)
+        return EXIT_CODE_USER_ERROR
+    except OtherRankFailed:
+        return EXIT_CODE_USER_ERROR
+
+
+def parser(name: str, description: str, **folders: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of every program, and with a required one per input folder (name = help)."""
+    found = argparse.ArgumentParser(prog=name, description=description)
+    found.add_argument("--recipe", type=Path, required=True, help="resolved recipe (YAML)")
+    for folder, text in folders.items():
+        found.add_argument(f"--{folder}", type=Path, required=True, help=text)
+    found.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    found.add_argument("--local_rank", type=int, help="appended by DeepSpeed's launcher; LOCAL_RANK is what counts")
+    return found
