@@ -1,14 +1,14 @@
-"""What the rest of the house knows of training: identity, exit codes, files. No torch.
+"""What other packages know of training: what identifies it, and its files. No torch.
 
-metrics.jsonl                 one JSON object a line; see monitor.py
+metrics.jsonl                 one JSON object per line; see hooks/metrics.py
 token_counts.json             tokens by phase and source, and those of skipped steps, as of the newest checkpoint
-incidents/                    skipped steps and rollbacks with their documents; see incidents.py
-weights/<phase>.safetensors   float32 master weights at each phase's end, Llama's parameter names
-checkpoints/step-00000100/    training state; see checkpoint.py
+incidents/                    skipped steps and rollbacks with their documents; see hooks/incidents.py
+weights/<phase>.safetensors   float32 master weights at the end of each phase, with Llama's parameter names
+checkpoints/step-00000100/    training state; see checkpoints/checkpoint.py
 summary.json                  counts for the manifest; exists exactly when training is complete
-error.json                    {"problems": [...]}: what the user can fix, beside exit code 2
-beats/, stalls/               heartbeat of each rank; stacks and verdict of a training that hung; see watch.py
-stop                          made by anyone: training finishes its step, saves, and ends with EXIT_CODE_STOPPED
+error.json                    {"problems": [...]}: what the user can fix, along with exit code 2
+beats/, stalls/               heartbeat of each rank; stacks and verdict of a hang; see hooks/watchdog.py
+stop                          created by anyone: training finishes its step, saves, and ends with EXIT_CODE_STOPPED
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _ENGINE = {"precision", "micro_batch_size", "float8", "deepspeed"}
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """What decides the trained weights, and nothing else: not cadences, limits, monitoring, launch or export.
+    """What determines the trained weights, and nothing else: not cadences, limits, monitoring, launch or export.
 
-    The engine's micro-batch counts, since it decides the order of float sums. What `start_from` holds
-    counts too, but a path does not say it: its fingerprint is an input of the stage.
+    The micro-batch size belongs to it, since it determines the order of float sums. The contents of `start_from` do as
+    well, but its path does not tell them: their fingerprint is an input of the stage.
     """
     return {
         "seed": recipe.seed,
@@ -60,7 +60,7 @@ def weights_file(phase: str) -> str:
 
 
 def write_error(out: Path, error: UserError) -> None:
-    """Leave the problems where the launcher looks for them, and in the rank's log."""
+    """Write the problems where the launcher looks for them, and to the rank's log."""
     problems = [
         {"field": p.field, "value": None if p.value is None else str(p.value), "problem": p.problem, "hint": p.hint}
         for p in error.problems

@@ -1,1 +1,1 @@
-"""Training state and weights on disk, in our format and in Llama's."""
+"""Training state, Llama-format checkpoints, and merging."""

@@ -1,20 +1,19 @@
-"""Checkpoints that are whole or absent, written while training goes on.
+"""Checkpoints that are complete or absent, written while training continues.
 
-    checkpoints/step-00000100/            committed: manifest.json is there, and every file it lists
+    checkpoints/step-00000100/            committed: manifest.json exists, and every file that it lists
         state/rank-*.safetensors          see training_state.py
         recipe.yaml                       the resolved recipe
-        manifest.json                     State, what made it, and every file with size and SHA-256
+        manifest.json                     State, versions, and every file with size and SHA-256
     checkpoints/step-00000100.partial/    being written, or left by a kill; never read
 
-Contract: `begin` copies the tensors to host memory and returns; a thread of each rank writes its file,
-syncs and hashes it. When every rank says that its part is on the disk, `commit` writes the manifest and
-renames the folder: nothing half-written is ever taken for whole. `newest` reads every byte of the
-newest committed checkpoint, falls back to the one before when anything is missing, cut or altered, and
-says so. A checkpoint made from other data, another tokenizer or another model is refused, never bent to
-fit; one made by another number of ranks is fine.
+Contract: `begin` copies the tensors to host memory and returns; a thread of each rank writes, syncs and hashes its
+file. Once every rank's part is on the disk, `commit` writes the manifest and renames the folder, so a partial
+checkpoint is never used. `newest` reads every byte of the newest committed checkpoint, and falls back to the previous
+one with a warning if anything is missing, cut or altered. It refuses a checkpoint of other data, another tokenizer or
+another model; any number of ranks is fine.
 
 Cost: training pauses for the copy; host memory holds one copy of the rank's state until it is written.
-Retention: the newest `keep`, and the end of every phase for good.
+Retention: the newest `keep`, and the end of every phase forever.
 """
 
 from __future__ import annotations
@@ -42,29 +41,29 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint says beside its tensors."""
+    """What a checkpoint holds in addition to its tensors."""
 
     step: int
-    """Steps behind it."""
+    """Finished steps."""
     tokens: int
     seconds: float
-    """Training time behind it, over all restarts."""
+    """Training time so far, over all restarts."""
     ends_phase: str | None
     reason: str
     """Why it was saved: tokens, minutes, phase end, signal."""
     world_size: int
     identity: Mapping[str, str]
-    """What decided the weights, by part: data, tokenizer, model, …"""
+    """What determined the weights, by part: data, tokenizer, model, …"""
     optimizer_steps: int = 0
-    """Updates made: steps without those that had no effect."""
+    """Updates of the weights so far."""
     skipped_steps: tuple[int, ...] = ()
     """Indexes of steps that had no effect, and of those to skip after a rollback."""
     guard: Mapping[str, Any] = field(default_factory=dict)
-    """The spike guard's memory; see guard.py."""
+    """The spike guard's memory; see skip_step.py."""
 
 
 class Checkpoints:
-    """The checkpoints of one run; methods are collective but for `is_written` and `failure`."""
+    """The checkpoints of one run; methods are collective except for `is_written`."""
 
     def __init__(
         self,
@@ -81,9 +80,9 @@ class Checkpoints:
         self._writing: _Writing | None = None
 
     def newest(self, warn: Callable[[str], None], upto: int | None = None) -> tuple[State, Path] | None:
-        """The newest intact checkpoint, of step `upto` or before, and its folder; None where there is none.
+        """The newest intact checkpoint of step `upto` or before, and its folder; None if there is none.
 
-        Raises `UserError` when it belongs to other data or another model.
+        Raises `UserError` if it belongs to other data or another model.
         """
         for path in sorted(self.root.glob("step-*"), reverse=True):
             if path.name.endswith(_PARTIAL) or not (path / _MANIFEST).exists():
@@ -95,12 +94,12 @@ class Checkpoints:
                 state, _ = read_manifest(path)
                 self._check(path, state)
                 return state, path
-            warn(f"{path} is damaged ({damage or 'seen by another rank'}); using the checkpoint before it")
+            warn(f"{path} is damaged ({damage or 'seen by another rank'}); using the previous checkpoint")
         return None
 
     @property
     def pending(self) -> State | None:
-        """What is being written."""
+        """The state that is being written."""
         return self._writing.state if self._writing else None
 
     @property
@@ -108,14 +107,9 @@ class Checkpoints:
         """Whether this rank's part of the pending checkpoint is on the disk; True when none is pending."""
         return self._writing is None or not self._writing.is_alive()
 
-    @property
-    def failure(self) -> BaseException | None:
-        """Why this rank's part could not be written."""
-        return self._writing.failure if self._writing else None
-
     def begin(self, state: State, parts: Parts) -> None:
-        """Start to write `parts`, host tensors that nobody changes any more."""
-        assert self._writing is None, "the checkpoint before is still being written"
+        """Start to write `parts`: host tensors that do not change anymore."""
+        assert self._writing is None, "the previous checkpoint is still being written"
         partial = self._folder(state).with_name(self._folder(state).name + _PARTIAL)
         failure = _failure_of(lambda: self._prepare(partial), partial) if self.ranks.is_first else None
         self._stop_if_any_failed(failure)
@@ -123,7 +117,7 @@ class Checkpoints:
         self._writing.start()
 
     def commit(self) -> Path:
-        """Make the pending checkpoint whole; every rank must have seen that all parts are written."""
+        """Complete the pending checkpoint, after waiting for this rank's part."""
         writing = self._writing
         assert writing is not None, "nothing is pending"
         writing.join()
@@ -142,7 +136,7 @@ class Checkpoints:
         return final
 
     def drop_after(self, step: int) -> None:
-        """Remove every checkpoint of a later step: training went wrong before it was made."""
+        """Remove every checkpoint of a later step."""
         if self._writing is not None:
             self._writing.join()
             self._writing = None
@@ -181,7 +175,7 @@ class Checkpoints:
         self._retain()
 
     def _damage(self, path: Path) -> str | None:
-        """What is wrong with this rank's share of a checkpoint's files."""
+        """What is wrong with a checkpoint's files, of which this rank hashes its share."""
         try:
             _, files = read_manifest(path)
         except (ValueError, KeyError, TypeError, OSError) as error:
@@ -214,7 +208,7 @@ class Checkpoints:
 
 
 class _Writing(threading.Thread):
-    """One rank's part of one checkpoint on its way to the disk."""
+    """Writes one rank's part of one checkpoint."""
 
     def __init__(self, state: State, folder: Path, parts: Parts, ranks: Ranks) -> None:
         super().__init__(name=f"checkpoint-{state.step}", daemon=True)
@@ -229,7 +223,7 @@ class _Writing(threading.Thread):
             with disk_errors(self.folder):
                 path = training_state.write(self.folder, self._parts, self._ranks.rank, self._ranks.size)
                 write_json(_part_entry(self.folder, self._ranks.rank), _entry(path, self.folder))
-        except BaseException as error:  # the loop raises it on the main thread
+        except BaseException as error:  # `commit` raises it on the main thread
             self.failure = error
         finally:
             self._parts = None  # host memory is free again
@@ -252,7 +246,7 @@ def committed(root: Path) -> list[Path]:
 
 
 def verified(path: Path) -> State:
-    """The state of a checkpoint whose every byte was compared with its manifest; `UserError` for a damaged one."""
+    """The state of a checkpoint, after comparing every byte with its manifest; `UserError` if it is damaged."""
     try:
         state, files = read_manifest(path)
         damage = next(filter(None, (_damage_of(path, entry, with_hash=True) for entry in files)), None)
@@ -269,7 +263,7 @@ def step_of(path: Path) -> int:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint so that a kill half-way leaves nothing that looks committed."""
+    """Remove a checkpoint so that a kill halfway leaves nothing that looks committed."""
     (path / _MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
@@ -286,7 +280,7 @@ def _damage_of(path: Path, entry: Mapping[str, Any], with_hash: bool) -> str | N
 
 
 def _failure_of(action: Callable[[], None], path: Path) -> UserError | None:
-    """What the user can fix about an action's failure; None when it went well."""
+    """The user's error that `action` ended with, if any."""
     try:
         with disk_errors(path):
             action()

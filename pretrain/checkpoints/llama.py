@@ -1,9 +1,9 @@
-"""Llama-format checkpoints, out and in: a folder of config.json and *.safetensors.
+"""Llama-format checkpoints: a folder of config.json and *.safetensors, written and read.
 
-Contract: `write` and `read` hold one tensor at a time. Names are the model's own (model.py), so nothing
-is translated; what differs between Llama and this model (biases, rope scaling, another activation) is
-refused by the name of its key in config.json. The rotary base is written twice: `rope_parameters` is
-what transformers 5 reads, `rope_theta` what version 4 does.
+Contract: `write` and `read` hold one tensor at a time. Names are the model's own (decoder.py), so nothing is
+translated. `read` refuses what differs between Llama and this model (biases, rope scaling, another activation) by the
+name of its key in config.json. The rotary base is written twice: transformers 5 reads `rope_parameters`, version 4
+reads `rope_theta`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def write(
 
 
 def config_of(cfg: Model, vocab_size: int, dtype: torch.dtype) -> dict[str, Any]:
-    """config.json. Documents are joined by eos alone, so a text from nothing starts after eos, not bos."""
+    """config.json. Documents are joined by EOS alone, so generation starts after EOS, not BOS."""
     name = str(dtype).removeprefix("torch.")
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -79,7 +79,7 @@ def config_of(cfg: Model, vocab_size: int, dtype: torch.dtype) -> dict[str, Any]
 
 
 def read(folder: Path, cfg: Model, vocab_size: int) -> Iterator[tuple[str, Tensor]]:
-    """(name, float32 value) of every parameter, in the model's order; `UserError` for what does not fit."""
+    """(name, float32 value) of every parameter, in the model's order; `UserError` if something does not fit."""
     config = _read_json(folder / "config.json")
     _check_config(folder, config, cfg, vocab_size)
     files = _files(folder)

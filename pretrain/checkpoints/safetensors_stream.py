@@ -1,8 +1,8 @@
 """Write a safetensors file tensor by tensor, in the memory of one tensor.
 
-The library's writer wants all tensors at once. The format is eight bytes of header length, a JSON
-header (name -> dtype, shape, byte range), then the bytes (github.com/huggingface/safetensors, README),
-so a file whose names, dtypes and shapes are known beforehand can be written in one pass.
+The library's writer takes all tensors at once. The format is eight bytes of header length, a JSON header (name ->
+dtype, shape, byte range), then the bytes (github.com/huggingface/safetensors, README), so a file whose names, dtypes
+and shapes are known in advance can be written in one pass.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""The tensors of a checkpoint: one safetensors file a rank, readable by any number of ranks.
+"""The tensors of a checkpoint: one safetensors file per rank, readable by any number of ranks.
 
     state/rank-00000-of-00008.safetensors    {kind}/{parameter}, float32, one axis
 
-Contract: a rank writes the part of every parameter that ZeRO-3 gives it: elements r*s .. (r+1)*s of the
-flattened parameter, s = ceil(elements / ranks), the last ranks' parts cut where the parameter ends. So
-any range of any parameter can be read back by slices, by any number of ranks, and nothing is converted
-when the number of ranks changes. Only plain numbers are in the files: no pickle is ever opened.
-`SavedTensors.read` costs the bytes asked for.
+Contract: a rank writes the part of every parameter that ZeRO-3 gives it: elements r*s .. (r+1)*s of the flattened
+parameter, with s = ceil(elements / ranks); the last ranks' parts are cut where the parameter ends. Any range of any
+parameter can be read back by slices, by any number of ranks, without conversion. The files hold plain numbers only:
+no pickle is ever opened. `SavedTensors.read` costs the bytes that it returns.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def write(folder: Path, parts: Parts, rank: int, size: int) -> Path:
 
 
 class SavedTensors:
-    """A checkpoint's tensors as whole parameters, read by range. Close it, or use it as a context."""
+    """A checkpoint's tensors as whole parameters, read by range; a context manager."""
 
     def __init__(self, folder: Path) -> None:
         paths = sorted((folder / STATE_DIR).glob("rank-*.safetensors"))

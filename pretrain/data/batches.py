@@ -1,10 +1,9 @@
 """Token shards -> batches.
 
-Contract: a source's shards are one long stream in the index's order; sequence i of length T is tokens
-i*T .. i*T+T (T + 1 of them: the last is the target of the one before, and the next sequence's first).
-`Batches.read` is random access through memory maps: no iterator state, no workers, nothing to resume;
-a batch costs its own bytes. Rank r of R reads rows r*B/R .. (r+1)*B/R of the global batch, so the
-batch is the same on any number of ranks.
+Contract: a source's shards are one long stream in the index's order. Sequence i of length T is tokens i*T .. i*T+T:
+T + 1 of them, where the last one is a target here and the first token of the next sequence. `Batches.read` is random
+access through memory maps, with no iterator state, no workers and nothing to resume; a batch costs its own bytes.
+Rank r of R reads rows r*B/R .. (r+1)*B/R of the global batch, so the batch is the same on any number of ranks.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class TokenStream:
 
 
 class Batches:
-    """Global batches of the plan, in the order's order."""
+    """The plan's global batches."""
 
     def __init__(self, index: Index, order: Order) -> None:
         self._order = order
@@ -76,20 +75,17 @@ class Batches:
         )
         if batch.max() >= self._vocab_size:
             row = int(batch.max(axis=1).argmax())
-            raise user_error(
-                f"shards of {self._order.sources[samples.source[row]]}",
-                int(batch.max()),
-                f"is a token id outside the vocabulary of {self._vocab_size}",
-                "make the shards again",
-            )
+            source = f"shards of {self._order.sources[samples.source[row]]}"
+            problem = f"is a token id outside the vocabulary of {self._vocab_size}"
+            raise user_error(source, int(batch.max()), problem, "build the shards again")
         return torch.from_numpy(batch)
 
 
 class Prefetched:
-    """One rank's rows, the next step's read by a thread while the current step runs.
+    """One rank's rows; a thread reads the next step's while the current step runs.
 
-    Nothing to resume: what is ahead is only a guess at the next call, and a wrong guess is read anew.
-    An error of the reading surfaces in the `read` that asks for those rows.
+    There is nothing to resume: rows that were prefetched for another step are dropped. An error surfaces in the `read`
+    that asks for the rows.
     """
 
     def __init__(self, batches: Batches, rank: int, size: int) -> None:
@@ -98,7 +94,7 @@ class Prefetched:
         self._ahead: tuple[Step, Future[Tensor]] | None = None
 
     def read(self, step: Step, following: Step | None = None) -> Tensor:
-        """The rows of `step` [sequences / size, T + 1]; starts to read those of `following`."""
+        """The rows of `step` [sequences / size, T + 1]; starts to read the rows of `following`."""
         ahead, self._ahead = self._ahead, None
         rows = ahead[1].result() if ahead and ahead[0] == step else self._batches.read(step, self._rank, self._size)
         if following is not None:
@@ -106,15 +102,14 @@ class Prefetched:
         return rows
 
     def close(self) -> None:
-        """End the thread; what was read ahead is dropped."""
+        """End the thread and drop what was prefetched."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def batch_hash(rows: Tensor, first_row: int) -> int:
-    """Fingerprint of some rows of a global batch: fingerprints of its parts add up modulo 2**32.
+    """Fingerprint of some rows of a global batch; those of its parts add up to the batch's modulo 2**32.
 
-    Each row is hashed with its place in the batch, so the sum over ranks names one batch, whatever
-    the number of ranks, and sums of it are exact in float64.
+    Each row is hashed with its place in the batch, so the sum is the same on any number of ranks, and exact in float64.
     """
     total: int = sum(xxhash.xxh64_intdigest(row.tobytes(), seed=first_row + n) for n, row in enumerate(rows.numpy()))
     return total % HASH_MODULUS

@@ -1,7 +1,7 @@
-"""Opens what training reads and refuses what does not fit together, before anything is allocated.
+"""Opens what training reads, and refuses inputs that do not fit together before anything is allocated.
 
-Contract: `open_inputs` returns ready objects or raises `UserError`; it reads the index, the byte table
-and the held-out windows (a few MB), and maps shards lazily.
+Contract: `open_inputs` returns ready objects or raises `UserError`; it reads the index, the byte table and the
+held-out windows (a few MB), and maps shards lazily.
 """
 
 from __future__ import annotations
@@ -41,15 +41,13 @@ def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> 
         raise UserError([problem for problem in cuts if problem is not None])
     index = read_index(shards, _identity_of(tokenizer))
     if index.vocab_size != recipe.tokenizer.vocab_size:
+        problem = f"differs from the {index.vocab_size} that the shards in {index.folder} were built with"
         raise user_error(
-            "tokenizer.vocab_size",
-            recipe.tokenizer.vocab_size,
-            f"differs from the {index.vocab_size} that the shards in {index.folder} were made with",
-            "use shards and recipe of one run",
+            "tokenizer.vocab_size", recipe.tokenizer.vocab_size, problem, "use shards and recipe of one run"
         )
     check_supply(recipe.phases, index.tokens("train"))
     order = Order(recipe.seed, recipe.phases, index.tokens("train"))
-    # Every source that was held out, mixed or not: what a phase unlearns is to be seen, too.
+    # Every held-out source, mixed or not, so that forgetting shows as well.
     held_out = index.tokens("validation")
     validation = Validation(
         {source: TokenStream(index, "validation", source) for source in held_out},
@@ -62,7 +60,7 @@ def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> 
 
 
 def identity(recipe: Recipe, index: Index) -> dict[str, str]:
-    """What a checkpoint must share with a run that resumes from it, by part."""
+    """What a checkpoint and a run that resumes from it must have in common, by part."""
     return {
         "data": sha256_of(index.folder / INDEX_FILE),
         "tokenizer": index.tokenizer_identity,
@@ -71,7 +69,7 @@ def identity(recipe: Recipe, index: Index) -> dict[str, str]:
 
 
 def _identity_of(tokenizer: Path) -> str | None:
-    """The artifact's identity; None for a folder that is no artifact."""
+    """The artifact's identity; None for a folder that is not an artifact."""
     manifest = tokenizer / MANIFEST_FILE
     if not manifest.exists():
         return None

@@ -1,21 +1,20 @@
-"""Data order as mathematics: which sequence is sample i, computed and never stored.
+"""The data order as mathematics: which sequence is sample i, computed and never stored.
 
-Contract: `Order.samples(phase, first, count)` is a pure function of seed, phases and token counts. It
-is random access (nothing is iterated, so resuming anywhere costs nothing), 64-bit throughout, and
-knows neither ranks nor micro-batches: a global batch is the same on any number of devices.
-Cost: about a microsecond a sample, independent of the size of the data.
+Contract: `Order.samples(phase, first, count)` is a pure function of seed, phases and token counts. It is random
+access (nothing is iterated, so resuming anywhere costs nothing), 64-bit throughout, and independent of ranks and
+micro-batches: a global batch is the same on any number of devices. Cost: about a microsecond per sample, independent
+of the size of the data.
 
-    mixture      every `mixture_block_size` consecutive samples of a phase hold each source's quota exactly
-                 (largest remainder); a keyed permutation spreads the sources inside the block
-    sources      the n-th sequence taken from a source is the n-th of a keyed permutation of that
-                 source's sequences; each epoch has its own permutation
-    phases       a later phase goes on in a source where the former phase that used it left it, so
-                 what was never seen comes first. If the sequence length changed, the source is cut
-                 into other sequences and "never seen" no longer falls on their borders: the later
-                 phase then starts the source's next epoch.
+    mixture      every `mixture_block_size` consecutive samples of a phase hold each source's quota exactly (largest
+                 remainder); a keyed permutation spreads the sources inside the block
+    sources      the n-th sequence taken from a source is the n-th of a keyed permutation of that source's sequences;
+                 each epoch has its own permutation
+    phases       a later phase continues in a source where the previous phase that used it stopped, so unseen
+                 sequences come first. If the sequence length differs, the source is cut into other sequences and the
+                 later phase starts the source's next epoch
 
-Permutations are Feistel networks over the next even power of two, walked until they fall inside the
-range (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, section 5).
+Permutations are Feistel networks over the next even power of two, walked until they fall inside the range (Black and
+Rogaway, "Ciphers with Arbitrary Finite Domains", 2002, section 5).
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Order:
     """The order of all samples of all phases."""
 
     def __init__(self, seed: int, phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:
-        """`tokens` are the training tokens that each source has; every mixed source must be in it."""
+        """`tokens`: training tokens of each source; must have every source of a mixture."""
         self.seed = seed
         self.phases = tuple(phases)
         self.tokens = dict(tokens)
@@ -94,22 +93,22 @@ class Order:
         return (self.tokens[source] - 1) // self.phases[phase].sequence_length
 
     def tokens_taken(self, source: str, upto_phase: int) -> int:
-        """Tokens that phases 0..upto_phase take from `source` in all."""
+        """Total tokens that phases 0..upto_phase take from `source`."""
         return sum(
             self.taken(index, phase.samples).get(source, 0) * phase.sequence_length
             for index, phase in enumerate(self.phases[: upto_phase + 1])
         )
 
     def _phase_starts(self) -> list[dict[str, int]]:
-        """For each phase and source, how many turns of the source are behind it."""
+        """How many turns of each source came before each phase."""
         starts: list[dict[str, int]] = []
         left: dict[str, tuple[int, int]] = {}  # source -> (phase that used it last, turns after it)
         for index, phase in enumerate(self.phases):
             start: dict[str, int] = {}
             for name, taken in self.taken(index, phase.samples).items():
-                former, turns = left.get(name, (index, 0))
-                if self.phases[former].sequence_length != phase.sequence_length:
-                    epochs = -(-turns // self.n_sequences(name, former))
+                previous, turns = left.get(name, (index, 0))
+                if self.phases[previous].sequence_length != phase.sequence_length:
+                    epochs = -(-turns // self.n_sequences(name, previous))
                     turns = epochs * self.n_sequences(name, index)
                 start[name] = turns
                 left[name] = (index, turns + taken)
@@ -117,7 +116,7 @@ class Order:
         return starts
 
     def _sources_of(self, phase: int, first: int, count: int) -> tuple[Int64, Int64]:
-        """For each sample its source (position in the mixture) and that source's turn in the phase."""
+        """Each sample's source (position in the mixture) and that source's turn in the phase."""
         block = self.phases[phase].mixture_block_size
         quota = np.array(list(self._quotas[phase].values()), np.int64)
         sources, turns = [], []
@@ -149,7 +148,7 @@ class Order:
 def quotas(phase: Phase) -> dict[str, int]:
     """Sequences of each source in a mixture block: largest remainder, ties to the first written.
 
-    Raises `UserError` for a source whose share is too small to get a sequence in every block.
+    Raises `UserError` if a source's share is too small for a sequence in every block.
     """
     block = phase.mixture_block_size
     total = sum(phase.mixture.values())
@@ -175,7 +174,7 @@ def quotas(phase: Phase) -> dict[str, int]:
 
 
 def permute(positions: Int64, size: int, key: int) -> Int64:
-    """A keyed bijection of 0..size-1, applied to each position. At most four tries each on average."""
+    """A keyed bijection of 0..size-1, applied to each position. Takes at most four tries each on average."""
     assert len(positions) == 0 or (positions.min() >= 0 and positions.max() < size), (positions, size)
     if size == 1:
         return np.zeros_like(positions)
@@ -198,7 +197,7 @@ def _feistel(values: UInt64, half_bits: int, keys: UInt64) -> UInt64:
 
 
 def _mix(values: UInt64) -> UInt64:
-    """SplitMix64's finaliser."""
+    """SplitMix64's finalizer."""
     values = (values ^ (values >> np.uint64(30))) * _MULTIPLY_1
     values = (values ^ (values >> np.uint64(27))) * _MULTIPLY_2
     return values ^ (values >> np.uint64(31))

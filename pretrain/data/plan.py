@@ -1,11 +1,11 @@
 """The plan: step -> phase, tokens, learning rate. Pure, no torch, nothing remembered between calls.
 
-Contract: `Plan.at(step)` is random access and knows everything a step needs apart from its data.
-Budgets are in tokens; a phase trains the whole batches that its budget pays for. The learning rate is
-a continuous function of the phase's tokens (`rate_at`); a step takes its value at the middle of the
-step's tokens, so that neither the first nor the last step of a phase is spent at rate 0.
+Contract: `Plan.at(step)` is random access and knows everything about a step except its data. Budgets are in tokens; a
+phase trains the whole batches that its budget pays for. The learning rate is a continuous function of the phase's
+tokens (`rate_at`); a step takes its value at the middle of the step's tokens, so neither the first nor the last step
+of a phase is spent at rate 0.
 
-Steps are counted from 0: `at(step)` describes the step about to be made, `done` steps are behind.
+Steps are counted from 0: `at(step)` describes the step about to be made, after `step` finished ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from twofold.errors import Problem, UserError
 
 @dataclass(frozen=True)
 class Step:
-    """What one step is."""
+    """One step of the plan."""
 
     index: int
     phase: int
@@ -39,7 +39,7 @@ class Step:
     lr: float
     z_loss: float
     intra_document_masking: bool
-    """Whether a token sees only those of its own document."""
+    """Whether a token sees only tokens of its own document."""
 
     @property
     def tokens(self) -> int:
@@ -73,15 +73,15 @@ class Plan:
 
     @property
     def start_step(self) -> int:
-        """Where a fresh run begins: at 0, or at the phase that imported weights start at."""
+        """Where a fresh run begins: at 0, or at the phase for which weights were imported."""
         return self.first_step(self.start_phase)
 
     def first_step(self, phase: int) -> int:
-        """Steps before `phase`; with the number of phases, all of them."""
+        """Steps before `phase`; all steps for the number of phases."""
         return self._first_steps[phase]
 
     def first_token(self, phase: int) -> int:
-        """Tokens before `phase`; with the number of phases, all of them."""
+        """Tokens before `phase`; all tokens for the number of phases."""
         return self._first_tokens[phase]
 
     @property
@@ -122,11 +122,11 @@ class Plan:
         return self.phases[self._first_steps.index(done) - 1] if done in self._first_steps[1:] else None
 
     def checkpoints_at(self, done: int) -> bool:
-        """Whether state is saved once `done` steps are made."""
+        """Whether the state is saved after `done` steps."""
         return self._is_due(done, self._checkpoint_every)
 
     def validates_at(self, done: int) -> bool:
-        """Whether held-out data is measured once `done` steps are made; before the first step too."""
+        """Whether held-out data is measured after `done` steps; also before the first step."""
         return done == 0 or self._is_due(done, self._validate_every)
 
     def _is_due(self, done: int, every_tokens: int) -> bool:
@@ -140,9 +140,8 @@ class Plan:
 def rate_at(phase: Phase, tokens: float, start: float) -> float:
     """The learning rate after `tokens` of the phase; `start` is the rate the phase begins from.
 
-    Warm-up is linear from `start` to the peak; linear and cosine decay over all that is left, wsd
-    over the last `decay_ratio` of the phase (but never before the warm-up's end), in a line or as
-    1 - sqrt(progress).
+    Warmup is linear from `start` to `lr`. linear and cosine decay over all that is left; wsd decays over the last
+    `decay_ratio` of the phase (but never before the end of the warmup), linearly or as 1 - sqrt(progress).
     """
     rate, end = phase.lr_scheduler, phase.trained_tokens
     warmup = min(rate.warmup, end)
@@ -164,15 +163,15 @@ def rate_at(phase: Phase, tokens: float, start: float) -> float:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Tokens taken from each source, phase by phase: exact, since they follow from the order."""
+    """Tokens taken from each source, by phase; exact, since they follow from the data order."""
 
     by_phase: dict[str, dict[str, int]]
-    """Those that changed the weights."""
+    """Tokens that changed the weights."""
     skipped: dict[str, dict[str, int]]
-    """Those of skipped steps."""
+    """Tokens of skipped steps."""
 
     def by_source(self) -> dict[str, int]:
-        """Over all phases, those that changed the weights."""
+        """Tokens that changed the weights, over all phases."""
         totals: dict[str, int] = {}
         for taken in self.by_phase.values():
             for source, tokens in taken.items():
@@ -184,10 +183,10 @@ class TokenCounts:
 
 
 def token_counts(order: Order, plan: Plan, done: int, skipped_steps: Collection[int] = ()) -> TokenCounts:
-    """What steps start_step .. `done`-1 take; the planned whole with `plan.total_steps`.
+    """Tokens that steps start_step .. `done`-1 take; the whole plan's for `plan.total_steps`.
 
-    `skipped_steps` are indexes of steps among them that did not change the weights. Costs a look at
-    each of those, and one at the edge of a mixture block for each phase.
+    `skipped_steps`: indexes of the steps among them that did not change the weights. Costs one look at the order for
+    each of them and for each phase.
     """
     by_phase, skipped = {}, {}
     for number, phase in enumerate(plan.phases):
@@ -208,9 +207,9 @@ def token_counts(order: Order, plan: Plan, done: int, skipped_steps: Collection[
 
 
 def check_supply(phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:
-    """Raise `UserError` for every source that cannot give a phase what the plan takes from it.
+    """Raise `UserError` for every source that has too few tokens for the plan.
 
-    `tokens` are the training tokens of each source, as the shards' index counts them.
+    `tokens`: training tokens of each source, as the shards' index counts them.
     """
     problems = [
         Problem(
@@ -225,7 +224,7 @@ def check_supply(phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:
     ]
     if problems:
         raise UserError(problems)
-    # The seed moves sequences about; how many a source gives depends on it in a last, cut block only.
+    # How many sequences a source gives depends on the seed in a last, cut block only.
     order = Order(0, phases, tokens)
     for number, phase in enumerate(phases):
         for source in phase.mixture:
@@ -242,8 +241,8 @@ def _shortage(phase: Phase, source: str, needed: int, available: int) -> Problem
     return Problem(
         f"phases.{phase.name}.mixture.{source}",
         phase.mixture[source],
-        f"needs {format_count(needed)} tokens of {source} by the end of the phase, {epochs:.2f} passes over the "
-        f"{format_count(available)} that are there, above max_epochs {phase.epochs_allowed(source):g}",
+        f"needs {format_count(needed)} tokens of {source} by the end of the phase, {epochs:.2f} epochs of the "
+        f"{format_count(available)} available, above max_epochs {phase.epochs_allowed(source):g}",
         f"set phases.{phase.name}.max_epochs to {enough:g}, lower the share or the phase's tokens, or add documents",
     )
 

@@ -1,8 +1,8 @@
 """From a step back to the documents that were in its batch.
 
-Contract: pure: the order says which sequences a step holds, the shards' side index which documents lie
-in them. Reads no tokens; costs a search in a memory map for each sequence and the side index of the
-shards that the batch touches.
+Contract: pure. The data order says which sequences a step holds, and the shards' side index which documents are in
+them. Reads no tokens; costs a search in a memory map per sequence, and the side index of the shards that the batch
+touches.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class Span:
     """A document's tokens in one sequence of a batch."""
 
     row: int
-    """Of the global batch."""
+    """In the global batch."""
     source: str
     epoch: int
     sequence: int
     """In its source, at the phase's sequence length."""
     shard: str
     document: int
-    """Its number in the shard."""
+    """The document's number in the shard."""
     id: str
-    """As in the decisions: `twofold explain RECIPE ID` tells the rest."""
+    """As in the filter decisions; see `twofold explain RECIPE ID`."""
     language: str
     first: int
-    """First token in the sequence, 0 .. T-1; the token after the sequence is its last one's target only."""
+    """First token in the sequence, 0 .. T-1; the sequence's token T is only a target."""
     end: int
 
     def as_json(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def documents(index: Index, order: Order, step: Step) -> list[Span]:
 
 
 def _spans(index: Index, source: str, first: int, end: int) -> Iterator[tuple[str, int, int, int]]:
-    """(shard, document, first and end token in the source's stream) of what lies in first .. end-1."""
+    """(shard, document, first and end token in the source's stream) of the tokens first .. end-1."""
     shards = index.splits["train"][source].shards
     starts = [0, *accumulate(shard.tokens for shard in shards)]
     for shard, start in zip(shards, starts, strict=False):

@@ -1,11 +1,10 @@
-"""Bits per byte on held-out windows, by source: comparable across tokenizers, unlike loss a token.
+"""Bits per byte on held-out windows, by source: comparable across tokenizers, unlike loss per token.
 
-Contract: the windows are the first `sequences_per_source` of each source's validation stream, at one
-length for the whole run, so curves are comparable across phases. The answer does not depend on the
-number of ranks (but for the order of float64 sums): the windows are dealt out, padded with empty ones
-so that every rank makes the same number of forward passes, and summed.
-bits/byte = sum of -log2 p(token) / sum of bytes(token), over tokens that stand for bytes; specials
-(end of document) and padding count in neither sum.
+Contract: the windows are the first `sequences_per_source` of each source's validation stream, at one length for the
+whole run, so curves are comparable across phases. The result does not depend on the number of ranks (up to the order
+of float64 sums): the windows are distributed, padded with empty ones so that every rank makes the same number of
+forward passes, and summed. bits/byte = sum of -log2 p(token) / sum of bytes(token), over tokens that stand for bytes;
+special tokens (end of document) and padding count in neither sum.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ class Validation:
         self._owners = torch.tensor(owners, dtype=torch.int64)
 
     def bits_per_byte(self, token_losses: TokenLosses, batch: int) -> dict[str, float]:
-        """Source -> bits per byte; `batch` windows a forward pass. Collective."""
+        """Source -> bits per byte, with `batch` windows per forward pass. Collective."""
         bits = torch.zeros(len(self.sources), dtype=torch.float64)
         text_bytes = torch.zeros(len(self.sources), dtype=torch.float64)
-        deal = batch * self._ranks.size
-        for first in range(0, len(self._windows), deal):
+        stride = batch * self._ranks.size
+        for first in range(0, len(self._windows), stride):
             windows_BU, owners_B = self._share(first + batch * self._ranks.rank, batch)
             nll_BT = token_losses(windows_BU.clamp(min=0)).to("cpu", torch.float64)
             targets_BT = windows_BU[:, 1:]
@@ -59,7 +58,7 @@ class Validation:
         return {s: totals[n] / totals[half + n] for n, s in enumerate(self.sources) if totals[half + n] > 0}
 
     def _share(self, first: int, batch: int) -> tuple[Tensor, Tensor]:
-        """`batch` windows from `first` on, filled up with empty ones."""
+        """`batch` windows from `first` on, padded with empty ones."""
         windows, owners = self._windows[first : first + batch], self._owners[first : first + batch]
         lacking = batch - len(windows)
         empty = torch.full((lacking, self._windows.shape[1]), -1, dtype=torch.int64)
@@ -72,19 +71,15 @@ def read_token_bytes(tokenizer: Path, vocab_size: int) -> Tensor:
     try:
         table = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise user_error(str(path), None, f"cannot be read ({error})", "make the tokenizer again") from None
+        raise user_error(str(path), None, f"cannot be read ({error})", "build the tokenizer again") from None
     if table.shape != (vocab_size,):
-        raise user_error(
-            str(path),
-            None,
-            f"lists {table.size} tokens, and the shards were made with {vocab_size}",
-            "pass the tokenizer that the shards were made with",
-        )
+        problem = f"lists {table.size} tokens, and the shards were built with {vocab_size}"
+        raise user_error(str(path), None, problem, "pass the tokenizer that the shards were built with")
     return torch.from_numpy(table.astype(np.int64))
 
 
 def _windows(stream: TokenStream, length: int, sequences: int) -> list[np.ndarray]:
-    """The first windows of length + 1 tokens; the last one is filled up with -1."""
+    """The first windows of length + 1 tokens; the last one is padded with -1."""
     count = min(sequences, -(-(stream.tokens - 1) // length))
     windows = []
     for number in range(count):

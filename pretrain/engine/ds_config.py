@@ -1,17 +1,17 @@
-"""Recipe -> DeepSpeed's configuration: the one place where its keys are written.
+"""Recipe -> DeepSpeed's configuration, the only place where its keys are written.
 
-Contract: pure and importable without deepspeed and torch, so that `twofold validate` prints exactly what
-a cluster will run. DeepSpeed 0.19.8 ignores unknown top-level keys in silence; a test holds every key
-against its own configuration classes.
+Contract: pure, and importable without deepspeed and torch, so that `twofold validate` prints exactly what a cluster
+will run. DeepSpeed 0.19.8 ignores unknown top-level keys in silence; a test checks every key against its own
+configuration classes.
 
-What is deliberate here:
-    accumulation   DeepSpeed is told of single micro-batches; `engine` accumulates. Phases differ in
-                   batch size, and DeepSpeed finds the boundary by counting micro-batches modulo one number.
-    float32 sums   gradients are reduced and accumulated in float32; DeepSpeed's default is the
-                   parameters' bf16, which loses small contributions (DeepSpeed issues 2352, 2768).
-    buckets        never larger than the model: DeepSpeed allocates one whole at start.
-    prefetch       at least one decoder block: a compiled block is gathered as a whole, and what is not
-                   prefetched of it is waited for.
+What is deliberate:
+    accumulation   DeepSpeed is given single micro-batches, and `zero3.Engine` accumulates. Phases differ in batch
+                   size, but DeepSpeed finds the boundary by counting micro-batches modulo one number.
+    float32 sums   gradients are reduced and accumulated in float32; DeepSpeed's default is the parameters' bf16,
+                   which loses small contributions (DeepSpeed issues 2352, 2768).
+    buckets        never larger than the model, since DeepSpeed allocates a whole one at start.
+    prefetch       at least one decoder block: a compiled block is gathered as a whole, and training waits for what is
+                   not prefetched.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def deepspeed_config(recipe: Recipe, world_size: int, device: str) -> dict[str, 
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": 3,
-            # One stream only on a CPU: there is nothing to overlap with.
+            # A CPU has one stream, so there is nothing to overlap.
             "overlap_comm": device == "cuda",
             "contiguous_gradients": True,
             "reduce_scatter": True,
@@ -54,7 +54,7 @@ def deepspeed_config(recipe: Recipe, world_size: int, device: str) -> dict[str, 
 
 
 def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `override` in its place, section by section."""
+    """`base` with the keys of `override` replaced, section by section."""
     found = dict(base)
     for key, value in override.items():
         both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)

@@ -1,9 +1,8 @@
-"""DeepSpeed's traps, looked for in the configuration that it will be given.
+"""DeepSpeed's traps in the configuration that it will be given.
 
-Contract: pure, importable without deepspeed. `lint` returns what must not be (`errors`) and what nobody has
-tested here (`cautions`), each with its hint. The derived configuration passes without either; what a recipe
-says in `engine.deepspeed` is merged into it first. Read from DeepSpeed 0.19.8; a test compares the known keys
-with its source.
+Contract: pure, importable without deepspeed. `lint` returns what must not be (`errors`) and what has not been tested
+(`cautions`), each with its hint. The derived configuration has neither; a recipe's `engine.deepspeed` is merged into
+it first. Written for DeepSpeed 0.19.8; a test compares the known keys with its source.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ KNOWN = frozenset(
     zero_optimization
     """.split()  # noqa: SIM905
 )
-"""Top-level keys that 0.19.8 reads; it ignores others without a word."""
+"""Top-level keys that 0.19.8 reads; it ignores others in silence."""
 _GONE = ("elasticity", "nebula", "compression_training", "curriculum_learning", "amp", "sparse_attention")
 _OURS = {
     "optimizer": "use the recipe's section `optimizer`",
-    "scheduler": "use phases.*.lr_scheduler: DeepSpeed's scheduler stands still on a skipped step",
+    "scheduler": "use phases.*.lr_scheduler: DeepSpeed's scheduler does not advance on a skipped step",
     "train_batch_size": "use phases.*.global_batch_size",
     "train_micro_batch_size_per_gpu": "use engine.micro_batch_size",
     "gradient_clipping": "use optimizer.max_grad_norm",
@@ -45,8 +44,8 @@ _UNTESTED_ZERO = {
     "zero_hpz_partition_size": "wrong losses were reported (DeepSpeed issues 4851, 7164, 6926)",
     "zero_quantized_weights": "it changes the weights that every rank computes with",
     "zero_quantized_gradients": "it changes the gradients",
-    "offload_optimizer": "checkpoints were not tried with it",
-    "offload_param": "checkpoints were not tried with it",
+    "offload_optimizer": "checkpoints have not been tried with it",
+    "offload_param": "checkpoints have not been tried with it",
 }
 
 
@@ -56,7 +55,7 @@ class Findings(NamedTuple):
 
 
 def lint(config: Mapping[str, Any], override: Mapping[str, Any]) -> Findings:
-    """What is wrong with `config`, of which `override` is the user's part."""
+    """Check `config`, of which `override` is the user's part."""
     return Findings([*_keys(override), *_values(config)], list(_untested(config)))
 
 
@@ -79,7 +78,7 @@ def _values(config: Mapping[str, Any]) -> Iterator[Problem]:
         ("data_types.grad_accum_dtype", "fp32", "sums in bf16 lose small gradients (DeepSpeed issues 2352, 2768)"),
         ("communication_data_type", "fp32", "gradients are summed over ranks in it"),
         ("zero_optimization.stage", 3, "checkpoints and initialisation are made for ZeRO-3"),
-        ("bf16.bf16_master_weights_and_grads", False, "weights change by less than bf16 can tell"),
+        ("bf16.bf16_master_weights_and_grads", False, "weight updates are smaller than bf16 can tell"),
         ("bf16.check_grad_overflow", True, "a gradient that is not finite must be dropped by all ranks alike"),
     )
     for path, value, reason in wanted:
@@ -92,12 +91,8 @@ def _untested(config: Mapping[str, Any]) -> Iterator[Problem]:
     zero = config.get("zero_optimization", {})
     for key, reason in _UNTESTED_ZERO.items():
         if zero.get(key) not in (None, False, 1):
-            yield Problem(
-                f"{_WHERE}.zero_optimization.{key}",
-                zero[key],
-                f"is untested here: {reason}",
-                "compare losses with and without it before a long run",
-            )
+            where, hint = f"{_WHERE}.zero_optimization.{key}", "compare losses with and without it before a long run"
+            yield Problem(where, zero[key], f"is untested here: {reason}", hint)
 
 
 def _at(tree: Mapping[str, Any], path: str) -> Any:

@@ -1,1 +1,1 @@
-"""What surrounds a training step: metrics, skip-step, incidents, watchdog, summary."""
+"""What surrounds a training step; hook.py is the interface."""

@@ -1,22 +1,21 @@
-"""What a run tells: a local JSON Lines file, and the same to W&B. The only module that imports wandb.
+"""The record of a run: a local JSON Lines file, and the same to W&B. The only module that imports wandb.
 
-Contract: `metrics.jsonl` is the record. One JSON object a line, flushed as it is written, `event` first:
+Contract: `metrics.jsonl` has one JSON object per line, flushed as it is written; `event` is one of
 
     start        step, total_steps, world_size, device, pid   at every start of the trainer
-    train        one step: loss, learning rate, gradient norm, tokens, speed, token counts (see `train.py`)
+    train        one step: loss, learning rate, gradient norm, tokens, speed, token counts (see events.py)
     validation   bits_per_byte by source
-    checkpoint   path of a committed checkpoint, why it was made, how long training paused for it
+    checkpoint   path of a committed checkpoint, why it was saved, how long training paused for it
     skipped_after_rollback   a step that a rollback leaves out
     rollback     where training went wrong and which steps it skips
-    warning      something the trainer coped with
+    warning      something that the trainer worked around
     straggler    a rank whose own work takes longer than that of the others
-    stall        what the watchdogs found when an earlier start no longer moved
+    stall        what the watchdogs found when an earlier start stopped moving
     stop, end    how this process ended
 
-On resume and on a rollback, lines of steps after the one returned to are cut (they will be made again),
-so steps are monotone. W&B gets the numbers of `train` and `validation`, an alert for what a person would want
-to know, and the pages that are attached; whatever it raises is told once and W&B is left alone from then on:
-it can never stop training. Only rank 0 writes.
+A resume or a rollback cuts the lines of later steps, which will be written again, so steps are monotone. W&B gets
+the numbers of `train` and `validation`, alerts, and the attached pages. It can never stop training: its first failure
+is reported once and disables it. Only rank 0 writes.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ _RUN_ID_FILE = "wandb-run-id"
 _FINISH_TIMEOUT_S = 60.0
 _ALERT_EVERY_S = 300
 ALERTS = ("rollback", "straggler", "stall", "stop", "end")
-"""Events that W&B sends as alerts, beside skipped steps."""
+"""Events that W&B sends as alerts, in addition to skipped steps."""
 
 Mode = Literal["online", "offline", "disabled"]
 _MODES: dict[str, Mode] = {"online": "online", "offline": "offline", "disabled": "disabled", "off": "disabled"}
 
 
 class Monitor:
-    """Writes events; on ranks other than the first it does nothing."""
+    """Writes events; does nothing on ranks other than the first."""
 
     def __init__(self, recipe: Recipe, out: Path, resumed_step: int, enabled: bool) -> None:
         self._path = out / METRICS_FILE
@@ -63,7 +62,7 @@ class Monitor:
             self._wandb = WandbRun(recipe, out, self._warn)
 
     def event(self, event: str, step: int, **fields: Any) -> None:
-        """Append one line: `step` is the number of steps behind it."""
+        """Append one line; `step` is the number of finished steps."""
         if self._file is None:
             return
         self._step = step
@@ -76,16 +75,16 @@ class Monitor:
         if event in ("train", "validation"):
             self._wandb.log(step, {f"{event}/{name}": value for name, value in _flat(fields)})
         if event in ALERTS or fields.get("skipped"):
-            told = ", ".join(f"{name} {value}" for name, value in fields.items() if not isinstance(value, (dict, list)))
-            self._wandb.alert("step skipped" if event == "train" else event, f"step {step}: {told}")
+            text = ", ".join(f"{name} {value}" for name, value in fields.items() if not isinstance(value, (dict, list)))
+            self._wandb.alert("step skipped" if event == "train" else event, f"step {step}: {text}")
 
     def attach(self, files: Sequence[Path]) -> None:
-        """Give pages to W&B, which keeps one version of equal contents."""
+        """Send pages to W&B, which keeps one version of equal contents."""
         if self._wandb is not None and files:
             self._wandb.attach(files)
 
     def rewind(self, step: int) -> None:
-        """Cut the lines of steps after `step`: training returned there."""
+        """Cut the lines of steps after `step`, where training returned to."""
         if self._file is None:
             return
         self._file.close()
@@ -95,7 +94,7 @@ class Monitor:
         self._step = step
 
     def sync(self) -> None:
-        """Bring the lines to the disk; called before a checkpoint that stands for them commits."""
+        """Sync the lines to the disk, before a checkpoint of their step."""
         if self._file is not None:
             with disk_errors(self._path):
                 os.fsync(self._file.fileno())
@@ -111,7 +110,7 @@ class Monitor:
 
 
 class WandbRun:
-    """One W&B run over all restarts; the first failure is told, and is the last thing it does."""
+    """One W&B run over all restarts; its first failure is reported and ends it."""
 
     def __init__(self, recipe: Recipe, out: Path, warn: Callable[[str], None]) -> None:
         self._run: Any = None
@@ -133,7 +132,7 @@ class WandbRun:
             self._guard(lambda: self._attach(files))
 
     def finish(self, exit_code: int) -> None:
-        """End the run; an upload that does not end is left behind (`wandb sync` completes it)."""
+        """End the run; an upload that does not end in time is abandoned (`wandb sync` completes it)."""
         if self._run is None:
             return
         run = self._run
@@ -142,7 +141,7 @@ class WandbRun:
         ending.join(_FINISH_TIMEOUT_S)
         if ending.is_alive():
             self._run = None
-            self._warn(f"W&B did not end within {_FINISH_TIMEOUT_S:.0f} s and is left behind")
+            self._warn(f"W&B did not end within {_FINISH_TIMEOUT_S:.0f} s and is abandoned")
 
     def _attach(self, files: Sequence[Path]) -> None:
         import wandb
@@ -169,13 +168,13 @@ class WandbRun:
     def _guard(self, action: Callable[[], object]) -> None:
         try:
             action()
-        except Exception as error:  # whatever W&B does, training goes on
+        except Exception as error:  # whatever W&B does, training continues
             self._run = None
-            self._warn(f"W&B failed and is off from here on: {type(error).__name__}: {error}")
+            self._warn(f"W&B failed and is now off: {type(error).__name__}: {error}")
 
 
 def wandb_mode(wish: str) -> Mode:
-    """The recipe's wish; `auto` asks WANDB_MODE, then whether a key is there."""
+    """The recipe's choice; `auto` takes WANDB_MODE, else `online` if a key is found and `offline` if not."""
     if wish == "auto":
         named = os.environ.get("WANDB_MODE", "")
         wish = named if named in _MODES else ("online" if _has_key() else "offline")
@@ -183,29 +182,22 @@ def wandb_mode(wish: str) -> Mode:
 
 
 def check_key() -> None:
-    """Raise `UserError` when the W&B server does not know the key; asks it, by W&B's own client."""
+    """Raise `UserError` if the W&B server does not accept the key, as asked by W&B's own client."""
     import wandb
 
     try:
         wandb.login(verify=True)
-    except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
-        raise user_error(
-            "W&B key",
-            None,
-            f"is refused: {' '.join(str(error).split())}",
-            "run `wandb login` with the key of your account, or set monitor.wandb=offline",
-        ) from None
     except wandb.errors.Error as error:
-        raise user_error(
-            "W&B",
-            None,
-            f"cannot be asked: {' '.join(str(error).split())}",
-            "see to the network, or set monitor.wandb=offline and sync later",
-        ) from None
+        text = " ".join(str(error).split())
+        if isinstance(error, (wandb.errors.AuthenticationError, wandb.errors.UsageError)):
+            hint = "run `wandb login` with the key of your account, or set monitor.wandb=offline"
+            raise user_error("W&B key", None, f"is refused: {text}", hint) from None
+        hint = "check the network, or set monitor.wandb=offline and sync later"
+        raise user_error("W&B", None, f"cannot be reached: {text}", hint) from None
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a metrics file; a line cut by a kill is left out."""
+    """All complete lines of a metrics file; one that a kill cut is left out."""
     if not path.exists():
         return []
     events = []
@@ -218,7 +210,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def _cut_after(path: Path, step: int) -> None:
-    """Drop lines of later steps, atomically; step 0 (nothing to resume) drops all of them."""
+    """Drop the lines of later steps, atomically; step 0 (nothing to resume) drops all of them."""
     kept = [event for event in read_events(path) if event["step"] <= step and step > 0]
     with atomic_path(path) as target:
         target.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept), encoding="utf-8")
@@ -243,7 +235,7 @@ def _has_key() -> bool:
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinity become null: JSON has no word for them."""
+    """NaN and infinity become null, which is what JSON has."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,14 +1,14 @@
-"""The spike guard: is this step's gradient one to follow? Pure Python, the same answer on every rank.
+"""The spike guard: whether to follow a step's gradient. Pure Python, the same answer on every rank.
 
 Contract: `judge` compares a step's loss and gradient norm with those of the last `rolling_interval_length` accepted
-steps of the same phase: a spike is more than `sigma_factor` robust deviations above their median (1.4826 times the
-median absolute deviation, which a spike in the interval hardly moves; norms are compared as logarithms,
-since theirs have a heavy tail). It judges nothing before half an interval is known: losses fall fast then.
-A gradient that is not finite is never accepted. Memory goes into the checkpoint, so a resumed run judges
-as an uninterrupted one.
+steps of the same phase. A spike is more than `sigma_factor` robust deviations above their median (1.4826 times the
+median absolute deviation, which a spike in the interval hardly moves; norms are compared as logarithms because of
+their heavy tail). Nothing is a spike before half an interval is known, since losses fall fast then. A gradient that
+is not finite is never accepted. The guard's memory is in the checkpoint, so a resumed run judges as an
+uninterrupted one does.
 
-What follows a spike is the loop's business: the update is skipped; `rollback_after` bad steps in a row
-mean that the weights went wrong before, and training returns to a checkpoint from before them.
+The trainer skips the update of a bad step. `rollback_after` bad steps in a row mean that the weights went wrong
+earlier, and training returns to a checkpoint from before them (rollback.py).
 """
 
 from __future__ import annotations

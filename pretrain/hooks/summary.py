@@ -1,4 +1,4 @@
-"""What a finished training was, in a few numbers: the counts of the artifact's manifest."""
+"""A finished training in a few numbers: the counts of the artifact's manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Event = dict[str, Any]
 
 
 def summarize(recipe: Recipe, out: Path, taken: TokenCounts, seconds: float, ranks: Ranks) -> dict[str, Any]:
-    """Counts from the metrics file, which covers all restarts; `seconds` is the time of all of them."""
+    """Counts from the metrics file, which covers all restarts, as `seconds` does."""
     events = read_events(out / METRICS_FILE)
     steps = [event for event in events if event["event"] == "train"]
     checks = [event for event in events if event["event"] == "validation"]

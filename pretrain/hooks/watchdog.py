@@ -1,16 +1,14 @@
-"""Every rank's heartbeat, and the watchdog that ends a training which no longer moves.
+"""Every rank's heartbeat, and the watchdog that ends a training that has stopped moving.
 
-Contract: the main thread calls `at(step, doing)` wherever it makes progress: a number, a word and a clock,
-nanoseconds. Two threads do the rest. One writes `beats/rank-00000.json` every `beat_s` (temporary file and
-rename; a file system that hangs holds up this thread alone). The other looks at the clock: after `stall_s`
-without progress it writes the stacks of all threads to the rank's log and to `stalls/step-00000012/`,
-waits for the other ranks to do the same, writes down who is dead or behind (`verdict.json`, the same on
-every rank), and ends the process with EXIT_CODE_STALLED, which launchers take as a reason to start again.
-Should Python itself be stuck (a C call that never releases the interpreter), a timer in C does so half a
-limit later.
+Contract: the main thread calls `at(step, doing)` wherever it makes progress, which costs nanoseconds. One thread
+writes `beats/rank-00000.json` every `beat_s` (temporary file and rename; a file system that hangs blocks this thread
+alone). Another looks at the clock: after `stall_s` without progress it writes the stacks of all threads to the rank's
+log and to `stalls/step-00000012/`, waits for the other ranks to do the same, writes who is dead or behind
+(`verdict.json`, the same on every rank), and ends the process with EXIT_CODE_STALLED, on which launchers restart. If
+Python itself is stuck (a C call that never releases the interpreter), a timer in C does so half a limit later.
 
-All ranks pass the same sequence of marks, since they take the same branches (ranks.py). So the rank with the
-fewest marks is the one that the others wait for, and a rank whose beat has stopped is dead or cut off.
+All ranks pass the same sequence of marks, since they take the same branches. So the others wait for the rank with
+the fewest marks, and a rank whose beat has stopped is dead or cut off.
 """
 
 from __future__ import annotations
@@ -36,33 +34,33 @@ from twofold.exit_codes import EXIT_CODE_STALLED
 _LONGEST_GRACE_S = 15.0
 """How long a stalled rank waits for the stacks of the others."""
 _WRITING_S = 5.0
-"""How long it may take to write them."""
+"""How long writing them may take."""
 _MISSED_BEATS = 4
-"""A rank so many beats behind the newest one is dead or cut off."""
+"""A rank that is so many beats behind the newest one is dead or cut off."""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """What one rank last said of itself."""
+    """The last state that one rank reported."""
 
     rank: int
     host: str
     pid: int
     time: float
-    """Of this beat, seconds since 1970, the host's clock."""
+    """When it was written: seconds since 1970, by the host's clock."""
     marks: int
     step: int
     doing: str
     since_s: float
     """Since the last mark."""
     probe_s: float | None = None
-    """A fixed piece of work done by this rank alone (see engine.probe)."""
+    """Seconds for a fixed piece of work that this rank does alone (timing.py)."""
     data_wait_s: float | None = None
-    """The last step's wait for its batch."""
+    """Seconds that the last step waited for its batch."""
 
 
 class Watch:
-    """The heartbeat and the watchdog of this process, for a `with` block; once `done`, no beat is left behind."""
+    """The heartbeat and the watchdog of this process, for a `with` block; once `done`, the beat's file is removed."""
 
     def __init__(self, settings: Settings, out: Path, rank: int, size: int) -> None:
         self._settings, self._out, self._rank, self._size = settings, out, rank, size
@@ -77,16 +75,16 @@ class Watch:
             thread.start()
 
     def at(self, step: int, doing: str) -> None:
-        """The main thread has come so far; `step` counts from 1."""
+        """Mark progress of the main thread; `step` counts from 1."""
         self._step, self._doing, self._moved = step, doing, time.monotonic()
         self._marks += 1
 
     def measured(self, **seconds: float) -> None:
-        """Numbers of this rank for its beats: `probe_s`, `data_wait_s`."""
+        """Set numbers of this rank's beats: `probe_s`, `data_wait_s`."""
         self._measured |= seconds
 
     def stragglers(self) -> list[dict[str, Any]]:
-        """New ones since the last call; rank 0 only, no file is read here."""
+        """New stragglers since the last call, on rank 0 only; reads no file."""
         found, self._stragglers = self._stragglers, []
         return found
 
@@ -94,7 +92,7 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Watch no more; the file of a training that is not done stays as the rank's last word."""
+        """Stop watching; the last beat of a training that is not done stays."""
         self._closed.set()
         for thread in self._threads:
             thread.join(self._settings.beat_s)
@@ -107,40 +105,30 @@ class Watch:
                 (self._out / BEATS_DIR).rmdir()
 
     def _beat(self) -> Beat:
-        since = time.monotonic() - self._moved
-        return Beat(
-            self._rank,
-            socket.gethostname(),
-            os.getpid(),
-            time.time(),
-            self._marks,
-            self._step,
-            self._doing,
-            round(since, 3),
-            **self._measured,
-        )
+        where = (self._rank, socket.gethostname(), os.getpid(), time.time(), self._marks, self._step, self._doing)
+        return Beat(*where, since_s=round(time.monotonic() - self._moved, 3), **self._measured)
 
     def _write(self) -> None:
         path = beat_file(self._out, self._rank)
         partial = path.with_suffix(".partial")
-        with contextlib.suppress(OSError):  # a full disk is for the trainer to report, not for its heartbeat
+        with contextlib.suppress(OSError):  # the trainer reports a full disk, not its heartbeat
             partial.write_text(json.dumps(asdict(self._beat())), encoding="utf-8")
             partial.replace(path)
 
     def _beat_on(self) -> None:
-        told: set[int] = set()
+        reported: set[int] = set()
         while not self._closed.is_set():
             self._write()
             if self._rank == 0:
                 found = find_stragglers(read_beats(self._out), self._settings.straggler_factor)
-                self._stragglers += [one for one in found if one["rank"] not in told]
-                told = {one["rank"] for one in found}
+                self._stragglers += [one for one in found if one["rank"] not in reported]
+                reported = {one["rank"] for one in found}
             self._closed.wait(self._settings.beat_s)
 
     def _guard(self) -> None:
         limit = self._settings.stall_s
         while not self._closed.wait(min(limit / 20, 5.0)):
-            # Fed by this thread, which needs the interpreter: stuck with it, the C timer speaks.
+            # This thread, which needs the interpreter, postpones the timer; once both are stuck, the timer fires.
             faulthandler.dump_traceback_later(1.5 * limit + self._grace + _WRITING_S, exit=True)
             if time.monotonic() - self._moved > limit:
                 self._end()
@@ -150,16 +138,13 @@ class Watch:
         return min(_LONGEST_GRACE_S, self._settings.stall_s / 2)
 
     def _end(self) -> None:
-        """Say where every thread stands and who is missing; never returns."""
-        print(
-            f"rank {self._rank}: no progress in {self._settings.stall_s:g} s at step {self._step}, {self._doing}",
-            file=sys.stderr,
-            flush=True,
-        )
+        """Write where every thread is and who is missing; never returns."""
+        where = f"at step {self._step}, {self._doing}"
+        print(f"rank {self._rank}: no progress in {self._settings.stall_s:g} s {where}", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
         writing = threading.Thread(target=self._write_stall, daemon=True)
         writing.start()
-        writing.join(self._grace + _WRITING_S)  # a file system may be what hangs
+        writing.join(self._grace + _WRITING_S)  # the file system may be what hangs
         os._exit(EXIT_CODE_STALLED)
 
     def _write_stall(self) -> None:
@@ -191,18 +176,18 @@ def read_beats(out: Path) -> list[Beat]:
 
 
 def unreported_stalls(out: Path) -> list[str]:
-    """What the watchdogs of earlier starts found; each is returned once."""
-    told = []
+    """What the watchdogs of earlier starts found; each finding is returned once."""
+    found = []
     for verdict in sorted((out / STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime):
         reported = verdict.with_name("reported")
         if not reported.exists() or reported.stat().st_mtime < verdict.stat().st_mtime:
-            told.append(f"{verdict.parent.name}: {json.loads(verdict.read_text(encoding='utf-8'))['text']}")
+            found.append(f"{verdict.parent.name}: {json.loads(verdict.read_text(encoding='utf-8'))['text']}")
             reported.touch()
-    return told
+    return found
 
 
 def judge(beats: Sequence[Beat], size: int, beat_s: float) -> dict[str, Any]:
-    """Who holds up the others, from the last beats of a training of `size` ranks: dead ones, else those behind."""
+    """Who holds up the others, from the last beats of `size` ranks: the dead ranks, else those behind."""
     beats = [beat for beat in beats if beat.rank < size]
     newest = max((beat.time for beat in beats), default=0.0)
     silent = [beat for beat in beats if newest - beat.time > _MISSED_BEATS * beat_s]
@@ -214,11 +199,11 @@ def judge(beats: Sequence[Beat], size: int, beat_s: float) -> dict[str, Any]:
         "dead": [{"rank": beat.rank, "host": beat.host, "silent_s": round(newest - beat.time, 1)} for beat in silent],
         "never_started": missing,
         "behind": [{"rank": b.rank, "host": b.host, "step": b.step, "doing": b.doing} for b in behind],
-        "text": _told(silent, missing, behind, alive),
+        "text": _summary(silent, missing, behind, alive),
     }
 
 
-def _told(silent: Sequence[Beat], missing: Sequence[int], behind: Sequence[Beat], alive: Sequence[Beat]) -> str:
+def _summary(silent: Sequence[Beat], missing: Sequence[int], behind: Sequence[Beat], alive: Sequence[Beat]) -> str:
     if silent:
         return f"no heartbeat from {_names(silent)}: dead, or cut off from the run folder"
     if missing:
@@ -236,7 +221,7 @@ def _names(beats: Sequence[Beat]) -> str:
 
 
 def find_stragglers(beats: Sequence[Beat], factor: float) -> list[dict[str, Any]]:
-    """Ranks whose own work takes more than `factor` times the median of all, by each measurement."""
+    """Ranks whose own work takes more than `factor` times the median, by measurement."""
     found = []
     for name, least in (("probe_s", 0.0), ("data_wait_s", 0.1)):
         values: Mapping[int, float] = {b.rank: getattr(b, name) for b in beats if getattr(b, name) is not None}
@@ -252,7 +237,7 @@ def find_stragglers(beats: Sequence[Beat], factor: float) -> list[dict[str, Any]
 
 
 def _dump_flight_recorder(path: Path) -> None:
-    """NCCL's last collectives, where it keeps them (TORCH_NCCL_TRACE_BUFFER_SIZE); `torchfrtrace` reads them."""
+    """Write NCCL's last collectives if it keeps them (TORCH_NCCL_TRACE_BUFFER_SIZE), for `torchfrtrace`."""
     if "torch" not in sys.modules:
         return
     with contextlib.suppress(ImportError, AttributeError, RuntimeError):

@@ -1,17 +1,15 @@
 """Attention's inner part: causal, and causal within documents, by the fastest kernel that the device has.
 
-Contract: `attend(q, k, v, documents)` is softmax(q k / sqrt(H)) v over the keys that a query may see; key/value
-heads are copied only where no fused kernel shares them. What `documents` is says how they are kept apart:
-    None                  one document a row: torch's fused attention, causal
-    bool B1TT             a dense mask (`document_mask`), the reference: T^2 bytes a sequence, and no flash kernel
-    int32 S               `document_bounds`: FlashAttention for rows of unequal length; work falls with the documents
+Contract: `attend(q, k, v, documents)` is softmax(q k / sqrt(H)) v over the keys that a query may see. Key/value
+heads are copied only where no fused kernel shares them. `documents` keeps documents apart:
+    None        one document per row: torch's fused attention, causal
+    bool B1TT   a dense mask (`document_mask`), the reference: T^2 bytes per sequence, and no flash kernel
+    int32 S     `document_bounds`: FlashAttention for rows of unequal length; shorter documents mean less work
 
-Bounds have a length that repeats, so that a compiled block is not compiled again for each batch: the number of
-segments is rounded up to 32, 256, 2048, …, and what is left over are empty segments at the end, whose thread
-blocks return at once (32 segments of 4096 rows launch 33 thousand, of which 2 thousand work). One segment for each
-token would fit always, without a count, but would launch 8.4 million a layer for 8192 tokens, and the backward
-pass would set aside 128 float32 rows for each: 17 GB. So segments are counted where tokens come from, on the host,
-before they are sent: nothing waits for the device.
+The number of segments is rounded up to 32, 256, 2048, … with empty segments at the end, so that a compiled block is
+not compiled again for each batch. Thread blocks of empty segments return at once. One segment per token would always
+fit, but launch 8.4 million thread blocks per layer for 8192 tokens and set aside 17 GB in the backward pass. Segments
+are counted on the host before tokens are sent, so nothing waits for the device.
 
 Shape suffixes:  B sequences  T tokens  N query heads  K key/value heads  H d_head  S segment bounds
 """
@@ -35,7 +33,7 @@ _FEWEST_SEGMENTS, _SEGMENT_FACTOR = 32, 8
 
 
 def attend(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, documents: Tensor | None) -> Tensor:
-    """Causal attention, BNTH, of q over k and v, within documents where they are given."""
+    """Causal attention BNTH of q over k and v, within documents if they are given."""
     if documents is not None and documents.dtype == torch.int32:
         return _within_bounds(q_BNTH, k_BKTH, v_BKTH, documents)
     if not takes_grouped_heads(q_BNTH.device.type, q_BNTH.dtype, masked=documents is not None):
@@ -50,20 +48,20 @@ def attend(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, documents: Tensor | N
 def takes_grouped_heads(device: str, dtype: torch.dtype, masked: bool) -> bool:
     """Whether a fused kernel shares key/value heads by itself.
 
-    On CUDA only cuDNN's and FlashAttention do, for half precision and without a mask; for the rest the
-    memory-efficient kernel is left, which wants equal heads, or plain operators and T^2 scores a head.
+    On CUDA only cuDNN's and FlashAttention do, for half precision and without a mask. The memory-efficient kernel
+    needs equal heads; plain operators need T^2 scores per head.
     """
     return device != "cuda" or (dtype in (torch.bfloat16, torch.float16) and not masked)
 
 
 def document_mask(tokens_BT: Tensor) -> Tensor:
-    """Which token sees which, bool B1TT: those before it and itself, of its own document.
+    """Which token sees which, bool B1TT: itself and the earlier ones of its own document.
 
-    A document ends with EOS_ID, which stands nowhere else (a special's name in a text stays text), so
-    the tokens say where documents meet. Rotary angles need no restart: attention sees differences only.
+    A document ends with EOS_ID, which occurs nowhere else (a special token's name in a text stays text). Rotary
+    angles need no restart, since attention depends on differences only.
     """
     ended_BT = (tokens_BT == EOS_ID).cumsum(1)
-    document_BT = ended_BT - (tokens_BT == EOS_ID).long()  # eos belongs to the document that it ends
+    document_BT = ended_BT - (tokens_BT == EOS_ID).long()  # EOS belongs to the document that it ends
     same_BTT = document_BT[:, :, None] == document_BT[:, None, :]
     return same_BTT.tril()[:, None]
 
@@ -71,7 +69,7 @@ def document_mask(tokens_BT: Tensor) -> Tensor:
 def document_bounds(tokens_BT: Tensor) -> Tensor:
     """The same documents as bounds S, int32, in the rows laid end to end: 0, each end, then B x T repeated.
 
-    A row's end is a bound, too. `tokens_BT` should be on the host: the number of documents decides S.
+    A row's end is a bound as well. `tokens_BT` should be on the host, since the number of documents decides S.
     """
     ends_BT = tokens_BT == EOS_ID
     ends_BT[:, -1] = True
@@ -83,7 +81,7 @@ def document_bounds(tokens_BT: Tensor) -> Tensor:
 
 
 def segments(documents: int) -> int:
-    """Segments that are made for so many documents: 32, 256, 2048, …"""
+    """Number of segments for that many documents: 32, 256, 2048, …"""
     number = _FEWEST_SEGMENTS
     while number < documents:
         number *= _SEGMENT_FACTOR
@@ -91,10 +89,10 @@ def segments(documents: int) -> int:
 
 
 def fastest_first(device: torch.device) -> AbstractContextManager[Any]:
-    """On CUDA, torch's fused attention tries cuDNN, FlashAttention-2, the memory-efficient kernel, plain operators.
+    """A context in which torch's attention on CUDA tries cuDNN, FlashAttention-2, the memory-efficient kernel, plain.
 
-    Stands round forward and backward pass, outside of compiled code: which kernel it takes is decided when
-    that is traced, and torch.compile drops the order of a context inside of it.
+    To be entered around forward and backward pass, outside of compiled code: the kernel is chosen when that is traced,
+    and torch.compile drops the order of a context inside of it.
     """
     if device.type != "cuda":
         return nullcontext()

@@ -1,21 +1,20 @@
-"""Which way each part of a training step runs on a device, and what is missing where it is the plain one.
+"""Which implementation of each part of a training step runs on a device, and why a fast one does not.
 
-Contract: `choose` looks at the recipe, the device and what is installed once, and gives a frozen choice with one
-line for each fast way that is not taken (what is missing, and the hint); `install` sets it on a model. `auto` is
-everything that the device has; `plain` is the reference, and what `auto` is on a CPU, bit for bit. Every fast way
-computes the same function as the plain one, but for the order and precision of float sums (tests/pretrain).
+Contract: `choose` inspects the recipe, the device and the installed packages once, and returns a frozen choice with
+one line per fast variant that is not taken (what is missing, and a hint). `install` sets it on a model. `auto` is
+everything that the device supports; `plain` is the reference, and what `auto` is on a CPU, bit for bit. Every variant
+computes the same function up to the order and precision of float sums (tests/pretrain).
 
     part        plain                              fast (CUDA)
     attention   torch's order of kernels           cuDNN, FlashAttention-2, memory-efficient, plain operators
     documents   dense mask                         FlashAttention over segments (attention.py)
     block       eager, each layer a ZeRO-3 module  one graph for all blocks; each block one ZeRO-3 module
-    head        float32 logits, all at once        chunks of the vocabulary (head.py)
+    head        float32 logits, all at once        chunks of the vocabulary (linear_cross_entropy.py)
     recompute   nothing, or whole blocks           also `selective`: all but products and attention, in the graph
     linear      the recipe's precision             float8, by engine.float8 (float8.py), not by `auto`
 
-A compiled block is compiled once for each shape: for each phase's sequence length, and each class of document
-counts (attention.segments). Only training is compiled: validation and continuations come in many shapes. Norm,
-rotary embedding, residuals and SwiGLU fuse inside the graph; their plain form is in model.py.
+A compiled block is compiled once per shape: for each phase's sequence length and each class of document counts
+(attention.segments). Validation and continuations, which have many shapes, are not compiled.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ Recompute = bool | Literal["selective"]
 """Activation checkpointing of each block: none, all of it, or all but products and attention."""
 
 _MOST_GRAPHS = 64
-"""Graphs of one function before torch.compile gives up; its own limit, 8, is fewer than phases x segment classes."""
+"""Graphs of one function before torch.compile gives up; its default, 8, is fewer than phases x segment classes."""
 
 _RECOMPUTED = {False: "nothing", True: "blocks", "selective": "blocks but for products and attention"}
 _COSTLY = {
@@ -65,12 +64,12 @@ class Kernels:
     """Backend of torch.compile for blocks and element-wise parts; None: eager."""
     losses: linear_cross_entropy.Losses = "plain"
     recompute: Recompute = False
-    """engine.activation_checkpointing, as far as it can be had."""
+    """engine.activation_checkpointing, as far as it is available."""
     float8: bool = False
     fallbacks: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
-        """One line a part, then one line for each fast way that is missing."""
+        """One line per part, then one line per fast variant that is missing."""
         return [
             f"attention: {'cuDNN first' if self.ordered_attention else 'as torch chooses'}",
             f"masked documents: {'segments' if self.document_bounds else 'dense mask'}",
@@ -92,8 +91,8 @@ class Kernels:
 class GraphLinear(nn.Linear):
     """nn.Linear for compiled blocks: the same product, without torch.nn.functional.linear.
 
-    DeepSpeed puts a function of its own in that one's place, which asks for the parameter's number; in
-    torch 2.11 the answer guards the graph, and each layer gets one of its own.
+    DeepSpeed replaces that function by one that reads the parameter's number. In torch 2.11 the graph is then valid
+    for that number only, and each layer gets a graph of its own.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +100,7 @@ class GraphLinear(nn.Linear):
 
 
 def choose(recipe: Recipe, device: torch.device) -> Kernels:
-    """The choice for `recipe` on `device`; a UserError where engine.float8 cannot be had."""
+    """The choice for `recipe` on `device`; `UserError` if engine.float8 is not available."""
     engine = recipe.engine
     if engine.float8:
         float8.require(recipe, device)
@@ -125,12 +124,12 @@ def choose(recipe: Recipe, device: torch.device) -> Kernels:
 
 
 def _eager(engine: Engine, kernels: Kernels, *fallbacks: str) -> Kernels:
-    """`kernels` without compilation, and what that means for the settings that want it."""
+    """`kernels` without compilation, and what that means for settings that need it."""
     lines = [*kernels.fallbacks, *fallbacks]
     if engine.activation_checkpointing == "selective":
         lines.append(
-            "all of a block is recomputed: outside of a compiled block, `selective` meets ZeRO-3's own operators "
-            "among those that it keeps. Hint: engine.activation_checkpointing: true, or what a compiled block needs"
+            "all of a block is recomputed: outside of a compiled block, `selective` would keep ZeRO-3's own operators. "
+            "Hint: engine.activation_checkpointing: true, or what a compiled block needs"
         )
     if engine.float8:
         lines.append("float8 is slow here: in an eager block scaling does not fuse. Hint: engine.float8: false")
@@ -139,7 +138,7 @@ def _eager(engine: Engine, kernels: Kernels, *fallbacks: str) -> Kernels:
 
 
 def install(model: Decoder, kernels: Kernels) -> None:
-    """Set the choice on a model that was built with `kernels.linear`; before DeepSpeed wraps it."""
+    """Set the choice on a model built with `kernels.linear`, before DeepSpeed wraps it."""
     model.lm_head.losses = kernels.losses
     model.model.recompute = kernels.recompute is True
     if kernels.compiler is None:
@@ -155,7 +154,7 @@ def install(model: Decoder, kernels: Kernels) -> None:
 
 
 def _compile_forward(module: nn.Module, backend: str, selective: bool = False) -> None:
-    """Compile what stands between ZeRO-3's hooks, which break every graph they are in; eager without gradients."""
+    """Compile what is between ZeRO-3's hooks, which break every graph they are in; eager without gradients."""
     eager = module.forward
     inside: Callable[..., Any] = eager
     if selective:
@@ -174,9 +173,9 @@ def _keep_costly(_context: Any, operator: Any, *_args: Any, **_options: Any) -> 
 
 
 def _no_compiler(device: torch.device) -> list[str]:
-    """Why torch.compile cannot be used, if so."""
+    """Why torch.compile cannot be used; empty if it can."""
     if importlib.util.find_spec("triton") is None:
-        return ["Triton is not installed. Hint: pip install triton, of the version that this torch names"]
+        return ["Triton is not installed. Hint: pip install triton, in the version that this torch requires"]
     if (capability := torch.cuda.get_device_capability(device)) < (7, 0):
         return [f"Triton needs compute capability 7.0, this device has {_dotted(capability)}. Hint: a newer device"]
     if not (os.environ.get("CC") or any(shutil.which(name) for name in ("cc", "gcc", "clang"))):
@@ -185,7 +184,7 @@ def _no_compiler(device: torch.device) -> list[str]:
 
 
 def _no_bounds(precision: str, device: torch.device) -> list[str]:
-    """Why attention over segments cannot be used, if so."""
+    """Why attention over segments cannot be used; empty if it can."""
     if not torch.backends.cuda.is_flash_attention_available():
         return ["this torch was built without FlashAttention. Hint: a wheel from pytorch.org"]
     if precision != "bf16":

@@ -1,16 +1,16 @@
 """EXAONE 3.0's decoder: pre-norm RMSNorm, grouped-query attention with rotary embedding, SwiGLU.
 
-It is Llama's architecture, and the parameters carry the names of Llama-format checkpoints, so weights
-move in and out without translation. Everything is a function of the recipe's `model` section and the
-vocabulary size. No buffers, no dropout, no randomness: the same weights and tokens give the same output.
-What is written here is the plain reference; kernels.py sets faster ways of the same functions on it.
+It is Llama's architecture, and the parameters have the names of Llama-format checkpoints, so weights move in and out
+without translation. Everything is a function of the recipe's `model` section and the vocabulary size. There are no
+buffers, no dropout and no randomness: the same weights and tokens give the same output. This is the plain reference;
+backends.py installs faster versions of the same functions.
 
 Shape suffixes:
     B sequences    T tokens     V vocabulary    D d_model    F d_ff
     N query heads  K key/value heads            H d_head
 
-Sources: "EXAONE 3.0 7.8B Instruction Tuned Language Model" (arXiv 2408.03541), section 2.1; rotary
-embedding in the half-split form of Llama checkpoints (first half of a head turns with the second).
+Sources: "EXAONE 3.0 7.8B Instruction Tuned Language Model" (arXiv 2408.03541), section 2.1; rotary embedding in the
+half-split form of Llama checkpoints (the first half of a head turns with the second).
 """
 
 from __future__ import annotations
@@ -127,9 +127,8 @@ class Trunk(nn.Module):
 class Decoder(nn.Module):
     """The language model; embedding and head are untied.
 
-    `recompute` drops each block's activations in the forward pass and makes them again in the
-    backward pass (activation checkpointing): about a third more work for one layer's memory.
-    `linear` is the class of the blocks' projections.
+    `recompute` drops each block's activations and computes them again in the backward pass (activation
+    checkpointing): about a third more work for one layer's memory. `linear` is the class of the blocks' projections.
     """
 
     def __init__(
@@ -146,10 +145,10 @@ class Decoder(nn.Module):
         intra_document_masking: bool = False,
         bounds_S: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits BTV; or, with targets, what losses are made of (see `head.Head`), BT each.
+        """Logits BTV; or, with targets, (-log p(target), log Z), BT each (see `linear_cross_entropy.Head`).
 
         `intra_document_masking` keeps attention within documents; `bounds_S` (`attention.document_bounds`) does the
-        same by a faster kernel.
+        same with a faster kernel.
         """
         documents = document_mask(tokens_BT) if intra_document_masking and bounds_S is None else bounds_S
         result: Tensor | tuple[Tensor, Tensor] = self.lm_head(self.model(tokens_BT, documents), targets_BT)
@@ -168,7 +167,7 @@ def rotary_angles(length: int, d_head: int, theta: float, device: torch.device) 
 def rotate(x_BNTH: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
     """Turn each pair (i, i + H/2) of a head by its position's angle; float32.
 
-    Joined last: a compiled backward pass then writes no intermediate of a head's size.
+    The halves are joined last: a compiled backward pass then writes no intermediate of a head's size.
     """
     first, second = x_BNTH.float().chunk(2, dim=-1)
     (cos_first, cos_second), (sin_first, sin_second) = cos_TH.chunk(2, dim=-1), sin_TH.chunk(2, dim=-1)

@@ -1,22 +1,21 @@
-"""Linear layers whose matrix products run in float8: for the decoder blocks, on devices that have it.
+"""Linear layers whose matrix products run in float8: for decoder blocks, on devices that support it.
 
-Contract: `Float8Linear` is nn.Linear with the same parameter, name and dtype; only its products differ. Operands
-are scaled by their largest absolute value, taken anew each time (dynamic, one scale a tensor): x and weight to
-e4m3 (4 exponent, 3 mantissa bits), gradients of outputs to e5m2, as Micikevicius et al., "FP8 Formats for Deep
-Learning" (arXiv 2209.05433). Sums are in float32, outputs in the dtype of x.
+Contract: `Float8Linear` is nn.Linear with the same parameter, name and dtype; only its products differ. Operands are
+scaled by their largest absolute value, taken anew each time (one scale per tensor): x and weight to e4m3 (4 exponent,
+3 mantissa bits), gradients of outputs to e5m2, as in Micikevicius et al., "FP8 Formats for Deep Learning" (arXiv
+2209.05433). Sums are in float32, outputs in the dtype of x.
 
-Error: a number is off by at most half a last place, which is 2^-4 of it in e4m3 and 2^-3 in e5m2 (small numbers, by
-2^-10 and 2^-17 where the tensor's largest is 448 and 57,344). So a sum of products a b is off by at most
-(2^-4 + 2^-4 + 2^-8) sum |a b| forward and (2^-3 + 2^-4 + 2^-7) sum |a b| backward; in the tests, 3 % of the whole
-forward and 6 to 9 % backward. What is not finite stays visible: the scale is not finite, nor is any output.
+Error: a number is off by at most half a unit in the last place: 2^-4 of it in e4m3, 2^-3 in e5m2 (small numbers by
+2^-10 and 2^-17, where the tensor's largest is 448 and 57,344). So a sum of products a b is off by at most
+(2^-4 + 2^-4 + 2^-8) sum |a b| forward and (2^-3 + 2^-4 + 2^-7) sum |a b| backward; in the tests, 3 % forward and 6 to
+9 % backward. If an input is not finite, the scale is not finite, nor is any output.
 
-Saved for the backward pass: x in float8 (half of bf16) and the weight parameter itself, never its float8 copy: it
-is made again from what ZeRO-3 gathers, at 3 bytes an element. At 8192 tokens a block's 218 M weights cost 2 x 0.2
-ms beside 9 ms of products; larger micro-batches pay less. Under torch.compile scaling fuses with its neighbours;
-not compiled, it costs more than float8 gains.
+The backward pass keeps x in float8 (half of bf16) and the weight parameter itself. It makes the float8 copy again
+from what ZeRO-3 gathers, at 3 bytes per element: for a block's 218 M weights at 8192 tokens, 2 x 0.2 ms beside 9 ms
+of products. Under torch.compile, scaling fuses with its neighbors; without it, scaling costs more than float8 gains.
 
-Why not torchao: its conversion replaces weights by tensor subclasses and hooks FSDP, and ZeRO-3 sets `.data` of
-plain parameters; the rest is what stands here, without a package that must match torch's version on each cluster.
+torchao's conversion replaces weights by tensor subclasses and hooks FSDP, while ZeRO-3 sets `.data` of plain
+parameters, so it is not used.
 
 Shape suffixes: X tokens  I inputs  O outputs
 """
@@ -34,9 +33,9 @@ from twofold.errors import Problem, UserError
 
 FORWARD, BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
 _ALIGNMENT = 16
-"""Multiple that both sides of a float8 product must have."""
+"""Both sides of a float8 product must be multiples of this."""
 _LEAST = 1e-30
-"""An all-zero tensor's scale."""
+"""The scale of an all-zero tensor."""
 
 
 class Float8Linear(nn.Linear):
@@ -76,13 +75,13 @@ def quantised(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def rounded(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """x / scale in `dtype`; what rounding would push over its largest number becomes that number."""
+    """x / scale in `dtype`; what rounding would push beyond its largest number becomes that number."""
     largest = torch.finfo(dtype).max
     return (x.float() / scale).clamp(-largest, largest).to(dtype)
 
 
 def require(recipe: Recipe, device: torch.device) -> None:
-    """A UserError where the recipe's blocks cannot run in float8 on `device`."""
+    """Raise `UserError` if the recipe's blocks cannot run in float8 on `device`."""
     problems = [
         Problem("engine.float8", True, problem, f"{hint}set engine.float8: false")
         for problem, hint in (*_lacks(device), *_misfits(recipe))
@@ -92,7 +91,7 @@ def require(recipe: Recipe, device: torch.device) -> None:
 
 
 def _lacks(device: torch.device) -> Iterator[tuple[str, str]]:
-    """(what device and torch lack, hint)."""
+    """Yield (what device and torch lack, hint)."""
     if not hasattr(torch, "_scaled_mm"):
         yield "needs torch._scaled_mm, which this torch lacks", "install torch 2.11 or newer, or "
     if device.type != "cuda":
@@ -103,7 +102,7 @@ def _lacks(device: torch.device) -> Iterator[tuple[str, str]]:
 
 
 def _misfits(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(what float8 products cannot take in the recipe, hint)."""
+    """Yield (what float8 products cannot take in the recipe, hint)."""
     engine, model = recipe.engine, recipe.model
     if engine.precision != "bf16":
         yield f"rounds bf16 numbers; engine.precision is {engine.precision}", "set engine.precision: bf16, or "
@@ -122,11 +121,11 @@ def _misfits(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _product(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, dtype: torch.dtype, fast: bool = False) -> Tensor:
-    """a @ b x scales in `dtype`; `fast` rounds partial sums inside a tile, as is usual for forward passes only."""
+    """a @ b x scales in `dtype`; `fast` rounds partial sums inside a tile, as is usual in forward passes only."""
     product: Tensor = torch._scaled_mm(a, b, scale_a=a_scale, scale_b=b_scale, out_dtype=dtype, use_fast_accum=fast)
     return product
 
 
 def _by_columns(x: Tensor) -> Tensor:
-    """The same matrix, laid out by columns."""
+    """The same matrix in column-major order."""
     return x.t().contiguous().t()

@@ -1,7 +1,7 @@
-"""What a model says: our decoder, seeded sampling after training, greedy in the loop.
+"""Continuations of prompts: by a trained model with seeded sampling, and greedily during training.
 
-Contract: a function of weights, prompt and seed. Each new token costs one pass over the text so far (no
-cache): right for a handful of short samples, not for serving.
+Contract: a function of weights, prompt and seed. Each new token costs one pass over the text so far (there is no
+cache): fine for a handful of short samples, not for serving.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ NextLogits = Callable[[Tensor], Tensor]
 
 
 class Speaker:
-    """The prompts of a recipe's validation, continued greedily by the model in training. Collective.
+    """Continues the prompts of a recipe's validation greedily with the model in training. Collective.
 
-    Every rank makes the same number of passes, however its own continuation ends: ranks that differ in
-    that would hang ZeRO-3.
+    Every rank makes the same number of passes, wherever its continuation ends: otherwise ZeRO-3 would hang.
     """
 
     def __init__(self, recipe: Recipe, tokenizer: Path) -> None:
@@ -39,7 +38,7 @@ class Speaker:
 
     def say(self, next_logits: NextLogits) -> list[dict[str, str]]:
         """[{"prompt", "continuation"}, …], each cut at the end of its document."""
-        said = []
+        samples = []
         for prompt in self._prompts:
             tokens = [EOS_ID, *self._tokenizer.encode(prompt, add_special_tokens=False).ids]
             start = len(tokens)
@@ -47,22 +46,22 @@ class Speaker:
                 tokens.append(int(next_logits(torch.tensor([tokens[-self._window :]])).argmax()))
             new = tokens[start:]
             new = new[: new.index(EOS_ID)] if EOS_ID in new else new
-            said.append({"prompt": prompt, "continuation": self._tokenizer.decode(new)})
-        return said
+            samples.append({"prompt": prompt, "continuation": self._tokenizer.decode(new)})
+        return samples
 
 
 def samples(recipe: Recipe, folder: Path, dtype: torch.dtype) -> list[dict[str, str]]:
-    """The recipe's prompts, each with what the model in `folder` (Llama-format) says after it."""
+    """The recipe's prompts, each with a continuation by the Llama-format model in `folder`."""
     model = load(recipe, folder, dtype)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    said = []
+    found = []
     for number, prompt in enumerate(recipe.export.prompts):
         generator = torch.Generator().manual_seed(recipe.seed + number)
-        # A document begins after the end of another one: so does a prompt.
+        # A prompt begins where a document does: after the end of another one.
         start = [EOS_ID, *tokenizer.encode(prompt, add_special_tokens=False).ids]
         tokens = generate(model, start, recipe.export.new_tokens, recipe.model.max_sequence_length, generator)
-        said.append({"prompt": prompt, "continuation": tokenizer.decode(tokens[len(start) :])})
-    return said
+        found.append({"prompt": prompt, "continuation": tokenizer.decode(tokens[len(start) :])})
+    return found
 
 
 def load(recipe: Recipe, folder: Path, dtype: torch.dtype) -> Decoder:
@@ -76,7 +75,7 @@ def load(recipe: Recipe, folder: Path, dtype: torch.dtype) -> Decoder:
 
 @torch.no_grad()
 def generate(model: Decoder, prompt: list[int], new_tokens: int, window: int, generator: torch.Generator) -> list[int]:
-    """`prompt` and what the model says after it, up to `new_tokens` or the end of the document.
+    """`prompt` and its continuation, up to `new_tokens` or the end of the document.
 
     Samples at TEMPERATURE; the model sees the last `window` tokens.
     """

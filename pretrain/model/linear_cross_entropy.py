@@ -1,28 +1,25 @@
-"""The output head: hidden states -> logits, or -> what losses are made of without ever holding all logits in float32.
+"""The output head: hidden states -> logits, or -> losses without ever holding all logits in float32.
 
-Contract: `Head` owns `lm_head.weight` and does the losses in its own forward pass, so ZeRO-3 gathers the weight
-by this module's hooks, for the forward and for the backward pass. With targets it gives (-log p(target), log Z),
-both float32 and both differentiable: the objective (z-loss included) stays with the engine. `plain` is the
-reference; the chunked ways give the same numbers but for the order of float32 sums.
+Contract: `Head` owns `lm_head.weight` and computes the losses in its own forward pass, so that ZeRO-3 gathers the
+weight by this module's hooks in both passes. With targets it returns (-log p(target), log Z), both float32 and both
+differentiable; the objective, z-loss included, stays with the engine. `plain` is the reference. The chunked variants
+equal it up to the order of float32 sums.
 
-The chunks are of the vocabulary, not of tokens. Each chunk's weight gradient is then one matrix product over all
-tokens, summed in float32 inside it and rounded once; only the hidden states' gradient is added up over chunks, in
-a float32 buffer of 4 N D bytes. Chunks of tokens would need a float32 buffer of the whole weight, 4 V D bytes
-(1.7 GB), read and written for each chunk: 27 GB, 8 ms, for eight chunks on an H100.
+Chunks are of the vocabulary, not of tokens: each chunk's weight gradient is then one matrix product over all tokens,
+summed in float32 inside it and rounded once. Chunks of tokens would need a float32 buffer of the whole weight,
+4 V D bytes, read and written for each chunk (27 GB, or 8 ms on an H100, for eight chunks of the 7.8 B model).
 
-Two ways, at N = 8192 tokens, V = 102,400, D = 4096 (a product: 2 N V D = 6.9 TFLOP, 9.8 ms at 700 TFLOP/s):
+At N = 8192 tokens, V = 102,400, D = 4096 (a product: 2 N V D = 6.9 TFLOP, 9.8 ms at 700 TFLOP/s):
     kept         the chunks' logits wait for the backward pass in the model's dtype and become their own gradient
-                 there: 3 products, 1.68 GB. Gradients formed in the forward pass take as long and, with their
-                 float32 weight gradient, as much memory, and must be told the objective: nothing to gain.
-    recomputed   logits are made again in the backward pass: 4 products (+1.8 % of a 7.8 B step's FLOPs at 4096
-                 tokens of context), no logits in between. Taken where activations are recomputed, too.
-Beside that, one chunk: 2^27 logits at most (8192 x 14,720: 241 MB in bf16, and some float32 copies of that where
-the element-wise parts are not compiled). Measured eagerly with eight chunks, in bytes of bf16 logits: plain 8.0
-(13 GB at this shape), kept 2.1, recomputed 1.3.
+                 there: 3 products, 1.68 GB
+    recomputed   the backward pass computes logits again: 4 products (+1.8 % of a 7.8 B step's FLOPs at 4096 tokens
+                 of context), no logits in between; used where activations are recomputed as well
+Both need one more chunk, of at most 2^27 logits. Measured eagerly with eight chunks, in bytes of bf16 logits:
+plain 8.0 (13 GB at this shape), kept 2.1, recomputed 1.3.
 
-torch.nn.functional.linear_cross_entropy (torch 2.13) is not used: it gives no log Z, which z-loss needs, its
-chunked form does not run under torch.compile, and torch 2.11 lacks it. Liger-Kernel's takes the gradient in the
-forward pass from a weight that ZeRO-3 may have emptied (Liger-Kernel issues 767 and 827).
+torch.nn.functional.linear_cross_entropy (torch 2.13) returns no log Z, which z-loss needs, does not run under
+torch.compile when chunked, and is missing in torch 2.11. Liger-Kernel's takes the gradient in the forward pass from
+a weight that ZeRO-3 may have emptied (Liger-Kernel issues 767 and 827).
 
 Shape suffixes:  B sequences  T tokens  N = B x T  V vocabulary  C vocabulary of one chunk  D d_model
 """
@@ -40,7 +37,7 @@ from pretrain.model.sizes import CHUNK_LOGITS
 
 Losses = Literal["plain", "kept", "recomputed"]
 _ALIGNED_ROWS = 128
-"""Matrix products are fastest on multiples of it."""
+"""Matrix products are fastest on multiples of this."""
 
 
 class Head(nn.Linear):
@@ -56,7 +53,7 @@ class Head(nn.Linear):
         if targets_BT is None or self.losses == "plain":
             logits_BTV = F.linear(x_BTD, self.weight)
             return logits_BTV if targets_BT is None else token_losses(logits_BTV, targets_BT)
-        # Validation comes in shapes of its own: not worth compiling.
+        # Validation has shapes of its own, which are not worth compiling.
         elementwise = self.elementwise if torch.is_grad_enabled() else Elementwise(fold, logit_gradient)
         rows = chunk_rows(targets_BT.numel(), len(self.weight), self.chunk_logits)
         nll_N, log_z_N = _ChunkedLosses.apply(  # type: ignore[no-untyped-call]
@@ -90,7 +87,7 @@ def fold(logits_NC: Tensor, targets_N: Tensor, log_z_N: Tensor, target_logit_N: 
 
 
 def logit_gradient(logits_NC: Tensor, targets_N: Tensor, log_z_N: Tensor, d_log_z_N: Tensor, d_nll_N: Tensor) -> None:
-    """Overwrite a chunk's logits by their gradient: softmax x (d nll + d log Z) - [target] x d nll."""
+    """Overwrite a chunk's logits with their gradient: softmax x (d nll + d log Z) - [target] x d nll."""
     here_NC = torch.arange(logits_NC.shape[1], device=logits_NC.device) == targets_N[:, None]
     share_NC = torch.exp(logits_NC.float() - log_z_N[:, None])
     gradient_NC = share_NC * (d_nll_N + d_log_z_N)[:, None] - torch.where(here_NC, d_nll_N[:, None], 0.0)
@@ -98,14 +95,14 @@ def logit_gradient(logits_NC: Tensor, targets_N: Tensor, log_z_N: Tensor, d_log_
 
 
 class Elementwise(NamedTuple):
-    """The parts between matrix products, as written above or compiled."""
+    """The parts between matrix products, eager or compiled."""
 
     fold: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     gradient: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
 class _ChunkedLosses(torch.autograd.Function):
-    """(hidden ND, weight VD, targets N) -> (nll N, log Z N). One backward pass: kept logits are overwritten in it."""
+    """(hidden ND, weight VD, targets N) -> (nll N, log Z N). One backward pass, which overwrites kept logits."""
 
     @staticmethod
     def forward(

@@ -1,9 +1,9 @@
 """How large a model is and what a token costs, by formula: no torch, nothing allocated.
 
-The conventions of FLOPs differ between publications, so both are computed and always printed by name:
-`full` counts every query-key pair of attention (Megatron, NeMo), `causal` the half that the mask keeps.
-Matrix products only; a multiply-add is two operations; the backward pass costs twice the forward one;
-recomputed activations are not counted (this is model FLOPs utilisation, PaLM, appendix B).
+Conventions of FLOPs differ between publications, so both are computed and always printed by name: `full` counts every
+query-key pair of attention (Megatron, NeMo), `causal` the half that the mask keeps. Only matrix products count; a
+multiply-add is two operations; the backward pass costs twice the forward one; recomputed activations are not counted
+(model FLOPs utilization, PaLM, appendix B).
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def test_a_missing_or_foreign_byte_table_is_refused(shards_dir: Path, tmp_path: 
     with pytest.raises(UserError, match=r"token_bytes\.npy: cannot be read"):
         inputs.open_inputs(world.recipe(), shards_dir, tmp_path, ALONE)
     np.save(tmp_path / "token_bytes.npy", np.ones(7, np.int32))
-    with pytest.raises(UserError, match=r"lists 7 tokens, and the shards were made with 352"):
+    with pytest.raises(UserError, match=r"lists 7 tokens, and the shards were built with 352"):
         inputs.open_inputs(world.recipe(), shards_dir, tmp_path, ALONE)
 
 
