@@ -1,4 +1,4 @@
-"""A rank of real DeepSpeed ZeRO-3 (gloo) that takes one step by each way of kernels.py, for test_kernels_zero3.py.
+"""A rank of real DeepSpeed ZeRO-3 (gloo) that takes one step by each way of backends.py, for test_backends_zero3.py.
 
 Writes what the tests judge into the folder that it is given: gradients and losses of each way, and what was seen
 on the way to them. deepspeed is imported in this process alone.

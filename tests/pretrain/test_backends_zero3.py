@@ -1,4 +1,4 @@
-"""Every way of kernels.py under real DeepSpeed ZeRO-3 with two gloo ranks, against a plain float32 loop."""
+"""Every way of backends.py under real DeepSpeed ZeRO-3 with two gloo ranks, against a plain float32 loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kernel_ranks
+import backend_ranks
 import pytest
 import torch
 import world
@@ -20,7 +20,7 @@ from pretrain.model.decoder import Decoder, initial_weights
 
 pytestmark = pytest.mark.e2e
 
-COMPILED = [name for name, kernels in kernel_ranks.WAYS.items() if kernels.compiler]
+COMPILED = [name for name, kernels in backend_ranks.WAYS.items() if kernels.compiler]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(20_000 + os.getpid() % 20_000),
     }
-    command = [sys.executable, "-m", "kernel_ranks", str(folder)]
+    command = [sys.executable, "-m", "backend_ranks", str(folder)]
     logs = [folder / f"rank-{rank}.log" for rank in range(2)]
     with logs[0].open("w") as first, logs[1].open("w") as second:
         processes = [
@@ -59,24 +59,24 @@ def seen(out: Path) -> dict[str, Any]:
 @functools.cache
 def _plain_loop(linear: type[torch.nn.Linear]) -> tuple[float, float, dict[str, torch.Tensor]]:
     """Loss, log²(Z) and gradients of the whole batch at once, without DeepSpeed."""
-    cfg = kernel_ranks.recipe().model
+    cfg = backend_ranks.recipe().model
     model = Decoder(cfg, world.VOCAB, linear=linear)
     model.load_state_dict(dict(initial_weights(cfg, world.VOCAB, 3)))
-    tokens = kernel_ranks.batch()
+    tokens = backend_ranks.batch()
     losses, z_losses = [], []
-    for micro in tokens.split(kernel_ranks.recipe().engine.micro_batch_size):  # float8 scales by micro-batch
+    for micro in tokens.split(backend_ranks.recipe().engine.micro_batch_size):  # float8 scales by micro-batch
         logits = model(micro[:, :-1], None, True)
         losses.append(torch.nn.functional.cross_entropy(logits.flatten(0, 1), micro[:, 1:].flatten()))
         z_losses.append(logits.logsumexp(-1).square().mean())
     loss, z_loss = torch.stack(losses).mean(), torch.stack(z_losses).mean()
-    (loss + kernel_ranks.Z_WEIGHT * z_loss).backward()
+    (loss + backend_ranks.Z_WEIGHT * z_loss).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     return loss.item(), z_loss.item(), gradients  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("way", kernel_ranks.WAYS)
+@pytest.mark.parametrize("way", backend_ranks.WAYS)
 def test_losses_and_gradients_equal_a_plain_loop(way: str, out: Path, seen: Any) -> None:
-    kernels = kernel_ranks.WAYS[way]
+    kernels = backend_ranks.WAYS[way]
     loss, z_loss, gradients = _plain_loop(kernels.linear)
     # In float8 a last bit of float32 may decide to which of two numbers a third is rounded.
     limit = 1e-2 if kernels.float8 else 1e-5
@@ -100,19 +100,19 @@ def test_one_graph_serves_all_blocks(way: str, seen: Any) -> None:
     assert seen[way]["graphs_after"] == 5  # without a mask; validation and continuations are not compiled
 
 
-@pytest.mark.parametrize("way", kernel_ranks.WAYS)
+@pytest.mark.parametrize("way", backend_ranks.WAYS)
 def test_no_gathered_weight_is_left_after_a_step(way: str, seen: Any) -> None:
     assert seen[way]["applied"]
     assert seen[way]["status"] == ["NOT_AVAILABLE"]
 
 
-@pytest.mark.parametrize("way", kernel_ranks.WAYS)
+@pytest.mark.parametrize("way", backend_ranks.WAYS)
 def test_no_saved_activation_holds_a_gathered_weight(way: str, seen: Any) -> None:
     assert seen[way]["kept"] == []
 
 
 def test_accumulating_never_waits_for_the_device(seen: Any) -> None:
-    assert [seen[way]["waits"] for way in kernel_ranks.WAYS if way not in COMPILED] == [0]
+    assert [seen[way]["waits"] for way in backend_ranks.WAYS if way not in COMPILED] == [0]
 
 
 def test_validation_says_the_same_by_every_way(seen: Any) -> None:
