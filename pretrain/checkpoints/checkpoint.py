@@ -37,6 +37,8 @@ RECIPE_FILE = "recipe.yaml"
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
 _FORMAT = 2
+_UNREADABLE = (ValueError, KeyError, TypeError, OSError)
+"""What `read_manifest` raises for a broken manifest."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,10 @@ class Checkpoints:
 
         Raises `UserError` if it belongs to other data or another model.
         """
-        for path in sorted(self.root.glob("step-*"), reverse=True):
-            if path.name.endswith(_PARTIAL) or not (path / _MANIFEST).exists():
-                continue
+        for path in reversed(committed(self.root)):
             if upto is not None and step_of(path) > upto:
                 continue
-            damage = self._damage(path)
+            damage = damage_of(path, self.ranks.rank, self.ranks.size)
             if self.ranks.all_true(damage is None):
                 state, _ = read_manifest(path)
                 self._check(path, state)
@@ -174,35 +174,17 @@ class Checkpoints:
         sync(self.root)
         self._retain()
 
-    def _damage(self, path: Path) -> str | None:
-        """What is wrong with a checkpoint's files, of which this rank hashes its share."""
-        try:
-            _, files = read_manifest(path)
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            return f"{_MANIFEST}: {error}"
-        for number, entry in enumerate(files):
-            mine = number % self.ranks.size == self.ranks.rank
-            if (damage := _damage_of(path, entry, with_hash=mine)) is not None:
-                return damage
-        return None
-
     def _check(self, path: Path, state: State) -> None:
-        problems = [
-            Problem(
-                str(path),
-                None,
-                f"differs from this run in its {part}",
-                f"restore the {part} it was trained with, or train in another run_dir",
-            )
-            for part in self.identity
-            if state.identity.get(part) != self.identity[part]
-        ]
+        problems = []
+        for part in self.identity:
+            if state.identity.get(part) != self.identity[part]:
+                hint = f"restore the {part} it was trained with, or train in another run_dir"
+                problems.append(Problem(str(path), None, f"differs from this run in its {part}", hint))
         if problems:
             raise UserError(problems)
 
     def _retain(self) -> None:
-        committed = [path for path in sorted(self.root.glob("step-*"), reverse=True) if (path / _MANIFEST).exists()]
-        passing = [path for path in committed if not _ends_phase(path)]
+        passing = [path for path in reversed(committed(self.root)) if not _ends_phase(path)]
         for path in (*passing[self.keep :], *self.root.glob(f"*{_PARTIAL}")):
             remove(path)
 
@@ -230,31 +212,26 @@ class _Writing(threading.Thread):
 
 
 def read_manifest(path: Path) -> tuple[State, list[dict[str, Any]]]:
-    """State and file list of a committed checkpoint; ValueError, KeyError, TypeError or OSError if broken."""
+    """State and file list of a committed checkpoint."""
     raw = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
     if raw.pop("format") != _FORMAT:
         raise ValueError("is of another format")
     files = raw.pop("files")
     raw.pop("made_with")
-    skipped = raw.pop("without_effect") if "without_effect" in raw else raw["skipped_steps"]  # older ones: the former
+    skipped = raw.pop("without_effect") if "without_effect" in raw else raw["skipped_steps"]  # the former in older ones
     return State(**{**raw, "skipped_steps": tuple(skipped)}), files
 
 
 def committed(root: Path) -> list[Path]:
     """Committed checkpoints of a run, oldest first."""
-    return [path for path in sorted(root.glob("step-*")) if (path / _MANIFEST).exists()]
+    return [path for path in sorted(root.glob("step-*")) if path.suffix != _PARTIAL and (path / _MANIFEST).exists()]
 
 
 def verified(path: Path) -> State:
     """The state of a checkpoint, after comparing every byte with its manifest; `UserError` if it is damaged."""
-    try:
-        state, files = read_manifest(path)
-        damage = next(filter(None, (_damage_of(path, entry, with_hash=True) for entry in files)), None)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        damage = f"{_MANIFEST}: {error}"
-    if damage is not None:
+    if (damage := damage_of(path)) is not None:
         raise user_error(str(path), None, f"is damaged ({damage})", "name another checkpoint")
-    return state
+    return read_manifest(path)[0]
 
 
 def step_of(path: Path) -> int:
@@ -268,14 +245,20 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _damage_of(path: Path, entry: Mapping[str, Any], with_hash: bool) -> str | None:
-    file = path / entry["path"]
-    if not file.exists():
-        return f"{entry['path']} is missing"
-    if file.stat().st_size != entry["bytes"]:
-        return f"{entry['path']} has {file.stat().st_size} bytes instead of {entry['bytes']}"
-    if with_hash and sha256_of(file) != entry["sha256"]:
-        return f"{entry['path']} was altered"
+def damage_of(path: Path, rank: int = 0, size: int = 1) -> str | None:
+    """What is wrong with a checkpoint, if anything; of `size` ranks, each hashes its share of the files."""
+    try:
+        _, files = read_manifest(path)
+    except _UNREADABLE as error:
+        return f"{_MANIFEST}: {error}"
+    for number, entry in enumerate(files):
+        file = path / entry["path"]
+        if not file.exists():
+            return f"{entry['path']} is missing"
+        if file.stat().st_size != entry["bytes"]:
+            return f"{entry['path']} has {file.stat().st_size} bytes instead of {entry['bytes']}"
+        if number % size == rank and sha256_of(file) != entry["sha256"]:
+            return f"{entry['path']} was altered"
     return None
 
 
@@ -292,7 +275,7 @@ def _failure_of(action: Callable[[], None], path: Path) -> UserError | None:
 def _ends_phase(path: Path) -> bool:
     try:
         return read_manifest(path)[0].ends_phase is not None
-    except (ValueError, KeyError, TypeError, OSError):
+    except _UNREADABLE:
         return False
 
 

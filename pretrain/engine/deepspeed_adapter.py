@@ -237,52 +237,56 @@ class ZeroModel:
 
 def check_assumptions(engine: Any, ranks: int) -> None:
     """Raise `UserError` if this DeepSpeed differs from what the methods of `ZeroModel` assume. Not collective."""
-    for owner, value, names in (("the engine", engine, _ENGINE), ("the optimizer", engine.optimizer, _ZERO)):
+    parameters = list(engine.module.parameters()) if hasattr(engine, "module") else []
+    needed = [("the engine has", engine, _ENGINE), ("the optimizer has", getattr(engine, "optimizer", None), _ZERO)]
+    needed += [("parameters have", parameter, _PARAMETER) for parameter in parameters]
+    for owner, value, names in needed:
         for name in names:
             # DeepSpeed allocates this one only where parameters stay on the device.
             if not hasattr(value, name) and not (name == "lp_param_buffer" and getattr(value, "offload_param", False)):
-                raise _broken(f"{owner} has no {name}")
-    parameters = list(engine.module.parameters())
-    for name in _PARAMETER:
-        if not all(hasattr(parameter, name) for parameter in parameters):
-            raise _broken(f"parameters have no {name}")
-    for problem in (*_wrong_parameters(parameters, ranks), *_wrong_state(engine.optimizer, parameters)):
-        raise _broken(problem)
+                raise _broken(f"{owner} no {name}")
+    for problem, holds in {**_of_parameters(parameters, ranks), **_of_state(engine.optimizer, parameters)}.items():
+        if not holds:
+            raise _broken(problem)
 
 
-def _wrong_parameters(parameters: Sequence[Any], ranks: int) -> Iterator[str]:
-    for parameter in parameters:
-        if parameter.ds_tensor.shape != (-(-parameter.ds_numel // ranks),):
-            yield "a parameter's ds_tensor is not an equal share of its ds_numel elements"
-        if not isinstance(parameter.ds_persist, bool):
-            yield "a parameter's ds_persist is not true or false"
+def _of_parameters(parameters: Sequence[Any], ranks: int) -> dict[str, bool]:
+    """Problem -> whether it is absent."""
+    shares = [(-(-parameter.ds_numel // ranks),) for parameter in parameters]
+    parts = [tuple(parameter.ds_tensor.shape) for parameter in parameters]
+    return {
+        "a parameter's ds_tensor is not an equal share of its ds_numel elements": parts == shares,
+        "a parameter's ds_persist is not true or false": all(isinstance(p.ds_persist, bool) for p in parameters),
+    }
 
 
-def _wrong_state(zero: Any, parameters: Sequence[Any]) -> Iterator[str]:
+def _of_state(zero: Any, parameters: Sequence[Any]) -> dict[str, bool]:
+    """Problem -> whether it is absent."""
     total = sum(parameter.ds_tensor.numel() for parameter in parameters)
-    if not callable(zero._get_norm_groups):
-        yield "_get_norm_groups is not a method"
-    if not isinstance(zero.averaged_gradients, dict) or zero.averaged_gradients:
-        yield "averaged_gradients is not an empty dictionary before the first backward pass"
+    dtypes = {parameter.ds_tensor.dtype for parameter in parameters}
     sizes = [sum(parameter.ds_tensor.numel() for parameter in group) for group in zero.fp16_groups]
-    if sum(sizes) != total:
-        yield "fp16_groups does not hold every parameter once"
-    flats = zero.fp32_partitioned_groups_flat
-    if [(tuple(flat.shape), flat.dtype) for flat in flats] != [((size,), torch.float32) for size in sizes]:
-        yield "fp32_partitioned_groups_flat does not hold one flat float32 tensor per group of fp16_groups"
-    gradients = zero.grad_partitions_flat_buffer
-    if gradients.shape != (total,) or gradients.dtype != torch.float32:
-        yield "grad_partitions_flat_buffer is not one float32 gradient per element"
-    if not zero.offload_param:
-        buffer, dtypes = zero.lp_param_buffer, {parameter.ds_tensor.dtype for parameter in parameters}
-        if buffer.shape != (total,) or {buffer.dtype} != dtypes:
-            yield "lp_param_buffer does not hold every parameter's elements in its own type"
-    if not isinstance(zero.ipg_buckets, dict) or not all(hasattr(b, "buffer") for b in zero.ipg_buckets.values()):
-        yield "ipg_buckets is not a dictionary of buckets with a buffer"
-    if not isinstance(zero.optimizer, torch.optim.Optimizer):
-        yield "the optimizer's optimizer is not torch's"
-    if not all("lr" in group for group in zero.param_groups):
-        yield "a group of param_groups has no lr"
+    groups = [((size,), torch.float32) for size in sizes]
+    flats = [_kind(flat) for flat in zero.fp32_partitioned_groups_flat]
+    gradients = _kind(zero.grad_partitions_flat_buffer)
+    weights = [] if zero.offload_param else [_kind(zero.lp_param_buffer)]
+    buckets = zero.ipg_buckets.values() if isinstance(zero.ipg_buckets, dict) else [None]
+    return {
+        "_get_norm_groups is not a method": callable(zero._get_norm_groups),
+        "averaged_gradients is not an empty dictionary before the first backward pass": zero.averaged_gradients == {},
+        "fp16_groups does not hold every parameter once": sum(sizes) == total,
+        "fp32_partitioned_groups_flat does not hold one flat float32 tensor per group of fp16_groups": flats == groups,
+        "grad_partitions_flat_buffer is not one float32 gradient per element": gradients == ((total,), torch.float32),
+        "lp_param_buffer does not hold every parameter's elements in its own type": all(
+            weight == ((total,), dtype) for weight in weights for dtype in dtypes
+        ),
+        "ipg_buckets is not a dictionary of buckets with a buffer": all(hasattr(b, "buffer") for b in buckets),
+        "the optimizer's optimizer is not torch's": isinstance(zero.optimizer, torch.optim.Optimizer),
+        "a group of param_groups has no lr": all("lr" in group for group in zero.param_groups),
+    }
+
+
+def _kind(tensor: Tensor) -> tuple[tuple[int, ...], torch.dtype]:
+    return tuple(tensor.shape), tensor.dtype
 
 
 def _broken(problem: str) -> UserError:

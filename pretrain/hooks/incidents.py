@@ -9,13 +9,13 @@ A document is named by source, shard, its number there, id and the tokens of it 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from pretrain import layout
 from pretrain.data import provenance
 from pretrain.data.plan import Step
 from pretrain.hooks.hook import Hook, Run, StepResult
+from pretrain.hooks.metrics import finite
 from twofold.files import write_json
 
 
@@ -29,9 +29,9 @@ class Incidents(Hook):
         incident = {
             "step": step.index + 1,
             "verdict": judgement.verdict,
-            "loss": _finite(result.sums.loss),
+            "loss": finite(result.sums.loss),
             "loss_limit": judgement.loss_limit,
-            "grad_norm": _finite(result.grad_norm),
+            "grad_norm": finite(result.grad_norm),
             "grad_norm_limit": judgement.norm_limit,
             "lr": step.lr,
             "documents": _documents(self.run, step),
@@ -54,7 +54,3 @@ def write_rollback(run: Run, returned_to: int, steps_to_skip: range) -> None:
 
 def _documents(run: Run, step: Step) -> list[dict[str, Any]]:
     return [span.as_json() for span in provenance.documents(run.data.index, run.data.order, step)]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

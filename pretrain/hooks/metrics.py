@@ -66,7 +66,7 @@ class Monitor:
         if self._file is None:
             return
         self._step = step
-        line = {"event": event, "step": step, "time": round(time.time(), 3), **_finite(fields)}
+        line = {"event": event, "step": step, "time": round(time.time(), 3), **finite(fields)}
         with disk_errors(self._path):
             self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
@@ -234,12 +234,12 @@ def _has_key() -> bool:
         return False
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN and infinity become null, which is what JSON has."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -105,8 +105,17 @@ class Watch:
                 (self._out / BEATS_DIR).rmdir()
 
     def _beat(self) -> Beat:
-        where = (self._rank, socket.gethostname(), os.getpid(), time.time(), self._marks, self._step, self._doing)
-        return Beat(*where, since_s=round(time.monotonic() - self._moved, 3), **self._measured)
+        return Beat(
+            rank=self._rank,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            time=time.time(),
+            marks=self._marks,
+            step=self._step,
+            doing=self._doing,
+            since_s=round(time.monotonic() - self._moved, 3),
+            **self._measured,
+        )
 
     def _write(self) -> None:
         path = beat_file(self._out, self._rank)

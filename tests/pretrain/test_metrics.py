@@ -140,7 +140,7 @@ def test_a_wandb_failure_is_told_once_and_stops_nothing(
     events = read_events(tmp_path / "metrics.jsonl")
     assert [event["step"] for event in events if event["event"] == "train"] == [1, 2, 3]
     (warning,) = [event for event in events if event["event"] == "warning"]
-    assert "W&B failed and is off from here on" in warning["message"]
+    assert "W&B failed and is now off" in warning["message"]
 
 
 def test_an_upload_that_does_not_end_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,11 +78,11 @@ def test_a_run_learns_and_says_what_it_did(uninterrupted: world.Run) -> None:
 def test_a_signal_saves_and_a_damaged_checkpoint_falls_back(make: Make, uninterrupted: world.Run) -> None:
     run = make()
     process = run.start()
-    deadline = time.monotonic() + 60
-    while len(run.events("train")) < 5 and time.monotonic() < deadline:
+    while len(run.events("train")) < 5:
+        assert process.poll() is None, run.log
         time.sleep(0.01)
     os.kill(run.events("start")[0]["pid"], signal.SIGTERM)  # one rank is enough: they agree
-    assert process.wait(timeout=60) == EXIT_CODE_STOPPED, run.log
+    assert process.wait(timeout=600) == EXIT_CODE_STOPPED, run.log
     stopped = run.events("stop")[-1]["step"]
     assert 5 <= stopped < 14
     newest = run.out / layout.CHECKPOINTS_DIR / f"step-{stopped:08d}"

@@ -180,7 +180,7 @@ class Run:
 
     def train(self, *options: str, ranks: int | None = None, module: str = "pretrain.train") -> int:
         """Exit code; a trainer that hangs fails the test."""
-        return self.start(*options, ranks=ranks, module=module).wait(timeout=120)
+        return self.start(*options, ranks=ranks, module=module).wait(timeout=600)
 
     @property
     def log(self) -> str:
