@@ -139,7 +139,8 @@ class Engine(Section):
     activation_checkpointing: bool | Literal["selective"] = False
     """Recompute each block's activations in the backward pass; `selective` keeps matrix products and attention."""
     backend: Literal["auto", "plain"] = "auto"
-    """`auto`: the fastest way of each part that the device has (on a CPU the plain one); `plain`: the reference."""
+    """`auto`: the fastest way of each part that the device has (on a CPU the plain one, but
+    products in float32 where it has no bf16 instructions); `plain`: the reference."""
     float8: bool = False
     """Matrix products of the blocks in float8; needs compute capability 8.9 (H100)."""
     deterministic: bool = False

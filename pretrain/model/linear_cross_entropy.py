@@ -46,12 +46,14 @@ class Head(nn.Linear):
     def __init__(self, d_model: int, vocab_size: int) -> None:
         super().__init__(d_model, vocab_size, bias=False)
         self.losses: Losses = "plain"
+        self.float32_products = False
         self.elementwise = Elementwise(fold, logit_gradient)
         self.chunk_logits = CHUNK_LOGITS
 
     def forward(self, x_BTD: Tensor, targets_BT: Tensor | None = None) -> Any:
         if targets_BT is None or self.losses == "plain":
-            logits_BTV = F.linear(x_BTD, self.weight)
+            product = float32_product if self.float32_products else F.linear
+            logits_BTV = product(x_BTD, self.weight)
             return logits_BTV if targets_BT is None else token_losses(logits_BTV, targets_BT)
         # Validation has shapes of its own, which are not worth compiling.
         elementwise = self.elementwise if torch.is_grad_enabled() else Elementwise(fold, logit_gradient)
@@ -60,6 +62,11 @@ class Head(nn.Linear):
             x_BTD.flatten(0, 1), self.weight, targets_BT.flatten(), rows, self.losses == "kept", elementwise
         )
         return nll_N.view_as(targets_BT), log_z_N.view_as(targets_BT)
+
+
+def float32_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T, multiplied and summed in float32 and rounded once to the dtype of x."""
+    return (x.float() @ weight.float().t()).to(x.dtype)
 
 
 def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,8 @@ def h100(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["auto", "plain"])
-def test_a_cpu_gets_the_plain_way(wanted: str) -> None:
+def test_a_cpu_gets_the_plain_way(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     chosen = choose(world.recipe(engine__backend=wanted), CPU)
     assert dataclasses.replace(chosen, fallbacks=()) == Kernels()
     assert chosen.describe()[:6] == [
@@ -46,6 +47,39 @@ def test_a_cpu_gets_the_plain_way(wanted: str) -> None:
     assert chosen.describe()[6:] == (
         ["all parts plain: the fast ones need a CUDA device. Hint: use one"] if wanted == "auto" else []
     )
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "expected"), [("auto", "bf16", True), ("auto", "fp32", False), ("plain", "bf16", False)]
+)
+def test_a_cpu_without_bf16_products_multiplies_in_float32(
+    backend: str, precision: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    chosen = choose(world.recipe(engine__backend=backend, engine__precision=precision), CPU)
+    assert dataclasses.replace(chosen, fallbacks=()) == Kernels(float32_products=expected)
+    assert chosen.describe()[5].endswith("float32, rounded to bf16") == expected
+
+
+def test_float32_products_are_bf16_products_up_to_rounding() -> None:
+    """Loss and gradients of a whole model; bf16 keeps 8 bits."""
+    recipe = world.recipe()
+    tokens_BT = torch.arange(2 * 17).reshape(2, 17) % recipe.tokenizer.vocab_size
+    found = []
+    for kernels in (Kernels(), Kernels(float32_products=True)):
+        model = Decoder(recipe.model, recipe.tokenizer.vocab_size, linear=kernels.linear).bfloat16()
+        install(model, kernels)
+        model.load_state_dict(
+            {name: value.bfloat16() for name, value in initial_weights(recipe.model, recipe.tokenizer.vocab_size, 1)}
+        )
+        nll_BT, log_z_BT = model(tokens_BT[:, :-1], tokens_BT[:, 1:])
+        (nll_BT.mean() + 0.1 * log_z_BT.square().mean()).backward()
+        gradients = torch.cat([parameter.grad.float().flatten() for parameter in model.parameters()])
+        assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        found.append((nll_BT.mean(), gradients))
+    (plain_loss, plain), (loss, gradients) = found
+    torch.testing.assert_close(loss, plain_loss, rtol=2**-8, atol=0)
+    assert (gradients - plain).norm() <= 2**-6 * plain.norm()
 
 
 @pytest.mark.usefixtures("h100")
