@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import common
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from launch.commands import gpu_plan
+from launch.actions import gpu_plan
 from launch.planner import measured, memory
 from launch.planner.estimate import setting_of
 from launch.planner.hardware import Constants

@@ -2,13 +2,16 @@
 
 Contract: `load_recipe` returns a fully valid recipe or raises `UserError` with one line for every
 problem, each naming the field, the value and the hint. `extends: other.yaml` (relative to the file)
-merges sections key by key, the extending file winning. Numbers and booleans are read as YAML 1.2 reads
-them (`3e-4` is a number, `off` is a word); a key written twice is refused.
+merges sections key by key, and the extending file wins. Numbers and booleans are read as YAML 1.2 reads
+them (`3e-4` is a number, `off` is a word); a key written twice is refused. A word without a suffix, such as
+`smoke`, names a recipe of this folder. Input files named by a recipe are looked for in the working directory
+first, then beside the file that names them; those named by an override, in the working directory only.
 """
 
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +24,19 @@ from configs.checks import check_recipe
 from configs.renamed import refuse_old_names
 from configs.schema import Recipe
 from twofold.errors import Problem, UserError, user_error
+
+_SHIPPED = Path(__file__).resolve().parent
+_FILE = "file"
+_INPUT_FILES = {
+    "sources": {"*": {"path": _FILE}},
+    "data": {
+        "classifiers": {"*": {"train": {"*": _FILE}}},
+        "decontamination": {"benchmarks": {"*": _FILE}},
+    },
+    "model": {"start_from": _FILE},
+    "launch": {"hostfile": _FILE},
+}
+"""Fields that name input files, `*` for any name or index."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,9 +72,16 @@ _Loader.add_implicit_resolver(
 )
 
 
+def recipe_file(name: str | Path) -> Path:
+    """The file of a recipe that is given by its path or, if it is a shipped one, by its short name."""
+    path, shipped = Path(name), _SHIPPED / f"{name}.yaml"
+    short = path.name == str(name) and not path.suffix
+    return shipped if short and not path.exists() and shipped.exists() else path
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read, merge, override, validate. `overrides` are `dotted.key=value` (value in YAML)."""
-    tree = _read(Path(path), ())
+    tree = _read(recipe_file(path), ())
     for override in overrides:
         _apply(tree, override)
     return parse_recipe(tree)
@@ -91,10 +114,34 @@ def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise user_error("recipe", str(path), "holds no sections", "write `section: …` keys at its top level")
+    _locate_inputs(tree, _INPUT_FILES, path.parent)
     base = tree.pop("extends", None)
     if base is None:
         return tree
     return _merged(_read((path.parent / str(base)).resolve(), (*parents, path.resolve())), tree)
+
+
+def _locate_inputs(node: Any, fields: Any, folder: Path) -> None:
+    """Rewrite paths of input files that are missing in the working directory and lie in the recipe's folder."""
+    items = list(enumerate(node)) if isinstance(node, list) else list(node.items()) if isinstance(node, dict) else []
+    for key, value in items:
+        below = fields.get(key, fields.get("*")) if isinstance(fields, dict) else None
+        if below is _FILE and isinstance(value, str):
+            node[key] = _located(value, folder)
+        elif below:
+            _locate_inputs(value, below, folder)
+
+
+def _located(text: str, folder: Path) -> str:
+    """The path, which may follow `LABEL=` and be a pattern or an address; unchanged if nothing lies in `folder`."""
+    label, equals, name = text.rpartition("=")
+    if not name or "://" in name or Path(name).is_absolute() or _exists(Path(), name) or not _exists(folder, name):
+        return text
+    return f"{label}{equals}{folder / name}"
+
+
+def _exists(folder: Path, name: str) -> bool:
+    return next(folder.glob(name), None) is not None if glob.has_magic(name) else (folder / name).exists()
 
 
 def _parse_yaml(text: str, where: str) -> Any:

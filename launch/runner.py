@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,22 @@ def run_recipe(recipe: Recipe, console: Console, until: str | None = None) -> Fi
         return _make(recipe, stages, run_dir, console)
 
 
+def show_results(recipe: Recipe, finished: Finished, console: Console) -> None:
+    """Print how much was built and where the results are."""
+    places = {
+        "report": ("report", "report/report.html"),
+        "export": ("model", "export/model"),
+        "train": ("metrics", "train/metrics.jsonl"),
+        "tokenizer": ("tokenizer", "tokenizer/tokenizer.json"),
+        "filter": ("decisions", "filter/decisions"),
+    }
+    built = len(finished.built)
+    console.print(f"\n[bold]{built} stages built, {len(finished.artifacts) - built} cached[/bold]")
+    for stage, (name, place) in places.items():
+        if stage in finished.artifacts:
+            console.print(f"  {name:<10} {os.path.join(recipe.run_dir, place)}")
+
+
 def existing(recipe: Recipe) -> dict[str, Artifact]:
     """The committed artifacts of exactly this recipe, up to the first stage that is missing."""
     found: dict[str, Artifact] = {}
@@ -102,7 +119,7 @@ def _make(recipe: Recipe, stages: Sequence[Stage], run_dir: Path, console: Conso
             if artifact is None:
                 seconds[stage.name] = time.monotonic() - started
             size = format_bytes(sum(entry.bytes for entry in artifacts[stage.name].manifest.files))
-            state = "unchanged" if artifact else f"{seconds[stage.name]:.1f} s, {size}"
+            state = "cached" if artifact else f"{seconds[stage.name]:.1f} s, {size}"
             console.print(f"[bold]{stage.name}[/bold]  [green]done[/green]  [dim]{state}[/dim]")
     return Finished(artifacts, seconds)
 

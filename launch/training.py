@@ -248,7 +248,7 @@ def _judge(code: int, out: Path) -> str | None:
         return None
     # Of several ranks' codes a launcher keeps the largest; the file says which kind of end it was.
     if code == EXIT_CODE_STOPPED:
-        raise Interrupted(f"training stopped and saved its state in {out}; run the same command to go on")
+        raise Interrupted(f"training stopped and saved its state in {out}; run the same command to resume")
     return f"{log_end(out)}\n\ntraining ended with exit code {code}; the whole log is {out / 'train.log'}"
 
 

@@ -22,7 +22,7 @@ import xxhash
 
 from configs.features import FEATURES
 from data_pipeline import tables
-from launch.commands.explain import excerpt
+from launch.actions.explain import excerpt
 from twofold.artifacts import Artifact
 
 Place = tuple[str, int, int]

@@ -17,8 +17,8 @@ from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.decisions.thresholds import Settings
+from launch.actions import tune_thresholds
 from launch.cli import main
-from launch.commands import tune_thresholds
 from launch.stages import stages_of
 from tests.conftest import ROOT
 from twofold.artifacts import Artifact, ensure

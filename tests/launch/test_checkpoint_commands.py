@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from configs.recipe import load_recipe
-from launch.commands.checkpoints import training_folder
+from launch.actions.checkpoints import training_folder
 from pretrain import layout
 from pretrain.checkpoints.checkpoint import committed, step_of
 from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold

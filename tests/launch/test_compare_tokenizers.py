@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from configs.recipe import load_recipe
+from launch.actions import compare_tokenizers as command
 from launch.cli import main
-from launch.commands import compare_tokenizers as command
 from launch.reports import tokenizers
 from tests.launch.conftest import SMOKE, twofold
 from twofold.errors import UserError, user_error

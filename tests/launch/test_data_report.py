@@ -17,7 +17,7 @@ from rich.console import Console
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline import tables
-from launch.commands import data_report
+from launch.actions import data_report
 from launch.reports import document_sample
 from launch.runner import existing, run_recipe
 from tests.conftest import ROOT

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from configs.recipe import load_recipe
 from data_pipeline import tables
-from launch.commands import filter
+from launch.actions import filter
 from launch.runner import existing, run_recipe
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE

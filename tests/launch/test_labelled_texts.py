@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launch.commands.labelled_texts import read_texts
+from launch.actions.labelled_texts import read_texts
 from tokenizer.evaluation.compression import LabelledText
 from twofold.errors import UserError
 

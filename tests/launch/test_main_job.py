@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 def test_a_second_run_does_nothing(finished_run: Path) -> None:
     code, out, _ = twofold("run", str(SMOKE), f"run_dir={finished_run}", *TINY_TRAINING)
-    assert (code, "0 stages made, 13 unchanged" in out) == (0, True)
+    assert (code, "0 stages built, 13 cached" in out) == (0, True)
 
 
 def test_the_exported_model_opens_in_transformers_and_writes(finished_run: Path) -> None:
@@ -83,7 +83,7 @@ def test_stopped_and_started_again_equals_never_stopped(packed_run: Path, finish
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 75, err
-    assert "run the same command to go on" in err
+    assert "run the same command to resume" in err
     assert not (run_dir / "train").exists(), "an unfinished training is no artifact"
     code, out, err = twofold(*arguments)
     assert code == 0, out + err

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from configs.recipe import load_recipe
-from launch.commands.gpu_plan import render, sweep
+from launch.actions.gpu_plan import render, sweep
 from launch.planner import hardware, measured, times
 from launch.planner.estimate import divisors_of_batches, estimate, setting_of
 from launch.planner.hardware import GPUS, Constants

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.recipe import load_recipe
-from launch.commands.preflight import SLOW_LINK, _seconds, slow_links
+from launch.actions.preflight import SLOW_LINK, _seconds, slow_links
 from pretrain.hooks.metrics import check_key
 from tests.launch.conftest import SMOKE, twofold
 from twofold.errors import UserError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from configs.recipe import dump_recipe, load_recipe
-from launch.commands.status import rows, training_folder
+from launch.actions.status import rows, training_folder
 from pretrain import layout
 from pretrain.hooks.metrics import METRICS_FILE, read_events
 from pretrain.hooks.watchdog import Beat, beat_file, read_beats

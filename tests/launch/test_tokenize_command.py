@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from configs.recipe import load_recipe
+from launch.actions.tokenizer import characters, inspect_tokens, tokenize, train_tokenizer
 from launch.cli import _options, main
-from launch.commands.tokenizer import characters, inspect_tokens, tokenize, train_tokenizer
 from tests.launch.conftest import SMOKE, twofold
 from twofold.errors import UserError
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from configs.recipe import load_recipe
 from data_pipeline.classification import evaluation
-from launch.commands.train_classifier import Target, thresholds, train_classifier
+from launch.actions.train_classifier import Target, thresholds, train_classifier
 from launch.reports import model_card
 from tests.launch.conftest import SMOKE
 from twofold.errors import UserError

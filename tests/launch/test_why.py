@@ -10,7 +10,7 @@ from rich.console import Console
 
 from configs.recipe import load_recipe
 from configs.schema import Recipe
-from launch.commands import explain
+from launch.actions import explain
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, twofold
 from twofold.errors import UserError

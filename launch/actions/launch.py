@@ -17,8 +17,8 @@ from rich.markup import escape
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from launch import training
+from launch.actions.preflight import preflight
 from launch.cluster import command_lines, hostfile, slurm_job
-from launch.commands.preflight import preflight
 from launch.preflight import check_package_roots, check_training_fits
 from launch.runner import existing, run_recipe
 from launch.stages import stage_named

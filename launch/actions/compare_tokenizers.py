@@ -20,8 +20,8 @@ from rich.table import Table
 
 from configs.schema import Recipe
 from configs.units import format_bytes
-from launch.commands import labelled_texts
-from launch.commands.tokenizer import characters
+from launch.actions import labelled_texts
+from launch.actions.tokenizer import characters
 from launch.reports import tokenizers
 from launch.runner import existing, run_recipe
 from tokenizer.evaluation import compression as measures

@@ -21,8 +21,8 @@ from configs.recipe import dump_recipe
 from configs.schema import Recipe
 from configs.units import format_bytes, format_count
 from launch import reports, training
+from launch.actions.plan import table
 from launch.cluster import command_lines
-from launch.commands.plan import table
 from launch.outcomes import TrainingFailed
 from launch.planner import estimate as planner
 from launch.planner import goodput, hardware, measured

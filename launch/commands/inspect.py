@@ -1,0 +1,131 @@
+"""Commands that show, check or clean up what is there."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from configs.recipe import load_recipe
+from configs.units import format_bytes
+from launch.commands import Command
+
+
+def _validate(options: argparse.Namespace, console: Console) -> None:
+    from launch.actions.validate import describe
+
+    describe(load_recipe(options.recipe, options.overrides), console)
+    console.print(f"[green]valid[/green]  {escape(options.recipe)}")
+
+
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the recipe's run_dir")
+
+
+def _status(options: argparse.Namespace, console: Console) -> None:
+    from launch.actions.status import status
+
+    status(options.folder, console)
+
+
+def _explain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "document", metavar="DOC_ID", help="as in the decisions; source/file#index for a rejected record"
+    )
+
+
+def _explain(options: argparse.Namespace, console: Console) -> None:
+    from launch.actions.explain import explain
+
+    explain(load_recipe(options.recipe, options.overrides), options.document, console)
+
+
+def _inspect_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--step", type=int, required=True, metavar="N", help="counted from 1, as in the metrics")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _inspect_batch(options: argparse.Namespace, console: Console) -> None:
+    from launch.actions.checkpoints import inspect_batch
+
+    inspect_batch(load_recipe(options.recipe, options.overrides), options.step, options.json, console)
+
+
+def _verify(options: argparse.Namespace, console: Console) -> None:
+    from launch.runner import verify_run
+
+    artifacts = verify_run(load_recipe(options.recipe, options.overrides), console)
+    console.print(f"[green]OK[/green]  {len(artifacts)} artifacts" if artifacts else "nothing has been built yet")
+
+
+def _clean_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="remove them")
+
+
+def _clean(options: argparse.Namespace, console: Console) -> None:
+    from launch.preflight import only_run
+    from launch.runner import unused
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    with only_run(Path(recipe.run_dir)):
+        folders = unused(recipe)
+        for folder in folders:
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            console.print(f"  {folder}  {format_bytes(size)}")
+            if options.yes:
+                shutil.rmtree(folder)
+    console.print(f"{len(folders)} unused" + ("" if options.yes or not folders else "; `--yes` removes them"))
+
+
+COMMANDS = (
+    Command(
+        "validate",
+        "inspect",
+        "validate a recipe and show what it would train; needs no data or GPU",
+        "twofold validate smoke",
+        _validate,
+    ),
+    Command(
+        "status",
+        "inspect",
+        "show training progress",
+        "twofold status runs/smoke",
+        _status,
+        _status_arguments,
+        needs_recipe=False,
+    ),
+    Command(
+        "explain",
+        "inspect",
+        "show why a document was kept or dropped",
+        "twofold explain smoke DOC_ID",
+        _explain,
+        _explain_arguments,
+    ),
+    Command(
+        "inspect-batch",
+        "inspect",
+        "list the documents in the batch of a training step",
+        "twofold inspect-batch smoke --step 20",
+        _inspect_batch,
+        _inspect_batch_arguments,
+    ),
+    Command(
+        "verify",
+        "inspect",
+        "compare every byte of a recipe's artifacts with their manifests",
+        "twofold verify smoke",
+        _verify,
+    ),
+    Command(
+        "clean",
+        "inspect",
+        "list artifacts that this recipe no longer uses",
+        "twofold clean smoke --yes",
+        _clean,
+        _clean_arguments,
+    ),
+)
