@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from configs.recipe import dump_recipe, load_recipe, parse_recipe
+from configs.recipe import dump_recipe, load_recipe, parse_recipe, recipe_file
 from twofold.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,3 +122,39 @@ def test_a_missing_or_binary_recipe_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8 text"):
         load_recipe(tmp_path / "binary.yaml")
+
+
+def test_a_shipped_recipe_has_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_recipe("smoke") == load_recipe(ROOT / "configs" / "smoke.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert recipe_file("smoke") == ROOT / "configs" / "smoke.yaml"
+    assert recipe_file("smoke.yaml") == Path("smoke.yaml"), "a file name is a file name"
+    Path("smoke").write_text("name: mine")
+    assert recipe_file("smoke") == Path("smoke"), "a file of the working directory comes first"
+    with pytest.raises(UserError, match=r"recipe = 'smoky': cannot be read \(No such file"):
+        load_recipe("smoky")
+
+
+def test_input_files_lie_in_the_working_directory_or_beside_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, beside = tmp_path / "here", tmp_path / "beside"
+    for path in (here / "both", beside / "both", beside / "texts", beside / "labels", here / "own"):
+        path.mkdir(parents=True)
+    source = {"format": "jsonl", "license": "CC0-1.0"}
+    paths = {"a": "both", "b": "texts", "c": "nowhere", "d": "s3://texts/x", "e": "t*xts"}
+    top = {
+        "extends": str(ROOT / "configs" / "smoke.yaml"),
+        "sources": {name: {"path": path, **source} for name, path in paths.items()},
+        "data": {"classifiers": {"quality": {"train": ["high=labels", "low=own"]}}},
+    }
+    (beside / "r.yaml").write_text(yaml.safe_dump(top))
+    monkeypatch.chdir(here)
+    recipe = load_recipe("../beside/r.yaml", ["data.decontamination.benchmarks.quiz=texts"])
+    found = {name: recipe.sources[name].path for name in paths}
+    folder = "../beside"
+    expected = {"a": "both", "b": f"{folder}/texts", "c": "nowhere", "d": "s3://texts/x", "e": f"{folder}/t*xts"}
+    assert found == expected
+    assert recipe.data.classifiers.quality.train == [f"high={folder}/labels", "low=own"]
+    assert recipe.data.decontamination.benchmarks["quiz"] == "texts", "an override means the working directory"
+    assert recipe.sources["law"].path == str(ROOT / "configs" / "examples" / "corpus" / "domain" / "law")

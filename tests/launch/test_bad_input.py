@@ -110,7 +110,7 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(disk)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a small file system can be mounted by root only; tests/configs/test_files.py uses /dev/full")
+        pytest.skip("a small file system can be mounted by root only; tests/twofold/test_files.py uses /dev/full")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 

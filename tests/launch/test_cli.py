@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
+
 import pytest
 
-from launch.cli import _options
+from launch import commands as commands_package
+from launch.cli import _options, main
+from launch.commands import GROUPS, all_commands
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -26,3 +33,36 @@ def test_an_unknown_option_is_refused(word, capsys) -> None:
         _options(["run", "r.yaml", word])
     assert stopped.value.code == 2
     assert word in capsys.readouterr().err
+
+
+def test_every_command_is_listed_in_its_group_with_help_and_example(capsys) -> None:
+    commands = all_commands()
+    assert len(commands) == 21
+    with pytest.raises(SystemExit):
+        _options(["--help"])
+    overview = capsys.readouterr().out
+    for command in commands:
+        assert f"  {command.name:<20}{command.help}" in overview
+        assert command.example.startswith(f"twofold {command.name} ")
+        _options(shlex.split(command.example)[1:])  # the example is valid
+    assert all(f"{title}:\n" in overview for title in GROUPS.values())
+
+
+def test_a_new_module_registers_its_command(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "hello.py").write_text(
+        "from launch.commands import Command\n"
+        "COMMANDS = [Command('hello', 'data', 'greet', 'twofold hello smoke', lambda options, console: 5)]\n"
+    )
+    monkeypatch.setattr(commands_package, "__path__", [*commands_package.__path__, str(tmp_path)])
+    assert main(["hello", "smoke"]) == 5
+    sys.modules.pop("launch.commands.hello")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "datatrove", "pyarrow", "numpy", "numba", "matplotlib", "tokenizers")
+    script = (
+        "import sys; from launch.cli import _options, all_commands; all_commands(); "
+        f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, ""), done.stderr
