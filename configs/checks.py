@@ -14,9 +14,10 @@ from itertools import pairwise
 from configs.phase_schema import Phase
 from configs.schema import Recipe
 from twofold.errors import Problem, UserError
+from twofold.special_ids import SPECIAL_TOKENS
 
 BYTE_TOKENS = 256
-NAMED_SPECIALS = 4
+NAMED_SPECIALS = len(SPECIAL_TOKENS)
 """pad, bos, eos, unk: always there, before the reserved slots."""
 
 

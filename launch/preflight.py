@@ -34,9 +34,11 @@ def check_package_roots() -> None:
         found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
         if found != ROOT:
             raise user_error(
-                f"package {name}", str(found), f"does not come from {ROOT}",
+                f"package {name}",
+                str(found),
+                f"does not come from {ROOT}",
                 f"uninstall the package that shadows it, or run from {ROOT} with its own environment",
-            )  # fmt: skip
+            )
 
 
 def visible_gpus() -> int:
@@ -58,9 +60,11 @@ def choose_device(recipe: Recipe) -> tuple[str, int]:
         here = launch.nodes == 1 and launch.hostfile is None and launch.launcher == "deepspeed"
         if here and gpus < launch.gpus_per_node:
             raise user_error(
-                "launch.gpus_per_node", launch.gpus_per_node, f"is more than the {gpus} GPUs of this machine",
+                "launch.gpus_per_node",
+                launch.gpus_per_node,
+                f"is more than the {gpus} GPUs of this machine",
                 f"run where they are, or override launch.gpus_per_node={gpus or 1} (launch.device=cpu without GPUs)",
-            )  # fmt: skip
+            )
         return "cuda", launch.gpus_per_node
     if gpus:
         return "cuda", min(gpus, launch.gpus_per_node)
@@ -83,9 +87,11 @@ def check_training_fits(recipe: Recipe) -> None:
         raise UserError(found)
     if recipe.launch.nodes > 1 and recipe.launch.hostfile is None and recipe.launch.launcher == "deepspeed":
         raise user_error(
-            "launch.hostfile", None, f"is needed to start {recipe.launch.nodes} nodes",
+            "launch.hostfile",
+            None,
+            f"is needed to start {recipe.launch.nodes} nodes",
             "name a DeepSpeed hostfile (`HOST slots=8`, a line a node), or start with `twofold launch RECIPE --slurm`",
-        )  # fmt: skip
+        )
 
 
 def fingerprint_checkpoint(folder: str) -> str:
@@ -93,9 +99,11 @@ def fingerprint_checkpoint(folder: str) -> str:
     path = Path(folder)
     if not (path / "config.json").is_file():
         raise user_error(
-            "model.start_from", folder, "is not a Llama-format checkpoint (no config.json)",
+            "model.start_from",
+            folder,
+            "is not a Llama-format checkpoint (no config.json)",
             "name the folder that holds config.json and *.safetensors",
-        )  # fmt: skip
+        )
     files = sorted((file.name, file.stat().st_size) for file in path.glob("*.safetensors"))
     return digest([files, (path / "config.json").read_text(encoding="utf-8")])
 

@@ -36,9 +36,11 @@ def merge(recipe: Recipe, last: int, out: Path, console: Console) -> None:
     found = _committed(folder)
     if not 1 <= last <= len(found):
         raise user_error(
-            "--last", last, f"does not fit the {len(found)} checkpoints of {folder}",
+            "--last",
+            last,
+            f"does not fit the {len(found)} checkpoints of {folder}",
             f"use 1 to {len(found)}, or keep more with checkpoints.keep",
-        )  # fmt: skip
+        )
     _write(recipe, found[-last:], made["tokenizer"], out, console)
 
 

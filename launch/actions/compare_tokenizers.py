@@ -46,7 +46,7 @@ EXAMPLES = {
     "English": "Tokenization isn't neutral: in 2026 a misspelt “accomodation” still costs 3 tokens, doesn't it?",
     "code": "def area(width: float, height: float) -> float:\n    if width <= 0:\n        return 0.0\n",
     "mixed": "GPU 8개로 Llama-3.1-8B를 fine-tuning했더니 loss가 2.31에서 1.87로 떨어졌다(약 19%).",
-}  # fmt: skip
+}
 Row = dict[str, Any]
 
 
@@ -158,9 +158,13 @@ def table(found: Mapping[str, Any]) -> Table:
     """Tokens a word by language, and what concerns Korean, a tokenizer a row."""
     languages = list(found["tokenizers"][found["recipe"]]["compression"])
     result = Table(
-        "tokens a word of", "ids", *languages, "syllables\nof 1 token", "NFD/NFC",
+        "tokens a word of",
+        "ids",
+        *languages,
+        "syllables\nof 1 token",
+        "NFD/NFC",
         title=f"tokenizers, on {format_bytes(found['text']['bytes'])} of text",
-    )  # fmt: skip
+    )
     for name, row in found["tokenizers"].items():
         figures = (f"{row['compression'][language]['all']['tokens_per_word']:.3f}" for language in languages)
         penalty = f"{row['nfd_penalty']:.2f}" if row["nfd_penalty"] else "–"

@@ -82,9 +82,11 @@ def _refuse_measuring(recipe: Recipe) -> None:
     missing = [name for name in names[: names.index("filter")] if name not in made]
     if missing:
         raise user_error(
-            "twofold filter", None, f"needs {', '.join(missing)} of exactly this recipe, which only a reading of the "
-            "texts can make", "run `twofold run RECIPE --until filter` with these overrides",
-        )  # fmt: skip
+            "twofold filter",
+            None,
+            f"needs {', '.join(missing)} of exactly this recipe, which only a reading of the texts can make",
+            "run `twofold run RECIPE --until filter` with these overrides",
+        )
 
 
 def _former(recipe: Recipe) -> Artifact | None:

@@ -39,9 +39,14 @@ _GB = 1e9
 
 
 def gpu_plan(
-    recipe: Recipe, gpus: int, name: str, constants: Path | None, out: Path | None, as_json: Path | None,
+    recipe: Recipe,
+    gpus: int,
+    name: str,
+    constants: Path | None,
+    out: Path | None,
+    as_json: Path | None,
     console: Console,
-) -> Path:  # fmt: skip
+) -> Path:
     """Print and draw what the recipe costs on so many devices; return the page."""
     if gpus < 1:
         raise user_error("--gpus", gpus, "is no number of devices", "give a positive one")
@@ -121,20 +126,27 @@ def render(recipe: Recipe, found: Estimate, swept: Sequence[Estimate], constants
         "Goodput by checkpoint interval": plots.lines(
             {"goodput": (minutes, kept)}, "minutes", "% of the time", logarithmic="x"
         ),
-    }  # fmt: skip
+    }
     return reports.render(
         "gpu_plan.html",
-        recipe=recipe, gpu=found.gpu, gpus=found.ranks,
+        recipe=recipe,
+        gpu=found.gpu,
+        gpus=found.ranks,
         cards=[
-            (f"{found.days:,.1f}", "days"), (f"{format_count(found.device_hours)}", "device hours"),
+            (f"{found.days:,.1f}", "days"),
+            (f"{format_count(found.device_hours)}", "device hours"),
             (f"{best.utilisation['full']:.1%}", "MFU, full attention counted"),
             (f"{best.tps / found.ranks:,.0f}", "tokens/s a device"),
-            (format_bytes(best.footprint.total), "memory a device"), (f"{found.interval.goodput:.2%}", "goodput"),
+            (format_bytes(best.footprint.total), "memory a device"),
+            (f"{found.interval.goodput:.2%}", "goodput"),
         ],
         overrides=" ".join(best.overrides(recipe, found.gpu)),
-        ways=_way_rows(found), phases=_phase_rows(found), costs=_cost_rows(recipe, found), constants=constants.rows(),
+        ways=_way_rows(found),
+        phases=_phase_rows(found),
+        costs=_cost_rows(recipe, found),
+        constants=constants.rows(),
         figures={title: Markup(figure) for title, figure in figures.items()},
-    )  # fmt: skip
+    )
 
 
 def _print(recipe: Recipe, found: Estimate, console: Console) -> None:
@@ -153,12 +165,18 @@ def _way_rows(found: Estimate) -> list[dict[str, str]]:
     rows = []
     for way in found.ways:
         remark = "recommended" if way is found.best else "untested here" if way.zero_plus else ""
-        rows.append({
-            "recomputed": way.setting.recompute, "ZeRO++": way.zero_plus or "–",
-            "sequences": str(way.setting.sequences), "memory": format_bytes(way.footprint.total),
-            "step": f"{way.time.total:.2f} s", "tokens/s": f"{way.tps / found.ranks:,.0f}",
-            "MFU": f"{way.utilisation['full']:.1%}", "": remark,
-        })  # fmt: skip
+        rows.append(
+            {
+                "recomputed": way.setting.recompute,
+                "ZeRO++": way.zero_plus or "–",
+                "sequences": str(way.setting.sequences),
+                "memory": format_bytes(way.footprint.total),
+                "step": f"{way.time.total:.2f} s",
+                "tokens/s": f"{way.tps / found.ranks:,.0f}",
+                "MFU": f"{way.utilisation['full']:.1%}",
+                "": remark,
+            }
+        )
     return rows
 
 
@@ -171,22 +189,24 @@ def _memory_rows(way: Way) -> list[dict[str, str]]:
 def _phase_rows(found: Estimate) -> list[dict[str, str]]:
     return [
         {
-            "phase": phase.name, "steps": f"{phase.steps:,}", "tokens": format_count(phase.tokens),
+            "phase": phase.name,
+            "steps": f"{phase.steps:,}",
+            "tokens": format_count(phase.tokens),
             "days": f"{phase.days / found.interval.goodput:,.1f}",
             "device hours": format_count(phase.device_hours / found.interval.goodput),
         }
         for phase in found.phases
-    ]  # fmt: skip
+    ]
 
 
 def _cost_rows(recipe: Recipe, found: Estimate) -> list[dict[str, str]]:
     saving = found.saving
     rows = {
         "checkpoint": f"{format_bytes(goodput.checkpoint_bytes(recipe))}, training pauses {saving.pause:.1f} s, "
-                      f"whole after {saving.write:.0f} s",
+        f"whole after {saving.write:.0f} s",
         "failures": f"one in {1 / saving.failures_per_s / 3600:,.1f} h, {saving.restart / 60:.0f} min each",
         "best interval": f"{found.interval.seconds / 60:.1f} min, goodput {found.interval.goodput:.2%}",
-    }  # fmt: skip
+    }
     if recipe.checkpoints.every_minutes:
         minutes = recipe.checkpoints.every_minutes
         rows["the recipe's interval"] = f"{minutes:g} min, goodput {goodput.goodput(saving, 60 * minutes):.2%}"
@@ -196,18 +216,28 @@ def _cost_rows(recipe: Recipe, found: Estimate) -> list[dict[str, str]]:
 
 def _as_json(recipe: Recipe, found: Estimate, constants: Constants) -> dict[str, Any]:
     return {
-        "recipe": recipe.name, "gpus": found.ranks, "gpu": asdict(found.gpu), "status": "computed",
-        "days": found.days, "device_hours": found.device_hours,
+        "recipe": recipe.name,
+        "gpus": found.ranks,
+        "gpu": asdict(found.gpu),
+        "status": "computed",
+        "days": found.days,
+        "device_hours": found.device_hours,
         "recommended": {
-            "overrides": found.best.overrides(recipe, found.gpu), "setting": asdict(found.best.setting),
-            "tps_per_gpu": found.best.tps / found.ranks, "mfu": found.best.utilisation,
-            "memory_bytes": found.best.footprint.causes, "step_seconds": found.best.time.causes,
+            "overrides": found.best.overrides(recipe, found.gpu),
+            "setting": asdict(found.best.setting),
+            "tps_per_gpu": found.best.tps / found.ranks,
+            "mfu": found.best.utilisation,
+            "memory_bytes": found.best.footprint.causes,
+            "step_seconds": found.best.time.causes,
             "transfer_seconds": found.best.time.transfers,
         },
-        "phases": [asdict(phase) for phase in found.phases], "saving_seconds": asdict(found.saving),
-        "checkpoint_interval": asdict(found.interval), "storage_bytes": found.storage,
-        "ways": _way_rows(found), "constants": constants.rows(),
-    }  # fmt: skip
+        "phases": [asdict(phase) for phase in found.phases],
+        "saving_seconds": asdict(found.saving),
+        "checkpoint_interval": asdict(found.interval),
+        "storage_bytes": found.storage,
+        "ways": _way_rows(found),
+        "constants": constants.rows(),
+    }
 
 
 def _label(way: Way) -> str:
@@ -219,9 +249,11 @@ def _grouped(causes: Mapping[str, int]) -> dict[str, float]:
     groups = {
         "weights and optimizer": ("parameters", "master weights", "moments", "whole small parameters"),
         "gradients and buckets": ("gradients", "reduce bucket", "gradients for the update", "gradients in reduction"),
-        "activations": ("activations", "block in work"), "logits and loss": ("logits and loss",),
-        "gathered weights": ("gathered weights",), "CUDA, NCCL, fragmentation": ("CUDA and NCCL", "fragmentation"),
-    }  # fmt: skip
+        "activations": ("activations", "block in work"),
+        "logits and loss": ("logits and loss",),
+        "gathered weights": ("gathered weights",),
+        "CUDA, NCCL, fragmentation": ("CUDA and NCCL", "fragmentation"),
+    }
     assert set(causes) <= {name for names in groups.values() for name in names}
     return {group: sum(causes.get(name, 0) for name in names) / _GB for group, names in groups.items()}
 

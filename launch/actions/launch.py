@@ -31,8 +31,12 @@ def by_hostfile(path: str, overrides: Sequence[str], hosts: Path, check: bool, d
     named = hostfile.read(hosts)
     recipe = load_recipe(path, [*overrides, f"launch.hostfile={hosts}", f"launch.nodes={len(named)}"])
     if recipe.launch.launcher != "deepspeed":
-        raise user_error("--hostfile", str(hosts), f"does not go with launch.launcher {recipe.launch.launcher}",
-                         "take one of the two")  # fmt: skip
+        raise user_error(
+            "--hostfile",
+            str(hosts),
+            f"does not go with launch.launcher {recipe.launch.launcher}",
+            "take one of the two",
+        )
     check_package_roots()
     check_training_fits(recipe)
     training.check_hostfile(recipe)

@@ -124,8 +124,11 @@ def _hosts(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]:
         token.write_text(secret)
     spec = {
         "paths": [str(artifact.path.resolve()) for name, artifact in made.items() if name in ("shards", "tokenizer")],
-        "token": str(token), "secret": secret, "scratch": str(run_dir), "write_bytes": _WRITE_BYTES,
-    }  # fmt: skip
+        "token": str(token),
+        "secret": secret,
+        "scratch": str(run_dir),
+        "write_bytes": _WRITE_BYTES,
+    }
     try:
         answers = _asked(recipe, spec)
         replies = len(list(run_dir.glob(f"{token.name}.*")))
@@ -164,8 +167,12 @@ def _check_allocation(recipe: Recipe) -> None:
     if found.returncode or not found.stdout.strip():
         raise user_error("slurm job", job, "is not queued any more: the allocation has expired", "submit a new one")
     if left is not None and left < 2 * lead:
-        raise user_error("slurm job", job, f"ends in {left} s, twice launch.slurm.save_lead_s is {2 * lead}",
-                         "submit a new one, with a longer launch.slurm.time")  # fmt: skip
+        raise user_error(
+            "slurm job",
+            job,
+            f"ends in {left} s, twice launch.slurm.save_lead_s is {2 * lead}",
+            "submit a new one, with a longer launch.slurm.time",
+        )
 
 
 def _seconds(text: str) -> int | None:
@@ -217,14 +224,15 @@ def slow_links(recipe: Recipe, found: dict[str, Any]) -> list[Problem]:
     median = statistics.median(speeds) if speeds else 0.0
     return [
         Problem(
-            f"link {names[link['nodes'][0]]} – {names[link['nodes'][1]]}", None,
+            f"link {names[link['nodes'][0]]} – {names[link['nodes'][1]]}",
+            None,
             f"moves {format_bytes(round(link['bytes_per_s']))} a second, the median of all pairs is "
             f"{format_bytes(round(median))}",
             "look at the host that its slow links have in common (cable, switch port, NIC), or take it out",
         )
         for link in found["links"]
         if link["bytes_per_s"] < SLOW_LINK * median
-    ]  # fmt: skip
+    ]
 
 
 def _speed(found: dict[str, Any]) -> str:

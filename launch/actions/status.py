@@ -60,12 +60,14 @@ def rows(out: Path, events: Sequence[Event], beats: Sequence[Beat], now: float) 
         last = steps[-1]
         share = last["tokens"] / plan.total_tokens
         found += [
-            ("progress", f"step {last['step']:,} of {plan.total_steps:,}, phase {last['phase']}, "
-                         f"{format_count(last['tokens'])} of {format_count(plan.total_tokens)} tokens ({share:.1%})"),
-            ("loss", f"{last['loss']:.4f}, grad_norm {last['grad_norm'] or float('nan'):.3f}, "
-                     f"lr {last['lr']:.3g}"),
+            (
+                "progress",
+                f"step {last['step']:,} of {plan.total_steps:,}, phase {last['phase']}, "
+                f"{format_count(last['tokens'])} of {format_count(plan.total_tokens)} tokens ({share:.1%})",
+            ),
+            ("loss", f"{last['loss']:.4f}, grad_norm {last['grad_norm'] or float('nan'):.3f}, lr {last['lr']:.3g}"),
             ("speed", _speed(steps, plan.total_tokens - last["tokens"])),
-        ]  # fmt: skip
+        ]
     if validations := _of(events, "validation"):
         bits = validations[-1]["bits_per_byte"]
         found.append(("bits per byte", ", ".join(f"{name} {value:.3f}" for name, value in bits.items())))

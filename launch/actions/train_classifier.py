@@ -112,9 +112,11 @@ def _row(columns: Mapping[str, list[float]], target: Target, bound: str, name: s
             return threshold
     best = max(columns["precision"], default=0.0)
     raise user_error(
-        "--target-precision", target.precision, f"is reached by no threshold of {name} (the best has {best:.3f})",
+        "--target-precision",
+        target.precision,
+        f"is reached by no threshold of {name} (the best has {best:.3f})",
         "lower it, or label more texts",
-    )  # fmt: skip
+    )
 
 
 def _quantile(scores: np.ndarray, target: Target, bound: str) -> float:

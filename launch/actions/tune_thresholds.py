@@ -89,8 +89,11 @@ def fragment(found: Sequence[Threshold], language: str, settings: Settings, base
     lines = [
         f"# Thresholds for {language}, from {', '.join(settings.reference)}: each drops at most a share of "
         f"{settings.drop_share:g} of each.",
-        f"extends: {base}", "data:", "  rules:", f"    {language}:",
-    ]  # fmt: skip
+        f"extends: {base}",
+        "data:",
+        "  rules:",
+        f"    {language}:",
+    ]
     for feature in dict.fromkeys(threshold.feature for threshold in found):
         sides = [threshold for threshold in found if threshold.feature == feature]
         bounds = ", ".join(f"{threshold.side}: {threshold.value:g}" for threshold in sides)

@@ -79,7 +79,11 @@ def _phases(recipe: Recipe) -> Table:
         done += phase.steps
         rate = phase.lr_scheduler
         table.add_row(
-            f"  {phase.name}", format_count(phase.trained_tokens), f"{phase.steps:,}", f"{phase.global_batch_size:,}",
-            f"{phase.sequence_length:,}", f"{rate.schedule} {rate.lr:.3g} to {plan.at(done - 1).lr:.2g}",
-        )  # fmt: skip
+            f"  {phase.name}",
+            format_count(phase.trained_tokens),
+            f"{phase.steps:,}",
+            f"{phase.global_batch_size:,}",
+            f"{phase.sequence_length:,}",
+            f"{rate.schedule} {rate.lr:.3g} to {plan.at(done - 1).lr:.2g}",
+        )
     return table

@@ -155,6 +155,6 @@ def test_input_files_lie_in_the_working_directory_or_beside_the_recipe(
     folder = "../beside"
     expected = {"a": "both", "b": f"{folder}/texts", "c": "nowhere", "d": "s3://texts/x", "e": f"{folder}/t*xts"}
     assert found == expected
-    assert recipe.data.classifiers.quality.train == [f"high={folder}/labels", "low=own"]
+    assert recipe.data.classifiers.quality.train == (f"high={folder}/labels", "low=own")
     assert recipe.data.decontamination.benchmarks["quiz"] == "texts", "an override means the working directory"
     assert recipe.sources["law"].path == str(ROOT / "configs" / "examples" / "corpus" / "domain" / "law")

@@ -100,7 +100,7 @@ def test_kill_at_any_moment_leaves_nothing_taken_for_whole(tmp_path: Path) -> No
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        from tests.configs.test_manifest import _make
+        from tests.twofold.test_artifacts import _make
         calls, fatal = 0, int(sys.argv[2])
         def kill_at(name):
             original = getattr(os, name)
