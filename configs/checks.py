@@ -1,8 +1,7 @@
-"""What no single section can know: combinations across sections of a recipe.
+"""Checks across sections of a recipe.
 
-Contract: `check_recipe` raises one `UserError` with every problem it finds, in milliseconds,
-without reading a file or asking the machine. What needs the inputs or the devices is checked by
-`launch.preflight`, what needs token counts by `pretrain.data.plan`.
+Contract: `check_recipe` raises one `UserError` with every problem, in milliseconds, without reading files or
+probing the machine. `launch.preflight` checks inputs and devices, `pretrain.data.plan` token counts.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from twofold.special_ids import SPECIAL_TOKENS
 
 BYTE_TOKENS = 256
 NAMED_SPECIALS = len(SPECIAL_TOKENS)
-"""pad, bos, eos, unk: always there, before the reserved slots."""
+"""pad, bos, eos and unk, which come before the reserved slots."""
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -62,7 +61,7 @@ def _phases(recipe: Recipe) -> Iterator[Problem]:
     for position, phase in enumerate(recipe.phases):
         where = f"phases.{phase.name}"
         if phase.name in names[:position]:
-            yield Problem(where, phase.name, "is the name of an earlier phase too", "give each phase its own name")
+            yield Problem(where, phase.name, "is also the name of an earlier phase", "give each phase its own name")
         for source in phase.mixture:
             if source not in recipe.destinations:
                 known = ", ".join(recipe.destinations)
@@ -77,7 +76,7 @@ def _phases(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _rates(recipe: Recipe) -> Iterator[Problem]:
-    """Where two phases meet, the rate goes on, warms up, or jumps because the recipe says so."""
+    """Each phase must start at the learning rate where the previous one ended, unless it re-warms or jumps."""
     for former, phase in pairwise(recipe.phases):
         rate = phase.lr_scheduler
         meets = math.isclose(former.last_rate, rate.lr, rel_tol=1e-9)
@@ -85,8 +84,8 @@ def _rates(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(
                 f"phases.{phase.name}.lr_scheduler.lr",
                 rate.lr,
-                f"does not meet the {former.last_rate:g} that phase {former.name} ends with",
-                "start from it, give an lr_scheduler.warmup to re-warm, or say lr_scheduler.jump: true",
+                f"does not match the {former.last_rate:g} that phase {former.name} ends with",
+                "start from it, set lr_scheduler.warmup to re-warm, or set lr_scheduler.jump: true",
             )
 
 
@@ -104,7 +103,7 @@ def _routes(recipe: Recipe) -> Iterator[Problem]:
     for name, route in recipe.data.routes.items():
         where = f"data.routes.{name}"
         if name in recipe.sources:
-            yield Problem(where, name, "is the name of a source too", "give the route its own name")
+            yield Problem(where, name, "is also the name of a source", "give the route its own name")
         for source in route.sources:
             if source not in recipe.sources:
                 known = ", ".join(recipe.sources)
@@ -134,7 +133,7 @@ def _vocabulary(recipe: Recipe) -> Iterator[Problem]:
 def _batches(recipe: Recipe) -> Iterator[Problem]:
     device = recipe.launch.device
     for phase in recipe.phases:
-        # `auto` is judged for the GPUs it hopes for only if they are there: launch.preflight does.
+        # With `auto` the devices are known only at run time; launch.preflight checks them.
         if device == "auto":
             continue
         found = batch_problem(recipe, phase, world_size(recipe, device), f"phases.{phase.name}.batch")

@@ -105,7 +105,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     if path in parents:
-        raise user_error("extends", str(path), "extends itself", "break the circle of `extends`")
+        raise user_error("extends", str(path), "extends itself", "remove the circular `extends`")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -113,7 +113,7 @@ def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
         raise user_error("recipe", str(path), f"cannot be read ({reason})", "name a YAML recipe") from None
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise user_error("recipe", str(path), "holds no sections", "write `section: …` keys at its top level")
+        raise user_error("recipe", str(path), "has no sections", "write `section: …` keys at its top level")
     _locate_inputs(tree, _INPUT_FILES, path.parent)
     base = tree.pop("extends", None)
     if base is None:
@@ -165,7 +165,7 @@ def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise user_error("override", override, "is not of the form key=value", "write e.g. seed=7")
+        raise user_error("override", override, "is not key=value", "write e.g. seed=7")
     *parents, last = key.strip().split(".")
     node: Any = tree
     for depth, part in enumerate(parents):
@@ -176,7 +176,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise user_error(key, override, "goes into a value that has no keys", "shorten the key")
+        raise user_error(key, override, "points into a value that has no keys", "shorten the key")
 
 
 def _child(node: Any, part: str, where: str, override: str) -> Any:
@@ -186,7 +186,7 @@ def _child(node: Any, part: str, where: str, override: str) -> Any:
         if node.get(part) is None:
             node[part] = {}
         return node[part]
-    raise user_error(where, override, "goes into a value that has no keys", "shorten the key")
+    raise user_error(where, override, "points into a value that has no keys", "shorten the key")
 
 
 def _list_index(items: list[Any], part: str, where: str, override: str) -> int:
@@ -197,11 +197,11 @@ def _list_index(items: list[Any], part: str, where: str, override: str) -> int:
     if part.isdecimal() and int(part) < len(items):
         return int(part)
     choices = [str(name) for name in names if name] or [f"0..{len(items) - 1}"]
-    raise user_error(where, override, "names no item of the list", f"use one of {', '.join(choices)}")
+    raise user_error(where, override, "is not an item of the list", f"use one of {', '.join(choices)}")
 
 
 def _problem(error: Any) -> Problem:
-    """pydantic's error -> ours."""
+    """Convert pydantic's error to a `Problem`."""
     parts = [str(part) for part in error["loc"]]
     field = ".".join(parts) or "recipe"
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
@@ -211,7 +211,7 @@ def _problem(error: Any) -> Problem:
     if kind == "extra_forbidden":
         return Problem(field, value, "is not a key of the recipe", _suggestion(parts))
     if kind == "missing":
-        return Problem(field, None, "is required and missing", "add it to the recipe")
+        return Problem(field, None, "is missing and required", "add it to the recipe")
     message = error["msg"][0].lower() + error["msg"][1:]
     expected = f"use one of {context['expected']}" if kind == "literal_error" else "correct the value"
     return Problem(field, value, message, expected)
@@ -226,7 +226,7 @@ def _suggestion(parts: list[str]) -> str:
 
 
 def _keys_at(parts: list[str]) -> list[str]:
-    """The field names of the section that a path of keys leads to."""
+    """The field names of the section at a path of keys."""
     schema = Recipe.model_json_schema()
     node: dict[str, Any] = schema
     for part in parts:

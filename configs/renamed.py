@@ -1,7 +1,7 @@
-"""Old names of recipe fields: each is refused with one line that says the new one.
+"""Old names of recipe fields; each is refused with one line that gives the new name.
 
-Contract: `refuse_old_names` raises one `UserError` with a line for every old field of a recipe tree, before
-anything else in it is judged. Nothing is translated: a recipe means what its file says.
+Contract: `refuse_old_names` raises one `UserError` with a line per old field of a recipe tree, before anything
+else is validated. Old names are never translated.
 """
 
 from __future__ import annotations
@@ -69,23 +69,25 @@ RENAMED: dict[str, str] = {
     "stability.window": "rolling_interval_length",
     "stability.sigmas": "sigma_factor",
 }
-"""Field by its old names, `*` for any name or index -> its new one."""
+"""Old path of a field, with `*` for any name or index -> its new name."""
 
 _PARTS = [tuple(key.split(".")) for key in RENAMED]
 _OLD = {(*parts[:-1], new): parts[-1] for parts, new in zip(_PARTS, RENAMED.values(), strict=True)}
-"""Field by the old names of the sections around it and its own new one -> its own old one."""
+"""Path of a field with old section names and its new name -> its old name."""
 
 
 def refuse_old_names(tree: dict[str, Any]) -> None:
-    """Raise `UserError` where a recipe tree has old fields."""
+    """Raise `UserError` if a recipe tree has old fields."""
     problems = list(_problems(tree, (), (), ()))
     if problems:
         raise UserError(problems)
 
 
 def _problems(node: Any, written: tuple[str, ...], old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Problem]:
-    """Of what is below `node`: its path as written, by the table's names, and as the hint says it, which is from
-    the outermost old name on. An old section is named by the old fields in it, or by itself where it has none."""
+    """Problems below `node`, whose path is `written` in the recipe, `old` in the table and `new` in the hint.
+
+    A renamed section is reported through its old fields, or by itself if it has none.
+    """
     items = enumerate(node) if isinstance(node, list) else node.items() if isinstance(node, dict) else ()
     for name, value in ((str(key), value) for key, value in items):
         path = _path(old, name)

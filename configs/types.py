@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of: strict base class, numbers with ranges, names.
+"""Building blocks of a recipe's sections: strict base class, numbers with ranges, names.
 
 Contract: nothing is coerced except what YAML cannot write (1 for 1.0, a list for a tuple).
 """

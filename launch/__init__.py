@@ -1,1 +1,1 @@
-"""The command line and everything that starts something. Nothing imports `launch`."""
+"""The command line and everything that starts processes. No other package imports `launch`."""

@@ -1,9 +1,9 @@
-"""How a training can end that is neither done nor a mistake of the user; the command line gives each its exit code."""
+"""How training can end besides success and user errors; the command line maps each to an exit code."""
 
 
 class TrainingFailed(Exception):
-    """The trainer ended with an error of its own; the message holds the end of its log."""
+    """The trainer failed; the message holds the end of its log."""
 
 
 class Interrupted(Exception):
-    """Training stopped on a signal, saved, and continues when it is run again."""
+    """Training stopped on a signal and saved; running it again resumes it."""

@@ -1,7 +1,6 @@
-"""What must be right before anything long begins.
+"""Checks of the machine and the file system before anything long begins.
 
-Contract: cheap (seconds, no GPU work), raises `UserError` naming the hint. Needs the machine or the
-file system, which is why `configs.checks` cannot do it.
+Contract: takes seconds and no GPU work; raises `UserError`.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from twofold.errors import UserError, user_error
 from twofold.files import disk_errors
 from twofold.root import ROOT
 
-PACKAGES = ("configs", "data_pipeline", "tokenizer", "pretrain", "launch")
+PACKAGES = ("twofold", "configs", "data_pipeline", "tokenizer", "pretrain", "launch")
 
 
 def check_package_roots() -> None:
-    """All five generic names must resolve to this checkout, not to a namesake on the path."""
+    """All our package names, which are generic, must resolve to this installation."""
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
@@ -42,7 +41,7 @@ def check_package_roots() -> None:
 
 
 def visible_gpus() -> int:
-    """NVIDIA GPUs that this process may use, without starting CUDA."""
+    """Number of NVIDIA GPUs that this process may use, without initializing CUDA."""
     masked = os.environ.get("CUDA_VISIBLE_DEVICES")
     if masked is not None:
         return len([device for device in masked.split(",") if device.strip() not in ("", "-1")])
@@ -53,7 +52,7 @@ def visible_gpus() -> int:
 
 
 def choose_device(recipe: Recipe) -> tuple[str, int]:
-    """(`cuda` or `cpu`, ranks on each node) that training will use on this machine."""
+    """(`cuda` or `cpu`, ranks per node) that training will use on this machine."""
     launch = recipe.launch
     gpus = visible_gpus() if launch.device != "cpu" else 0
     if launch.device == "cuda":
@@ -63,7 +62,7 @@ def choose_device(recipe: Recipe) -> tuple[str, int]:
                 "launch.gpus_per_node",
                 launch.gpus_per_node,
                 f"is more than the {gpus} GPUs of this machine",
-                f"run where they are, or override launch.gpus_per_node={gpus or 1} (launch.device=cpu without GPUs)",
+                f"override launch.gpus_per_node={gpus or 1} (launch.device=cpu without GPUs), or run on another machine",
             )
         return "cuda", launch.gpus_per_node
     if gpus:
@@ -72,7 +71,7 @@ def choose_device(recipe: Recipe) -> tuple[str, int]:
 
 
 def check_training_fits(recipe: Recipe) -> None:
-    """The batch of every phase must divide over the ranks that are there, and DeepSpeed's traps be avoided."""
+    """Check that every phase's batch divides over the ranks and that DeepSpeed's settings are safe."""
     device, ranks_per_node = choose_device(recipe)
     ranks = ranks_per_node * recipe.launch.nodes
     config = deepspeed_config(recipe, ranks, device)
@@ -90,7 +89,7 @@ def check_training_fits(recipe: Recipe) -> None:
             "launch.hostfile",
             None,
             f"is needed to start {recipe.launch.nodes} nodes",
-            "name a DeepSpeed hostfile (`HOST slots=8`, a line a node), or start with `twofold launch RECIPE --slurm`",
+            "name a DeepSpeed hostfile (one `HOST slots=8` per line), or start with `twofold launch RECIPE --slurm`",
         )
 
 

@@ -1,7 +1,7 @@
-"""The chain: make or reuse each stage's artifact, in order.
+"""Runs the stages of a recipe in order and reuses cached artifacts.
 
-Contract: after `run_recipe` every stage's link in the run folder points to the artifact of exactly
-this recipe; stages whose identity is unchanged were not touched. One run at a time in a run folder.
+Contract: after `run_recipe` every stage's link in the run folder points to the artifact of exactly this recipe;
+artifacts whose identity is unchanged are reused. One run at a time per run folder.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
 _RENAMED = {"decide": "filter", "keep": "write"}
-"""Former name of a stage -> its name."""
+"""Old name of a stage -> its new name."""
 _PAGES = {"classifiers": "launch.reports.model_card"}
 """Stage -> the module whose `write(out)` draws pages of what the stage built, which are committed with it."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run made or found: artifacts by stage, and the seconds of the stages that were really built."""
+    """The artifacts of a run by stage, and the build time in seconds of those that were not cached."""
 
     artifacts: Mapping[str, Artifact]
     seconds: Mapping[str, float]
@@ -46,7 +46,7 @@ class Finished:
 
 
 def run_recipe(recipe: Recipe, console: Console, until: str | None = None) -> Finished:
-    """Make every stage up to and including `until` (default: all)."""
+    """Build every stage up to and including `until` (default: all)."""
     stages = _up_to(recipe, until)
     check_package_roots()
     check_training_fits(recipe)
@@ -74,7 +74,7 @@ def show_results(recipe: Recipe, finished: Finished, console: Console) -> None:
 
 
 def existing(recipe: Recipe) -> dict[str, Artifact]:
-    """The committed artifacts of exactly this recipe, up to the first stage that is missing."""
+    """The committed artifacts of exactly this recipe, up to the first missing stage."""
     found: dict[str, Artifact] = {}
     for stage in stages_of(recipe):
         artifact = find(Path(recipe.run_dir), stage.specify(recipe, found))
@@ -85,7 +85,7 @@ def existing(recipe: Recipe) -> dict[str, Artifact]:
 
 
 def unused(recipe: Recipe) -> list[Path]:
-    """Folders of artifacts that are neither this recipe's nor the one that it is making."""
+    """Folders of artifacts that this recipe neither uses nor is building."""
     run_dir = Path(recipe.run_dir)
     made = existing(recipe)
     used = {artifact.path for artifact in made.values()}
@@ -100,7 +100,7 @@ def verify_run(recipe: Recipe, console: Console) -> dict[str, Artifact]:
     artifacts = existing(recipe)
     for name, artifact in artifacts.items():
         verify(artifact)
-        console.print(f"  {name:<12} {len(artifact.manifest.files):>5} files as written")
+        console.print(f"  {name:<12} {len(artifact.manifest.files):>5} files OK")
     return artifacts
 
 

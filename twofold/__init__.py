@@ -1,3 +1,3 @@
-"""What every package stands on: artifacts, files, errors, tasks. Imports nothing of ours and nothing heavy."""
+"""The layer below all packages: stages, artifacts, files, errors, tasks. It imports none of them and nothing heavy."""
 
 VERSION = "0.1.0"

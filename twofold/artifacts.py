@@ -1,14 +1,14 @@
-"""Artifacts with identity: the only way the stages meet.
+"""Artifacts: directories named by a hash of their inputs, and the only way stages exchange data.
 
-    run_dir/artifacts/<stage>-<identity[:12]>/            a committed artifact, manifest.json inside
-    run_dir/artifacts/<stage>-<identity[:12]>.partial/    one being made, or left by a kill
-    run_dir/<stage> -> artifacts/<stage>-<identity[:12]>  the one the newest run uses
+    run_dir/artifacts/<stage>-<identity[:12]>/            a committed artifact with its manifest.json
+    run_dir/artifacts/<stage>-<identity[:12]>.partial/    an artifact being built, or left by a killed run
+    run_dir/<stage> -> artifacts/<stage>-<identity[:12]>  the artifact that the latest run uses
 
 Contract: an artifact's identity is a hash of everything that decides its content: the stage and its
-code version, its share of the recipe, and the identities of its inputs. It is built aside, its
-manifest (counts, sizes, hashes) is written last, and one rename commits it; what has no manifest is
-never read. Nothing is overwritten: another identity is another folder. The cost of opening one is
-one small JSON file and a `stat` for each file it lists; `verify` reads every byte.
+code version, its part of the recipe, and the identities of its inputs. It is built in a `.partial` folder,
+its manifest (counts, sizes, hashes) is written last, and a rename commits it; a folder without a manifest is
+never read. Nothing is overwritten, since another identity is another folder. Opening an artifact costs one
+small JSON file and a `stat` per listed file; `verify` reads every byte.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made an artifact, from what, and what it holds."""
+    """How an artifact was built, from which inputs, and what it holds."""
 
     stage: str
     identity: str
@@ -112,19 +112,19 @@ def artifact_dir(run_dir: Path, spec: StageSpec) -> Path:
 
 
 def partial_dir(run_dir: Path, spec: StageSpec) -> Path:
-    """Where the artifact of `spec` is being made."""
+    """Where the artifact of `spec` is built."""
     final = artifact_dir(run_dir, spec)
     return final.with_name(final.name + ".partial")
 
 
 def find(run_dir: Path, spec: StageSpec) -> Artifact | None:
-    """The committed artifact of `spec`, or None; a damaged one is an error, never taken for whole."""
+    """The committed artifact of `spec`, or None. A damaged artifact is a `UserError`."""
     path = artifact_dir(run_dir, spec)
     return open_artifact(path) if path.exists() else None
 
 
 def ensure(run_dir: Path, spec: StageSpec, build: Build) -> Artifact:
-    """The artifact of `spec`: the committed one, else built now (a killed build is continued)."""
+    """The artifact of `spec`: the committed one, or built now (a killed build resumes)."""
     artifact = find(run_dir, spec)
     if artifact is None:
         partial = partial_dir(run_dir, spec)
@@ -138,7 +138,7 @@ def ensure(run_dir: Path, spec: StageSpec, build: Build) -> Artifact:
 
 
 def open_artifact(path: Path) -> Artifact:
-    """Read a committed artifact's manifest and check that every file is there at its size."""
+    """Read a committed artifact's manifest and check that every file exists with its listed size."""
     manifest_path = path / MANIFEST_FILE
     try:
         raw = json.loads(manifest_path.read_text(encoding="utf-8"))
@@ -160,7 +160,7 @@ def open_artifact(path: Path) -> Artifact:
 
 
 def verify(artifact: Artifact) -> None:
-    """Read every byte and compare hashes; raise `UserError` for the first file that was altered."""
+    """Read every byte and compare hashes; raise `UserError` for the first altered file."""
     for entry in artifact.manifest.files:
         file = artifact.path / entry.path
         if sha256_of(file) != entry.sha256:
@@ -188,7 +188,7 @@ def git_revision() -> str:
 def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any]) -> Artifact:
     partial, final = partial_dir(run_dir, spec), artifact_dir(run_dir, spec)
     shutil.rmtree(partial / _WORK_DIR, ignore_errors=True)
-    for remains in partial.rglob(PARTIAL_PATTERN):  # of atomic writes that a kill cut off
+    for remains in partial.rglob(PARTIAL_PATTERN):  # left by atomic writes that were killed
         remains.unlink()
     paths = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
     manifest = Manifest(

@@ -1,4 +1,4 @@
-"""Loops over code points as machine code: the only module that imports numba.
+"""Compiled loops; the only module that imports numba.
 
 Contract: `compiled` is for functions that other compiled ones call; `entry_point` for those that Python
 calls: they are compiled at first use and cached on disk, by processor. The cache lies in `__pycache__`,

@@ -1,8 +1,8 @@
 """Errors that a user caused and can fix.
 
-Contract: whatever a user did wrong (recipe, command line, input files, a full disk) is raised as
-`UserError`; `launch.cli` prints it, one line a problem, and exits with code 2, never a traceback.
-Our own bugs are `assert` or any other exception, and do show a traceback.
+Contract: anything a user can fix (recipe, command line, input files, a full disk) is raised as `UserError`;
+`launch.cli` prints one line per problem and exits with code 2, never with a traceback. Our own bugs are
+assertions or other exceptions, and do show a traceback.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class UserError(ValueError):
         super().__init__("\n".join(str(p) for p in self.problems))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[tuple[Problem, ...]]]:
-        # Exceptions cross process borders by pickle; the default would pass the text as `problems`.
+        # Exceptions cross processes by pickle; the default would pass the text as `problems`.
         return (type(self), (self.problems,))
 
 

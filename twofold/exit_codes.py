@@ -1,4 +1,4 @@
-"""Exit codes of the command line and of the trainer: what a supervisor may do next follows from them alone."""
+"""Exit codes of the command line and of the trainer; they tell a supervisor whether to restart."""
 
 EXIT_CODE_FAILED = 1
 """The trainer failed by itself; a restart may help."""

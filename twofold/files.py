@@ -1,7 +1,7 @@
-"""Files that are whole or absent.
+"""Atomic file writes.
 
-`atomic_path` and `write_json` write beside the target, sync, then rename: a reader never sees half
-a file. A full disk or a forbidden folder becomes a `UserError`, and what was half written is removed.
+Contract: `atomic_path` and `write_json` write beside the target, sync, then rename, so a reader never sees half a
+file. A full disk or a forbidden folder becomes a `UserError`, and the partial file is removed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 from twofold.errors import UserError, user_error
 
 PARTIAL_PATTERN = ".*.partial-*"
-"""Names of files that `atomic_path` had begun when the process was killed."""
+"""Names of files that `atomic_path` was writing when the process was killed."""
 _HINTS = {
     errno.ENOSPC: ("the disk is full", "free some space or set run_dir to a larger disk, then run again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space or set run_dir elsewhere, then run again"),
     errno.EACCES: ("is not accessible to this user", "grant the permission or name another path"),
     errno.EPERM: ("is not accessible to this user", "grant the permission or name another path"),
-    errno.ENOTDIR: ("leads through a file that is no folder", "set run_dir to another path, or move the file away"),
+    errno.ENOTDIR: ("leads through a file, not a folder", "set run_dir to another path, or move the file away"),
     errno.EEXIST: ("is a file where a folder must be", "set run_dir to another path, or move the file away"),
     errno.EROFS: ("lies on a read-only file system", "set run_dir to a writable path"),
 }
@@ -82,7 +82,7 @@ def as_user_error(error: OSError, path: Path | None = None) -> UserError | None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or a folder's list of names, to the disk."""
+    """Flush a file, or a folder's list of names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Where the packages lie: the checkout, or the folder that they were installed into."""
+"""The folder of the packages: the checkout, or the site-packages they were installed into."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""What a stage may ask of whatever executes it.
+"""The interface between a stage and the executor that runs its tasks.
 
-A stage cuts its work into numbered tasks that exchange files only; `launch.executors` owns the
-executors (datatrove's local, Slurm and Ray) and hands the stage a `TaskRunner`. A task that was
-killed is run again from its start, so a task writes its outputs atomically (`files.atomic_path`).
+Contract: a stage splits its work into numbered tasks that exchange files only. `launch.executors` owns the
+executors (datatrove's local, Slurm and Ray) and gives the stage a `TaskRunner`. A killed task runs again from
+its start, so a task writes its outputs atomically (`files.atomic_path`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Task = Callable[[int, int], None]
 
 
 class TaskRunner(Protocol):
-    """Runs tasks to completion, several at a time; skips those that a former try completed."""
+    """Runs tasks to completion, several at a time, and skips those that an earlier attempt completed."""
 
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         """Run `task(rank, n_tasks)` for each rank in 0..n_tasks-1 and wait for all of them.
 
-        `label` is what the progress bar says; `log_dir` keeps logs and completion marks, must be
-        unique to this task within the stage's (partial) output folder, and is what makes a
-        restarted stage redo only what is missing. Raises what the first failing task raised.
+        `label` is shown by the progress bar. `log_dir` keeps logs and completion marks, by which a restarted
+        stage redoes only what is missing; it must be unique to this task within the stage. Raises what the
+        first failing task raised.
         """

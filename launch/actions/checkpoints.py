@@ -1,7 +1,7 @@
-"""`twofold export`, `merge` and `inspect-batch`: what can be had from a run's checkpoints, finished or not.
+"""`twofold export`, `merge` and `inspect-batch`: use a run's checkpoints, finished or not.
 
-Contract: reads the training folder of exactly this recipe (the artifact, or what is being trained into),
-never writes there. Checkpoints are compared with their manifests, byte by byte, before they are used.
+Contract: reads the training folder of exactly this recipe (the artifact, or the one in progress) and never
+writes there. Checkpoints are compared with their manifests, byte by byte, before use.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def inspect_batch(recipe: Recipe, number: int, as_json: bool, console: Console) 
     made = existing(recipe)
     if "shards" not in made:
         raise user_error(
-            "run_dir", recipe.run_dir, "has no token shards of this recipe", "make them first: twofold tokenize RECIPE"
+            "run_dir", recipe.run_dir, "has no token shards of this recipe", "run `twofold tokenize RECIPE` first"
         )
     step = plan.at(number - 1)
     index = read_index(made["shards"].path)
@@ -78,7 +78,7 @@ def inspect_batch(recipe: Recipe, number: int, as_json: bool, console: Console) 
 
 
 def training_folder(recipe: Recipe) -> tuple[dict[str, Artifact], Path]:
-    """The recipe's artifacts, and the folder that it trained or trains into."""
+    """The recipe's artifacts and its training folder, finished or in progress."""
     made = existing(recipe)
     if "train" in made:
         return made, made["train"].path
@@ -86,9 +86,7 @@ def training_folder(recipe: Recipe) -> tuple[dict[str, Artifact], Path]:
         folder = partial_dir(Path(recipe.run_dir), stage_named("train", recipe).specify(recipe, made))
         if (folder / layout.CHECKPOINTS_DIR).exists():
             return made, folder
-    raise user_error(
-        "run_dir", recipe.run_dir, "holds no training of this recipe", "train it first: twofold run RECIPE"
-    )
+    raise user_error("run_dir", recipe.run_dir, "holds no training of this recipe", "run `twofold run RECIPE` first")
 
 
 def _committed(folder: Path) -> list[Path]:
@@ -106,7 +104,7 @@ def _of_step(found: Sequence[Path], step: int) -> Path:
     by_step = {step_of(path): path for path in found}
     if step not in by_step:
         steps = ", ".join(map(str, by_step))
-        raise user_error("--step", step, f"has no checkpoint; there are those of steps {steps}", "name one of them")
+        raise user_error("--step", step, f"has no checkpoint; the steps with one are {steps}", "name one of them")
     return by_step[step]
 
 

@@ -56,13 +56,13 @@ def compare_tokenizers(
     """Measure, print a table, write the page and the JSON."""
     others = load_folder(peers) if peers else []
     if recipe.name in (other.name for other in others):
-        raise user_error("--with", recipe.name, "is the recipe's own name, too", "rename that tokenizer")
-    given = list(labelled_texts.read_texts(text)) if text else None  # mistakes are told before anything is made
+        raise user_error("--with", recipe.name, "is also the recipe's own name", "rename that tokenizer")
+    given = list(labelled_texts.read_texts(text)) if text else None  # report mistakes before anything is built
     artifacts = run_recipe(recipe, console, until="tokenizer").artifacts
     texts = measures.held_out(artifacts["write"].path, BYTES_PER_SOURCE) if given is None else given
     groups = measures.groups_of(texts)
     if not groups:
-        raise user_error("--text", None, "gives nothing to measure on", "raise data.validation_share, or give texts")
+        raise user_error("--text", None, "has nothing to measure", "raise data.validation_share, or give texts")
     found = measure(recipe, existing(recipe), others, groups, held_out=given is None)
     console.print(table(found))
     target = out or Path(recipe.run_dir) / "tokenizers.html"
@@ -117,7 +117,7 @@ def _figures(
 def _korean_words(korean: Sequence[str]) -> tuple[morpheme_scores.KoreanWords | None, str]:
     """Analysed words, or None and why there are none."""
     if not korean:
-        return None, "There is no Korean text among what is measured."
+        return None, "The measured text has no Korean."
     try:
         return morpheme_scores.korean_words(korean, morphemes.analyser()), ""
     except UserError as error:
@@ -158,7 +158,7 @@ def table(found: Mapping[str, Any]) -> Table:
     """Tokens a word by language, and what concerns Korean, a tokenizer a row."""
     languages = list(found["tokenizers"][found["recipe"]]["compression"])
     result = Table(
-        "tokens a word of",
+        "tokens per word of",
         "ids",
         *languages,
         "syllables\nof 1 token",

@@ -1,8 +1,8 @@
-"""`twofold explain`: everything that is known of one document, and why it was kept, dropped or rejected.
+"""`twofold explain`: show everything known about one document and why it was kept, dropped or rejected.
 
 Contract: reads the decisions, the recorded line edits and the text of this one document; the excerpt is
-masked, control characters and mark-up in it are shown and not obeyed; of personal information only counts
-are told. An id that no source has is a `UserError` with those that look most like it.
+masked, control characters and mark-up in it are escaped, and personal information is shown as counts only.
+An unknown id is a `UserError` that suggests the closest ids.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 def explain(recipe: Recipe, identity: str, console: Console) -> Row:
-    """Show all of it; returns the row of its decision, or the reject."""
+    """Print it; returns the decision's row, or the reject."""
     made = existing(recipe)
     if "filter" not in made:
         raise user_error("RECIPE", recipe.name, "has no decisions yet", "run `twofold run RECIPE --until filter`")
@@ -88,7 +88,7 @@ def excerpt(text: str, length: int = _EXCERPT) -> str:
 
 
 def shown(value: Any) -> str:
-    """Text for the terminal: what is not printable by its escape, rich's mark-up as text."""
+    """Text for the terminal: unprintable characters and rich's mark-up are escaped."""
     text = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(value))
     return escape(text)
 

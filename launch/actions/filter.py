@@ -31,18 +31,18 @@ _EXAMPLES = 3
 
 @dataclass
 class Difference:
-    """What the new decisions say otherwise than the former ones; documents by (source, language), or by reason."""
+    """How the new decisions differ from the previous ones; documents by (source, language), or by reason."""
 
     newly_kept: Counter[tuple[str, str]] = field(default_factory=Counter)
     newly_dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     kept_in_spite_of: Counter[str] = field(default_factory=Counter)
     dropped_for: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
-    """Former or new reason -> ids of a few of its documents."""
+    """Old or new reason -> ids of a few of its documents."""
 
 
 def filter_documents(recipe: Recipe, console: Console, keep: bool = False) -> Difference | None:
-    """Judge and show; None where there are no former decisions of the same measurements."""
+    """Decide and show; None if there are no previous decisions on the same measurements."""
     _refuse_measuring(recipe)
     former = _former(recipe)
     decided = run_recipe(recipe, console, until="write" if keep else "filter").artifacts["filter"]
@@ -84,7 +84,7 @@ def _refuse_measuring(recipe: Recipe) -> None:
         raise user_error(
             "twofold filter",
             None,
-            f"needs {', '.join(missing)} of exactly this recipe, which only a reading of the texts can make",
+            f"needs {', '.join(missing)} of exactly this recipe, which must be computed from the texts",
             "run `twofold run RECIPE --until filter` with these overrides",
         )
 

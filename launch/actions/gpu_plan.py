@@ -1,4 +1,4 @@
-"""`twofold plan RECIPE --gpus N`: memory, time and cost on a cluster, computed; `--profile-hardware`: its constants.
+"""`twofold plan RECIPE --gpus N`: estimate memory, time and cost on a cluster; `--profile-hardware` measures constants.
 
 Contract: `gpu_plan` needs neither data nor GPU; prints tables, writes one self-contained page and, if asked, JSON.
 `profile_hardware` starts ranks on this machine through the real launcher
@@ -47,9 +47,9 @@ def gpu_plan(
     as_json: Path | None,
     console: Console,
 ) -> Path:
-    """Print and draw what the recipe costs on so many devices; return the page."""
+    """Print and draw what the recipe costs on `gpus` devices; return the page."""
     if gpus < 1:
-        raise user_error("--gpus", gpus, "is no number of devices", "give a positive one")
+        raise user_error("--gpus", gpus, "must be a positive integer", "use at least 1")
     known = hardware.read(constants) if constants else Constants()
     gpu = hardware.gpu(name, known)
     found = planner.estimate(recipe, gpus, gpu, known)

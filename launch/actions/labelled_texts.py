@@ -28,7 +28,7 @@ _KOREAN_SHARE = 0.2
 def read_texts(path: Path) -> Iterator[LabelledText]:
     """Every text of a file or a folder."""
     if not path.exists():
-        raise user_error("--text", str(path), "is not there", "give a file or a folder of texts")
+        raise user_error("--text", str(path), "does not exist", "give a file or a folder of texts")
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     if not files:
         raise user_error("--text", str(path), "holds no file", "give a file or a folder of texts")
@@ -54,7 +54,7 @@ def _records(file: Path) -> Iterator[Mapping[str, Any]]:
         try:
             yield {"text": file.read_text(encoding="utf-8")}
         except UnicodeDecodeError as error:
-            raise _damaged(file, f"is no UTF-8 at byte {error.start}") from None
+            raise _damaged(file, f"is not UTF-8 at byte {error.start}") from None
 
 
 def _json_lines(file: Path) -> Iterator[Mapping[str, Any]]:

@@ -35,7 +35,7 @@ def by_hostfile(path: str, overrides: Sequence[str], hosts: Path, check: bool, d
             "--hostfile",
             str(hosts),
             f"does not go with launch.launcher {recipe.launch.launcher}",
-            "take one of the two",
+            "use only one of the two",
         )
     check_package_roots()
     check_training_fits(recipe)
@@ -45,7 +45,7 @@ def by_hostfile(path: str, overrides: Sequence[str], hosts: Path, check: bool, d
     if "shards" in existing(recipe):
         console.print(f"\n  [dim]{escape(plain_command(recipe))}[/dim]\n", soft_wrap=True)
     elif dry:
-        console.print("  the token shards are not made yet: the command needs their folder")
+        console.print("  the token shards are not built yet, and the command needs their folder")
     if dry:
         return
     if check:
@@ -71,12 +71,12 @@ def by_slurm(path: str, overrides: Sequence[str], check: bool, dry: bool, consol
         before, number = number, slurm_job.submit(file, number)
         console.print(f"  job {number}  {kind}  {file}" + (f"  [dim]after {before}[/dim]" if before else ""))
     console.print(
-        f"  `twofold status {recipe.run_dir}` shows how it goes; `scancel {number or 'JOB'}` saves and ends it"
+        f"  `twofold status {recipe.run_dir}` shows its progress; `scancel {number or 'JOB'}` saves and ends it"
     )
 
 
 def plain_command(recipe: Recipe) -> str:
-    """What starts the ranks, to be typed by hand; `twofold run` takes over what it leaves."""
+    """The command that starts the ranks by hand; `twofold run` continues from what it leaves."""
     made = existing(recipe)
     train = stage_named("train", recipe)
     out = partial_dir(Path(recipe.run_dir), train.specify(recipe, made)).resolve()

@@ -1,4 +1,4 @@
-"""`twofold plan`: what a recipe will do, step by step, before anything is busy.
+"""`twofold plan`: show what a recipe will do, step by step.
 
 Contract: needs neither data nor GPU; where this recipe's token shards exist, passes over each source are
 shown, too, and a supply that cannot fill the plan is an error, as at the start of training. Prints a table

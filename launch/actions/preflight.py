@@ -1,4 +1,4 @@
-"""`twofold preflight`: everything that can be known to be wrong before an allocation is spent.
+"""`twofold preflight`: check everything before an allocation is spent.
 
 Contract: changes nothing but scratch files in the run folder, takes a minute; with `dry_run` ranks are started
 on all hosts, for the time of two steps. Prints a line a check and raises one `UserError` with every problem.
@@ -76,7 +76,7 @@ def preflight(recipe: Recipe, console: Console, dry_run: bool = True) -> None:
     ready = checklist.check("hosts", lambda: _hosts(recipe, made))
     checklist.check("W&B", lambda: _wandb(recipe))
     if not dry_run or "shards" not in made:
-        checklist.leave_out("dry run", "not asked for" if not dry_run else "the token shards are not made yet")
+        checklist.leave_out("dry run", "not requested" if not dry_run else "the token shards are not built yet")
     elif ready:
         checklist.check("dry run", lambda: _dry_run(recipe, made))
     if checklist.problems:
@@ -85,7 +85,7 @@ def preflight(recipe: Recipe, console: Console, dry_run: bool = True) -> None:
 
 def _packages() -> str:
     check_package_roots()
-    return "all five come from this checkout"
+    return "all come from this installation"
 
 
 def _recipe(recipe: Recipe) -> str:
@@ -111,11 +111,11 @@ def _artifacts(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]
                 )
     if not problems and "shards" in made:
         training.check_supply(recipe, made["shards"])
-    return problems or (f"{len(made)} stages made, the last {list(made)[-1]}" if made else "none made yet")
+    return problems or (f"{len(made)} stages built, the last {list(made)[-1]}" if made else "none built yet")
 
 
 def _hosts(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]:
-    """Ask every host what it is."""
+    """Probe every host."""
     run_dir = Path(recipe.run_dir).resolve()
     with disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def _hosts(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]:
         return found
     slowest = min(answer.said["write_bytes_per_s"] for answer in answers if answer.said)
     speed = format_bytes(round(slowest))
-    return f"{len(answers)} answer, one code, one set of versions; the slowest writes {speed} a second"
+    return f"{len(answers)} answer with the same code and versions; the slowest writes {speed} per second"
 
 
 def _asked(recipe: Recipe, spec: dict[str, Any]) -> list[hosts.Answer]:
@@ -158,20 +158,20 @@ def _asked(recipe: Recipe, spec: dict[str, Any]) -> list[hosts.Answer]:
 
 
 def _check_allocation(recipe: Recipe) -> None:
-    """A job that is about to end is no place to begin."""
+    """Refuse a job that is about to end."""
     job, lead = os.environ.get("SLURM_JOB_ID", ""), recipe.launch.slurm.save_lead_s if recipe.launch.slurm else 0
     found = subprocess.run(
         ["squeue", "--noheader", "--jobs", job, "--format=%L"], capture_output=True, text=True, check=False
     )
     left = _seconds(found.stdout.strip())
     if found.returncode or not found.stdout.strip():
-        raise user_error("slurm job", job, "is not queued any more: the allocation has expired", "submit a new one")
+        raise user_error("slurm job", job, "is no longer queued: its allocation has expired", "submit a new one")
     if left is not None and left < 2 * lead:
         raise user_error(
             "slurm job",
             job,
             f"ends in {left} s, twice launch.slurm.save_lead_s is {2 * lead}",
-            "submit a new one, with a longer launch.slurm.time",
+            "submit a new one with a longer launch.slurm.time",
         )
 
 
@@ -226,9 +226,9 @@ def slow_links(recipe: Recipe, found: dict[str, Any]) -> list[Problem]:
         Problem(
             f"link {names[link['nodes'][0]]} – {names[link['nodes'][1]]}",
             None,
-            f"moves {format_bytes(round(link['bytes_per_s']))} a second, the median of all pairs is "
+            f"moves {format_bytes(round(link['bytes_per_s']))} per second; the median of all pairs is "
             f"{format_bytes(round(median))}",
-            "look at the host that its slow links have in common (cable, switch port, NIC), or take it out",
+            "check the host that the slow links have in common (cable, switch port, NIC), or remove it",
         )
         for link in found["links"]
         if link["bytes_per_s"] < SLOW_LINK * median

@@ -1,4 +1,4 @@
-"""`twofold resume-test`: proof, on the user's own machine, that an interrupted run loses nothing.
+"""`twofold resume-test`: prove on the user's machine that an interrupted run loses nothing.
 
 Contract: trains a shortened plan of the recipe (every phase, `steps` steps each, the recipe's own model,
 data and batch) once without interruption, then again while stopping it after random steps and at every
@@ -9,7 +9,7 @@ changes at every stop (1 -> 2 -> 1): batches, rates and token counts equal, loss
 With `kills`, it trains once more while SIGKILL ends a random rank that many times: while it starts, in a
 step, while a checkpoint is written.
 
-Moments are drawn from a seed. Folders lie in <run_dir>/resume-test and are made anew.
+Moments are drawn from a seed. Folders in <run_dir>/resume-test are replaced.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOMENTS: tuple[Moment, ...] = ("start", "step", "step", "save")
 def resume_test(
     recipe: Recipe, console: Console, steps: int, seed: int, same_ranks: bool = False, kills: int = 0
 ) -> bool:
-    """Run the trials and print what held; True when everything did."""
+    """Run the trials and print the results; True if everything is equal."""
     made = run_recipe(recipe, console, until="shards").artifacts
     short = shortened(on_this_machine(recipe), steps)
     root = Path(recipe.run_dir) / "resume-test"
@@ -132,8 +132,8 @@ def _killed(whole: Trials, folder: Path, kills: int, seed: int, console: Console
     trials.train()
     return [
         *compare(whole, trials, [f"a rank killed {kills} times"], exactly=True),
-        Check("each kill met a rank", not missed, f"{missed} came too late" if missed else ""),
-        Check("each start goes on from the newest checkpoint", not wrong, f"not these: {wrong}" if wrong else ""),
+        Check("each kill hit a rank", not missed, f"{missed} came too late" if missed else ""),
+        Check("each start resumes from the newest checkpoint", not wrong, f"not these: {wrong}" if wrong else ""),
         Check("steps done again", max(again) <= 2 * interval, f"at most {max(again)}, a checkpoint every {interval}"),
         Check("no process is left", not trials.left_behind, ""),
     ]

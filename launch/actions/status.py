@@ -1,4 +1,4 @@
-"""`twofold status`: where a run stands, from the files that it writes; no W&B, no ranks asked.
+"""`twofold status`: show training progress from the files of the run folder.
 
 Contract: reads only; works on any host that sees the run folder, while training runs and afterwards.
 """
@@ -31,7 +31,7 @@ Event = dict[str, Any]
 
 
 def status(folder: Path, console: Console) -> None:
-    """Print what is known of the training in a run folder (or in its `train` artifact)."""
+    """Print the state of the training in a run folder (or in its `train` artifact)."""
     out = training_folder(folder)
     events = read_events(out / METRICS_FILE)
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -46,7 +46,9 @@ def training_folder(folder: Path) -> Path:
         return folder
     found = sorted(folder.glob(f"artifacts/train-*/{METRICS_FILE}"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise user_error(str(folder), None, "holds no training", "name a recipe's run_dir in which training has begun")
+        raise user_error(
+            str(folder), None, "holds no training", "name the run_dir of a recipe whose training has begun"
+        )
     return found[-1].parent
 
 
@@ -101,7 +103,7 @@ def _speed(steps: Sequence[Event], left: int) -> str:
     speed = statistics.median(step["tps"] for step in steps[-_RECENT:])
     utilisation = steps[-1]["mfu"]
     share = f", MFU {utilisation:.1%} (full attention counted)" if utilisation else ""
-    return f"{format_count(round(speed))} tokens a second{share}; {_duration(left / speed)} to go"
+    return f"{format_count(round(speed))} tokens/s{share}; {_duration(left / speed)} to go"
 
 
 def _incidents(events: Sequence[Event], out: Path) -> str:
@@ -132,7 +134,7 @@ def _ranks(beats: Sequence[Beat], factor: float, beat_s: float, now: float) -> s
 
 def _size(folder: Path) -> str:
     files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
-    return format_bytes(sum(files)) if files else "not kept any more"
+    return format_bytes(sum(files)) if files else "no longer kept"
 
 
 def _duration(seconds: float) -> str:

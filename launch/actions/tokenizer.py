@@ -28,14 +28,14 @@ _FILES = {
 
 
 def train_tokenizer(recipe: Recipe, console: Console) -> None:
-    """Make the tokenizer; show its size and what it does to held-out text."""
+    """Train the tokenizer; show its size and its compression of held-out text."""
     made = run_recipe(recipe, console, until="tokenizer").artifacts["tokenizer"]
     counts = made.counts
     console.print(
         f"\n{counts['vocab_size']:,} ids, {counts['merges']:,} of them merges, learnt from "
         f"{counts['words']:,} words, {counts['distinct_words']:,} distinct"
     )
-    table = Table("held-out text", "tokens a word", "bytes a token", title="compression")
+    table = Table("held-out text", "tokens per word", "bytes per token", title="compression")
     for language, figures in counts["held_out"].items():
         table.add_row(language, f"{figures['tokens_per_word']:.3f}", f"{figures['bytes_per_token']:.3f}")
     console.print(table)
@@ -44,12 +44,14 @@ def train_tokenizer(recipe: Recipe, console: Console) -> None:
 
 
 def tokenize(recipe: Recipe, console: Console) -> None:
-    """Make the token shards; show what is in them."""
+    """Write the token shards; show what is in them."""
     from tokenizer.shards import read_index
 
     artifacts = run_recipe(recipe, console, until="shards").artifacts
     index = read_index(artifacts["shards"].path, artifacts["tokenizer"].identity)
-    table = Table("split", "source", "domain", "shards", "documents", "tokens", "text", "bytes a token", title="shards")
+    table = Table(
+        "split", "source", "domain", "shards", "documents", "tokens", "text", "bytes per token", title="shards"
+    )
     for split, sources in index.splits.items():
         for source, entry in sources.items():
             numbers = (f"{len(entry.shards):,}", f"{entry.documents:,}", f"{entry.tokens:,}")
@@ -60,7 +62,7 @@ def tokenize(recipe: Recipe, console: Console) -> None:
 
 
 def inspect_tokens(recipe_path: str, recipe: Recipe, text: str, console: Console) -> None:
-    """Show how the recipe's tokenizer cuts `text`."""
+    """Show how the recipe's tokenizer splits `text`."""
     from tokenizer.encoder import Encoder
 
     made = existing(recipe).get("tokenizer")
@@ -81,7 +83,7 @@ def inspect_tokens(recipe_path: str, recipe: Recipe, text: str, console: Console
     words, size = len(text.split()), sum(map(len, pieces))
     console.print(
         f"{len(ids)} tokens, {len(text)} characters, {size} bytes, {words} words: "
-        f"{size / max(1, len(ids)):.2f} bytes a token, {len(ids) / max(1, words):.2f} tokens a word"
+        f"{size / max(1, len(ids)):.2f} bytes per token, {len(ids) / max(1, words):.2f} tokens per word"
     )
 
 

@@ -40,10 +40,10 @@ class Target:
 
     def __post_init__(self) -> None:
         if self.share is not None and self.precision is not None:
-            raise user_error("--target-share", self.share, "is given beside --target-precision", "give one of them")
+            raise user_error("--target-share", self.share, "is given with --target-precision", "give one of them")
         for flag, value in (("--target-share", self.share), ("--target-precision", self.precision)):
             if value is not None and not 0 < value < 1:
-                raise user_error(flag, value, "lies outside 0..1", "write a share such as 0.3")
+                raise user_error(flag, value, "is outside 0..1", "write a share such as 0.3")
 
 
 def train_classifier(recipe: Recipe, name: str | None, target: Target, console: Console) -> None:
@@ -55,7 +55,7 @@ def train_classifier(recipe: Recipe, name: str | None, target: Target, console: 
     if name is not None and name not in configured:
         raise user_error("--name", name, "is not a classifier of this recipe", f"use one of {', '.join(configured)}")
     if name == "domain" and target.share is not None:
-        raise user_error("--target-share", target.share, "has no meaning for domains", "use --target-precision")
+        raise user_error("--target-share", target.share, "does not apply to domains", "use --target-precision")
     made = run_recipe(recipe, console, until="classifiers").artifacts["classifiers"]
     scored = existing(recipe).get("score")
     lines: list[str] = []
@@ -114,7 +114,7 @@ def _row(columns: Mapping[str, list[float]], target: Target, bound: str, name: s
     raise user_error(
         "--target-precision",
         target.precision,
-        f"is reached by no threshold of {name} (the best has {best:.3f})",
+        f"is not reached by any threshold of {name} (the best has {best:.3f})",
         "lower it, or label more texts",
     )
 

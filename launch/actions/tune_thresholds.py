@@ -6,7 +6,7 @@ Contract: reads the scores that `twofold run RECIPE --until score` made, and wri
                recipe by itself, checked by loading it, and its `data:` section can be pasted elsewhere
     OUT.html   a histogram of every rule's feature, by source, with the former and the new bound
 
-The method is data_pipeline/decisions/thresholds.py's; docs/calibration.md tells how the shipped values were made.
+The method is data_pipeline/decisions/thresholds.py's; docs/calibration.md says how the shipped values were derived.
 No score is recomputed and no text read: seconds.
 """
 
@@ -50,7 +50,7 @@ def settings_of(reference: str, drop_shares: Sequence[str]) -> Settings:
         try:
             share = float(number)
         except ValueError:
-            raise user_error("--drop-share", word, "is no number", "write 0.01, or feature=0.02") from None
+            raise user_error("--drop-share", word, "is not a number", "write 0.01, or feature=0.02") from None
         if name:
             by_feature[name] = share
         else:
@@ -63,10 +63,10 @@ def tune_thresholds(
 ) -> list[Threshold]:
     """Derive, write, show; returns the thresholds."""
     if out.suffix not in (".yaml", ".yml") or out.resolve() == recipe_path.resolve():
-        raise user_error("--out", str(out), "is no place for a fragment", "name a new .yaml file")
+        raise user_error("--out", str(out), "cannot hold a recipe fragment", "name a new .yaml file")
     for source in (part for reference in settings.reference for part in reference.split("+")):
         if source not in recipe.sources:
-            raise user_error("--reference", source, "is no source", f"use one of {', '.join(recipe.sources)}")
+            raise user_error("--reference", source, "is not a source", f"use one of {', '.join(recipe.sources)}")
     scored = existing(recipe).get("score")
     if scored is None:
         command = f"twofold run {recipe_path} --until score"
@@ -106,7 +106,7 @@ def _evidence(threshold: Threshold, settings: Settings) -> str:
     if not threshold.measured:
         return "kept: the reference has no tail here"
     dropped = max(threshold.dropped[source] for source in settings.reference)
-    return f"was {threshold.former:g}; drops {dropped:.2%} at most, of {threshold.documents} documents in all"
+    return f"was {threshold.former:g}; drops at most {dropped:.2%} of {threshold.documents} documents"
 
 
 def _show(found: Sequence[Threshold], columns: Mapping[str, Columns], settings: Settings, console: Console) -> None:

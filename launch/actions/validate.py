@@ -1,4 +1,4 @@
-"""`twofold validate`: what a valid recipe would train, without a GPU or the data.
+"""`twofold validate`: show what a valid recipe would train, without a GPU or the data.
 
 Contract: seconds, no allocation of the model, no reading of documents. Raises `UserError` for what
 the recipe alone can tell is impossible; inputs that are not here are listed, since a cluster's data
@@ -39,7 +39,7 @@ def describe(recipe: Recipe, console: Console) -> None:
         console.print(f"  {phase.name}: {shares}", soft_wrap=True)
     for convention, flops in flops_per_token(model, vocab_size, recipe.phases[0].sequence_length).items():
         amount = f"{flops / 1e9:.1f} G" if flops >= 1e9 else f"{flops / 1e6:.1f} M"
-        console.print(f"  {amount}FLOP a token, forward and backward, {convention} attention counted")
+        console.print(f"  {amount}FLOP per token, forward and backward, {convention} attention counted")
     _inputs(recipe, console)
     console.print(
         f"  DeepSpeed: {escape(json.dumps(deepspeed_config(recipe, ranks, device)))}", style="dim", soft_wrap=True

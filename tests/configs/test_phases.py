@@ -104,7 +104,7 @@ def test_a_recipe_with_replay_resolves_to_itself() -> None:
             ["phases.general.rampup_batch_size=[{until: 8K, global_batch_size: 1152}]", "launch.device=cpu"],
             "is 9 sequences, not divisible",
         ),
-        (["phases.domain.lr_scheduler.lr=2e-3"], "does not meet the 0.004 that phase general ends with"),
+        (["phases.domain.lr_scheduler.lr=2e-3"], "does not match the 0.004 that phase general ends with"),
         (["phases.domain.max_epochs={moon: 2}"], "moon.*is not in the phase's mixture"),
         (["phases.general.lr_scheduler.decay_type=sqrt"], "use it with wsd only"),
         (["model.start_at_phase=domain"], "with random weights"),

@@ -104,10 +104,10 @@ def test_a_cpu_batch_that_ranks_do_not_divide_is_refused() -> None:
     ("text", "message"),
     [
         ("seed: 1\nseed: 2\n", "key 'seed' is written twice"),
-        ("- a\n", "holds no sections"),
+        ("- a\n", "has no sections"),
         ("a: [\n", "line 2"),
         ("extends: bad.yaml\n", "extends itself"),
-        ("", "holds no sections"),
+        ("", "has no sections"),
     ],
 )
 def test_broken_yaml_is_named(tmp_path: Path, text: str, message: str) -> None:

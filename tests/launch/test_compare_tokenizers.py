@@ -128,7 +128,7 @@ def test_texts_without_korean_are_measured_as_well(run_dir: Path, tmp_path: Path
     stream = io.StringIO()
     target = tmp_path / "page.html"
     command.compare_tokenizers(recipe, None, tmp_path / "a.txt", target, Console(file=stream, width=100))
-    assert "There is no Korean text" in target.read_text()
+    assert "The measured text has no Korean" in target.read_text()
     assert "tokenizers, on 24 B of text" in stream.getvalue()
 
 
@@ -137,9 +137,9 @@ def test_texts_without_korean_are_measured_as_well(run_dir: Path, tmp_path: Path
     [
         (["--with", "{tmp}/absent"], "holds no tokenizer"),
         (["--with", "{tmp}/broken"], "x.json: is no tokenizer.json"),
-        (["--with", "{tmp}/same"], "is the recipe's own name, too"),
+        (["--with", "{tmp}/same"], "is also the recipe's own name"),
         (["--text", "{tmp}/absent"], "is not there"),
-        (["--text", "{tmp}/empty.txt"], "gives nothing to measure on"),
+        (["--text", "{tmp}/empty.txt"], "has nothing to measure"),
     ],
 )
 def test_mistakes_are_told(

@@ -40,7 +40,7 @@ def test_every_kind_of_file_is_read_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.txt", b"ab\xff", "a.txt: is no UTF-8 at byte 2"),
+        ("a.txt", b"ab\xff", "a.txt: is not UTF-8 at byte 2"),
         ("a.jsonl", b'{"text": "x"}\n{"text"', "a.jsonl: has no JSON object in line 2"),
         ("a.jsonl", b"[1]\n", "a.jsonl: has no JSON object in line 1"),
         ("a.jsonl", b'{"body": "x"}\n', "a.jsonl: has a record without `text`"),

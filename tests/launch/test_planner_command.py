@@ -54,7 +54,7 @@ def test_micro_batches_divide_every_batch_of_a_ramp() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--gpus", "0"), "--gpus = 0: is no number of devices"),
+        (("--gpus", "0"), "--gpus = 0: must be a positive integer"),
         (("--gpus", "8", "--gpu", "h1000"), "--gpu = 'h1000': is not in the planner's table. Hint: use one of h100,"),
         (("--gpus", "2048"), "is 1024 sequences, which do not divide over 2048 devices"),
         (("--gpus", "96"), "take 64 devices, or a batch of"),

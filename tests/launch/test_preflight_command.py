@@ -27,7 +27,7 @@ def test_slow_links_are_named_by_their_hosts(tmp_path: Path) -> None:
     assert slow_links(recipe, {"links": links}) == []
     links[pairs.index((1, 3))]["bytes_per_s"] = 1e9 * SLOW_LINK * 0.9
     (problem,) = slow_links(recipe, {"links": links})
-    assert str(problem).startswith("link node1 – node3: moves 630.0 MB a second, the median of all pairs is 1.0 GB")
+    assert str(problem).startswith("link node1 – node3: moves 630.0 MB per second; the median of all pairs is 1.0 GB")
     assert slow_links(recipe, {"links": []}) == []
 
 

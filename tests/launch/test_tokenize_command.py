@@ -27,10 +27,10 @@ def test_the_tokenizer_and_the_shards_are_shown(packed_run: Path) -> None:
     tokenize(recipe, console)
     shown = stream.getvalue()
     assert "2,048 ids, 1,760 of them merges" in shown
-    assert "tokens a word" in shown
+    assert "tokens per word" in shown
     assert "tokenizer.tiktoken" in shown
     assert "medicine" in shown
-    assert "bytes a token" in shown
+    assert "bytes per token" in shown
 
 
 def test_a_text_is_shown_by_pieces(packed_run: Path) -> None:

@@ -92,7 +92,7 @@ def test_the_card_escapes_what_it_shows(binary: dict) -> None:
 @pytest.mark.parametrize(("name", "target", "overrides", "problem"), [
     (None, Target(), ["data.classifiers.quality=null"], "has no classifier"),
     ("toxicity", Target(), [], "--name = 'toxicity': is not a classifier of this recipe"),
-    ("domain", Target(share=0.3), ["data.classifiers.domain={train: [x]}"], "has no meaning for domains"),
+    ("domain", Target(share=0.3), ["data.classifiers.domain={train: [x]}"], "does not apply to domains"),
 ])  # fmt: skip
 def test_what_cannot_be_trained_is_refused(name, target, overrides, problem) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=problem):

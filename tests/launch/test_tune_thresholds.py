@@ -86,10 +86,10 @@ def test_the_page_shows_every_rule_and_is_safe_with_any_name(scored: Scored, tmp
 @pytest.mark.parametrize(
     ("reference", "shares", "out", "message"),
     [
-        ("nowhere", [], "ko.yaml", "--reference = 'nowhere': is no source"),
-        ("ko-text", ["much"], "ko.yaml", "--drop-share = 'much': is no number"),
-        ("ko-text", [], "ko.txt", "is no place for a fragment"),
-        ("ko-text", [], "recipe.yaml", "is no place for a fragment"),
+        ("nowhere", [], "ko.yaml", "--reference = 'nowhere': is not a source"),
+        ("ko-text", ["much"], "ko.yaml", "--drop-share = 'much': is not a number"),
+        ("ko-text", [], "ko.txt", "cannot hold a recipe fragment"),
+        ("ko-text", [], "recipe.yaml", "cannot hold a recipe fragment"),
         ("law", [], "ko.yaml", "has 0 documents"),
     ],
 )
