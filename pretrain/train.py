@@ -42,7 +42,6 @@ from pretrain.hooks.stop_signals import StopSignals
 from pretrain.hooks.validating import Validate
 from pretrain.hooks.watchdog import Watch, unreported_stalls
 from pretrain.model.decoder import initial_weights
-from pretrain.model.generate import Speaker
 from pretrain.trainer import Trainer
 from twofold import VERSION
 
@@ -106,13 +105,18 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
 
 
 def _trainer(run: Run, checkpoints: Checkpoints, tokenizer: Path, stop: StopSignals) -> Trainer:
+    speaker = None
+    if run.recipe.validation.prompts:
+        from pretrain.model.generate import Speaker  # imports a tokenizer, which few ranks need
+
+        speaker = Speaker(run.recipe, tokenizer)
     guard = SpikeGuard(run.recipe.stability)
     checkpointer = Checkpointer(run, checkpoints, guard)
     hooks: list[Hook] = [
         RunEvents(run),
         Stragglers(run),
         Incidents(run),
-        Validate(run, Speaker(run.recipe, tokenizer) if run.recipe.validation.prompts else None),
+        Validate(run, speaker),
         PhaseWeights(run),
         Summary(run),
         checkpointer,

@@ -10,16 +10,19 @@ from __future__ import annotations
 import time
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.schema import Recipe
 from pretrain.checkpoints.checkpoint import State
 from pretrain.data.inputs import Inputs
 from pretrain.data.plan import Plan, Step, TokenCounts, token_counts
 from pretrain.engine.distributed import Ranks
-from pretrain.engine.zero3 import Engine
 from pretrain.hooks.metrics import Monitor
 from pretrain.hooks.skip_step import Judgement
 from pretrain.hooks.watchdog import Watch
+
+if TYPE_CHECKING:
+    from pretrain.engine.zero3 import Engine
 
 
 @dataclass
