@@ -125,6 +125,3 @@ class Hook:
 
     def after_advance(self, step: Step, stopping: bool) -> None:
         """Called for each step that is behind, those left out after a rollback included; `stopping`: the last one."""
-
-    def on_end(self, finished: bool) -> None:
-        """Called after the plan's last step (`finished`), or after a stop that was asked for."""

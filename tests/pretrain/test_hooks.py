@@ -55,9 +55,6 @@ class Recorder(Hook):
     def after_advance(self, step: Step, stopping: bool) -> None:
         self.calls.append((self.run.progress.done, stopping))
 
-    def on_end(self, finished: bool) -> None:
-        self.calls.append(finished)
-
 
 @pytest.fixture
 def trainer() -> Trainer:
@@ -70,7 +67,7 @@ def trainer() -> Trainer:
         recipe, Path("out"), cast(Any, data), plan, cast(Any, engine), cast(Any, quiet), cast(Any, quiet), Progress(0)
     )
     checkpointer = SimpleNamespace(checkpoints=SimpleNamespace(is_written=True), is_due=False)
-    stop = SimpleNamespace(asked=False, heard=lambda: None)
+    stop = SimpleNamespace(asked=False)
     hooks = [Recorder(run)]
     return Trainer(run, SpikeGuard(recipe.stability), cast(Checkpointer, checkpointer), hooks, cast(StopSignals, stop))
 
@@ -80,14 +77,14 @@ def test_hooks_see_every_step_and_left_out_steps_only_advance(trainer: Trainer) 
     assert trainer.train(stop_after_step=4) == EXIT_CODE_STOPPED
     recorder = cast(Recorder, trainer.hooks[0])
     steps = [(0, "accepted", 3.0), (1, False), (1, "not finite", 3.0), (2, False), (3, False), (3, "accepted", 3.0)]
-    assert recorder.calls == ["start", *steps, (4, True), False]
+    assert recorder.calls == ["start", *steps, (4, True)]
     assert cast(Engine, trainer.run.engine).calls == ["step", "skip", "step"]
     assert trainer.run.progress.skipped_steps == {1, 2}
 
 
 def test_the_plans_end_is_no_stop(trainer: Trainer) -> None:
     assert trainer.train(stop_after_step=trainer.run.plan.total_steps) == 0
-    assert cast(Recorder, trainer.hooks[0]).calls[-2:] == [(14, True), True]
+    assert cast(Recorder, trainer.hooks[0]).calls[-1] == (14, True)
 
 
 def test_sums_are_added_by_name() -> None:
