@@ -95,7 +95,7 @@ class StepSums:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step of the plan gave, the same on every rank but for the seconds."""
+    """The result of a step, the same on every rank except for the seconds."""
 
     step: Step
     sums: StepSums
