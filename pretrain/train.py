@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -31,7 +32,7 @@ from pretrain.engine.deepspeed_adapter import start_ranks
 from pretrain.engine.distributed import Ranks, place
 from pretrain.engine.zero3 import Engine
 from pretrain.hooks.checkpointing import Checkpointer
-from pretrain.hooks.events import RunEvents, StepEvents
+from pretrain.hooks.events import StepEvents
 from pretrain.hooks.hook import Hook, Progress, Run
 from pretrain.hooks.housekeeping import GarbageCollection, Stragglers
 from pretrain.hooks.incidents import Incidents
@@ -42,7 +43,6 @@ from pretrain.hooks.stop_signals import StopSignals
 from pretrain.hooks.validating import Validate
 from pretrain.hooks.watchdog import Watch, unreported_stalls
 from pretrain.model.decoder import initial_weights
-from pretrain.model.generate import Speaker
 from pretrain.trainer import Trainer
 from twofold import VERSION
 
@@ -97,7 +97,11 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
         engine.set_weights(_start_weights(recipe))
     code = 1
     try:
+        _write_start(run)
         code = trainer.train(options.stop_after_step)
+        monitor.event("end" if code == 0 else "stop", run.progress.done)
+        if code != 0:
+            stop.heard()
     finally:
         monitor.close(code)
     # Launchers end all ranks when the first one leaves with a code: nobody leaves before W&B is done.
@@ -105,14 +109,31 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
     return code
 
 
+def _write_start(run: Run) -> None:
+    run.monitor.event(
+        "start",
+        run.progress.done,
+        total_steps=run.plan.total_steps,
+        total_tokens=run.plan.total_tokens,
+        world_size=run.ranks.size,
+        device=run.ranks.device.type,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+    )
+
+
 def _trainer(run: Run, checkpoints: Checkpoints, tokenizer: Path, stop: StopSignals) -> Trainer:
+    speaker = None
+    if run.recipe.validation.prompts:
+        from pretrain.model.generate import Speaker  # imports a tokenizer, which few ranks need
+
+        speaker = Speaker(run.recipe, tokenizer)
     guard = SpikeGuard(run.recipe.stability)
     checkpointer = Checkpointer(run, checkpoints, guard)
     hooks: list[Hook] = [
-        RunEvents(run),
         Stragglers(run),
         Incidents(run),
-        Validate(run, Speaker(run.recipe, tokenizer) if run.recipe.validation.prompts else None),
+        Validate(run, speaker),
         PhaseWeights(run),
         Summary(run),
         checkpointer,

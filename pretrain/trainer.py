@@ -53,15 +53,10 @@ class Trainer:
         try:
             for hook in self.hooks:
                 hook.on_start()
-            finished = self._train(stop_after_step)
-            for hook in self.hooks:
-                hook.on_end(finished)
+            return 0 if self._train(stop_after_step) else EXIT_CODE_STOPPED
         finally:
             self.batches.close()
             gc.enable()
-        if not finished:
-            self.stop.heard()
-        return 0 if finished else EXIT_CODE_STOPPED
 
     def _train(self, stop_after_step: int | None) -> bool:
         """All steps that are left; whether the plan's last one is behind."""

@@ -55,7 +55,7 @@ class Findings(NamedTuple):
 
 
 def lint(config: Mapping[str, Any], override: Mapping[str, Any]) -> Findings:
-    """Check `config`, of which `override` is the user's part."""
+    """Check `config`, into which the user's `override` was merged."""
     return Findings([*_keys(override), *_values(config)], list(_untested(config)))
 
 

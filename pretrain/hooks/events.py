@@ -1,48 +1,24 @@
-"""Events of a run's start, steps and end: numbers in, lines of metrics.jsonl out (see metrics.py).
+"""The `train` lines of metrics.jsonl (see metrics.py).
 
-A `train` line:
-    step, tokens            behind it, over all phases; `seconds` of training behind it, restarts included
-    loss, z_loss            cross-entropy (nats per token) and log²(Z), means over the global batch
-    lr, grad_norm           learning rate; global norm of the gradient before clipping, null if it was not finite
-    skipped, verdict        whether the update was dropped, and the spike guard's verdict (skip_step.py)
-    tps                     tokens per second
-    mfu, mfu_causal         share of the devices' peak, all pairs of attention counted or the causal ones (sizes.py)
-    data_loading_pct        % of the step's time, on rank 0
-    memory_bytes            rank 0's peak: device memory on CUDA, resident memory on CPU
-    tokens_by_source        of each source that changed the weights so far, exact
-    batch_hash              fingerprint of the global batch, equal on any number of ranks
+step, tokens            behind it, over all phases; `seconds` of training behind it, restarts included
+loss, z_loss            cross-entropy (nats per token) and log²(Z), means over the global batch
+lr, grad_norm           learning rate; global norm of the gradient before clipping, null if it was not finite
+skipped, verdict        whether the update was dropped, and the spike guard's verdict (skip_step.py)
+tps                     tokens per second
+mfu, mfu_causal         share of the devices' peak, all pairs of attention counted or the causal ones (sizes.py)
+data_loading_pct        % of the step's time, on rank 0
+memory_bytes            rank 0's peak: device memory on CUDA, resident memory on CPU
+tokens_by_source        of each source that changed the weights so far, exact
+batch_hash              fingerprint of the global batch, equal on any number of ranks
 """
 
 from __future__ import annotations
-
-import os
-import socket
 
 from pretrain.data.batches import HASH_MODULUS
 from pretrain.data.plan import Step
 from pretrain.hooks.hook import Hook, StepResult
 from pretrain.model.sizes import flops_per_token
 from pretrain.profiling.timing import peak_memory
-
-
-class RunEvents(Hook):
-    """Writes `start`, and `end` or `stop`."""
-
-    def on_start(self) -> None:
-        run, plan = self.run, self.run.plan
-        run.monitor.event(
-            "start",
-            run.progress.done,
-            total_steps=plan.total_steps,
-            total_tokens=plan.total_tokens,
-            world_size=run.ranks.size,
-            device=run.ranks.device.type,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-        )
-
-    def on_end(self, finished: bool) -> None:
-        self.run.monitor.event("end" if finished else "stop", self.run.progress.done)
 
 
 class StepEvents(Hook):

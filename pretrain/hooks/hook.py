@@ -10,16 +10,19 @@ from __future__ import annotations
 import time
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.schema import Recipe
 from pretrain.checkpoints.checkpoint import State
 from pretrain.data.inputs import Inputs
 from pretrain.data.plan import Plan, Step, TokenCounts, token_counts
 from pretrain.engine.distributed import Ranks
-from pretrain.engine.zero3 import Engine
 from pretrain.hooks.metrics import Monitor
 from pretrain.hooks.skip_step import Judgement
 from pretrain.hooks.watchdog import Watch
+
+if TYPE_CHECKING:
+    from pretrain.engine.zero3 import Engine
 
 
 @dataclass
@@ -92,7 +95,7 @@ class StepSums:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step of the plan gave, the same on every rank but for the seconds."""
+    """The result of a step, the same on every rank except for the seconds."""
 
     step: Step
     sums: StepSums
@@ -122,6 +125,3 @@ class Hook:
 
     def after_advance(self, step: Step, stopping: bool) -> None:
         """Called for each step that is behind, those left out after a rollback included; `stopping`: the last one."""
-
-    def on_end(self, finished: bool) -> None:
-        """Called after the plan's last step (`finished`), or after a stop that was asked for."""

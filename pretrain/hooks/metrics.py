@@ -152,7 +152,7 @@ class WandbRun:
         self._run.log_artifact(artifact)
 
     def _start(self, recipe: Recipe, out: Path, mode: Mode) -> None:
-        import wandb  # a second of start-up, and none of it where W&B is off
+        import wandb  # takes a second, so only where W&B is on
 
         self._run = wandb.init(
             project=recipe.monitor.project,

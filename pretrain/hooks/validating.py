@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from pretrain.data.plan import Step
 from pretrain.hooks.hook import Hook, Run
-from pretrain.model.generate import Speaker
+
+if TYPE_CHECKING:
+    from pretrain.model.generate import Speaker
 
 
 class Validate(Hook):

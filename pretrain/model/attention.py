@@ -115,7 +115,7 @@ def varlen(q_XNH: Tensor, k_XKH: Tensor, v_XKH: Tensor, bounds_S: Tensor, longes
 
 
 def varlen_options(kernel: Callable[..., Any]) -> dict[str, Any]:
-    """How `kernel` is told "causal" and "grouped heads": the names changed between torch 2.10 and 2.13."""
+    """`kernel`'s arguments for "causal" and "grouped heads", whose names changed between torch 2.10 and 2.13."""
     known = inspect.signature(kernel).parameters
     causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
     return {**causal, "enable_gqa": True} if "enable_gqa" in known else causal

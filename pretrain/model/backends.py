@@ -41,7 +41,7 @@ Recompute = bool | Literal["selective"]
 _MOST_GRAPHS = 64
 """Graphs of one function before torch.compile gives up; its default, 8, is fewer than phases x segment classes."""
 
-_RECOMPUTED = {False: "nothing", True: "blocks", "selective": "blocks but for products and attention"}
+_RECOMPUTED = {False: "nothing", True: "blocks", "selective": "blocks except for products and attention"}
 _COSTLY = {
     "aten.mm.default",
     "aten._scaled_mm.default",

@@ -160,7 +160,7 @@ def _levels(profile: Any) -> dict[str, int]:
 
 
 def rates(recipe: Recipe, ranks: Ranks, length: int) -> dict[str, float]:
-    """What this device does in a second while all ranks do the same."""
+    """What this device does per second while all ranks do the same."""
     model, tokens = recipe.model, recipe.engine.micro_batch_size * length
     dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else torch.float32
     keys, queries = model.n_kv_heads * model.d_head, model.n_heads * model.d_head
@@ -208,14 +208,14 @@ def _attention_flops(recipe: Recipe, ranks: Ranks, length: int, dtype: torch.dty
 
 
 def _copy_rate(ranks: Ranks) -> float:
-    """Bytes read and written a second."""
+    """Bytes read and written per second."""
     source = torch.ones(_COPY_BYTES[ranks.device.type] // 4, device=ranks.device)
     target = torch.empty_like(source)
     return 2 * _bytes(source) / _median_seconds(lambda: target.copy_(source), ranks)
 
 
 def _collectives(recipe: Recipe, ranks: Ranks) -> dict[str, float]:
-    """Bytes a second of a ring's link, and seconds of a call that carries nothing."""
+    """Bytes per second of a ring's link, and seconds of a call that carries nothing."""
     if ranks.size == 1:
         return {}
     model = recipe.model
