@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.features import COUNTS
 from data_pipeline.features import counts as kernel
 from data_pipeline.features import terms
 from data_pipeline.readers import characters
@@ -228,8 +229,8 @@ C4 = _lexicon(line_ends=END_PUNCTUATION, phrases=[
 
 
 def _counts(text: str, words: Pairs, lines: Pairs, paragraphs: Pairs, lexicon: Any = GOPHER) -> dict[str, int]:
-    counts = np.zeros(len(kernel.COUNTS), dtype=np.int64)
+    counts = np.zeros(len(COUNTS), dtype=np.int64)
     spans = (np.array(pairs, dtype=np.int32).reshape(-1, 2).T.copy() for pairs in (words, lines, paragraphs))
     cut = (tuple(pair) for pair in spans)
     kernel.count_spans(characters.codes_of(text), *cut, kernel.ENGLISH, lexicon, _MULTIPLIER, counts)
-    return dict(zip(kernel.COUNTS, counts.tolist(), strict=True))
+    return dict(zip(COUNTS, counts.tolist(), strict=True))

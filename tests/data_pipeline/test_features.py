@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 
@@ -13,13 +15,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.common import records
-from configs.features import FEATURES
+from configs.features import COUNTS, FEATURES
 from data_pipeline.features import counts as kernel
 from data_pipeline.features import formulas as measuring
 from data_pipeline.features import lexicons, repetition, terms
-from data_pipeline.features.formulas import FORMULAS, MODEL_FEATURES, TEXT_FEATURES, features, features_of
+from data_pipeline.features.formulas import MODEL_FEATURES, TEXT_FEATURES, counts_of, features, features_of
 from data_pipeline.readers import characters
 from data_pipeline.readers.normalize import mojibake_pairs
+from tests.conftest import ROOT
 
 PIECES = [
     *(
@@ -48,13 +51,18 @@ PIECES = [
 ]
 GAPS = [" ", " ", " ", "\n", "\n\n", "\n \n", "  ", "\t", ". ", ".\n", "", "\u3000"]
 words = st.lists(st.sampled_from(PIECES), max_size=120)
+
+
+def joined(items: list[str], gaps: list[str]) -> str:
+    return "".join(map("".join, zip(items, gaps * len(items), strict=False)))
+
+
 texts = st.one_of(
     st.text(max_size=300),
     st.text(alphabet=st.characters(codec="utf-8", max_codepoint=0xFF), max_size=200),
     st.text(alphabet="가나다라ab ,.?!\n\n#…ㅋ•\ud800\x00☆", max_size=300),
-    st.builds(lambda items, gaps: "".join(map("".join, zip(items, gaps * len(items), strict=False))), words,
-              st.lists(st.sampled_from(GAPS), min_size=1, max_size=7)),
-)  # fmt: skip
+    st.builds(joined, words, st.lists(st.sampled_from(GAPS), min_size=1, max_size=7)),
+)
 languages = st.sampled_from(["ko", "en", "other", "code"])
 
 HOSTILE = {
@@ -242,10 +250,54 @@ def reference(text: str, language: str) -> dict[str, float]:
 # --- tests -------------------------------------------------------------------------------------
 
 
-def test_names_are_those_of_the_foundation():
-    assert tuple(features("x", "en")) == TEXT_FEATURES == tuple(FORMULAS) == tuple(reference("x", "en"))
-    assert {*TEXT_FEATURES, *MODEL_FEATURES} == set(FEATURES)
-    assert {name for pair in FORMULAS.values() for name in pair} == set(kernel.COUNTS), "every count is of use"
+def test_names_are_those_of_the_registry():
+    assert tuple(features("x", "en")) == TEXT_FEATURES == tuple(reference("x", "en"))
+    assert (*TEXT_FEATURES, *MODEL_FEATURES) == tuple(FEATURES)
+    assert MODEL_FEATURES == ("language_score", "quality_score", "toxicity_score")
+
+
+def test_the_kernel_fills_every_count():
+    """A count that only the registry knows would be 0 in every text."""
+    counts = counts_of([EVERYTHING], ["en"])[0]
+    assert {name for name, count in zip(COUNTS, counts.tolist(), strict=True) if not count} == set()
+
+
+EVERYTHING = """- A cat sat on the mat with {a} dog and that was that.
+- A cat sat on the mat with {a} dog and that was that.
+Lorem ipsum at https://a.kr # 1 casino...
+We use cookies here.
+
+가나 大 ㅋㅋㅋ 😀 + \ufffd
+
+Twice.
+
+Twice."""
+
+ADDED = """
+from configs.features import FEATURES, Feature
+FEATURES["digits_per_word"] = Feature("digits per word", "digits", "words")
+
+from configs.data_schema import NearDuplicates, RuleProfiles
+from data_pipeline.decisions import rules
+from data_pipeline.features.formulas import features_of
+from data_pipeline.stages import filter, score
+
+profiles = RuleProfiles.model_validate({"ko": {}, "en": {"digits_per_word": {"max": 1}}, "code": {}})
+columns = features_of(["route 66 1", "no digits"], ["en", "en"])
+columns |= {name: columns["words"] for name in FEATURES if name not in columns}
+assert columns["digits_per_word"].tolist() == [1.0, 0.0], columns["digits_per_word"]
+assert rules.failures(columns | {"digits_per_word": columns["words"]}, ["en", "en"], profiles) == [
+    ["digits_per_word>1"], ["digits_per_word>1"]
+]
+assert score.schema(NearDuplicates()).field("digits_per_word").type == "double"
+assert score.attributes("route 66 1", "text", NearDuplicates(), {})["digits_per_word"] == 1.0
+assert score.formula_table()["digits_per_word"] == ["digits", "words", 1, None]
+"""
+
+
+def test_one_entry_adds_a_rule_everywhere():
+    """Registered before anything else is imported, as an entry in the file would be."""
+    subprocess.run([sys.executable, "-c", ADDED], check=True, cwd=ROOT)
 
 
 @given(texts, languages)
@@ -323,14 +375,14 @@ def spans(*pairs: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 def test_given_spans_are_counted_as_given():
     """Words that punctuation splits, lines with their spaces, an empty line: as another tokenizer cuts them."""
     text = "a, b, \n\na, b, "
-    counts = np.zeros(len(kernel.COUNTS), dtype=np.int64)
+    counts = np.zeros(len(COUNTS), dtype=np.int64)
     words = spans((0, 1), (1, 2), (3, 4), (4, 5), (8, 9), (9, 10), (11, 12), (12, 13))
     lines, paragraphs = spans((0, 6), (7, 7), (8, 14)), spans((0, 6), (8, 14))
     codes = characters.codes_of(text)
     kernel.count_spans(
         codes, words, lines, paragraphs, kernel.OTHER, terms.lexicon(), np.uint64(3), counts
     )  # fmt: skip
-    found = dict(zip(kernel.COUNTS, counts.tolist(), strict=True))
+    found = dict(zip(COUNTS, counts.tolist(), strict=True))
     assert (found["words"], found["lines"], found["repeated_lines"], found["repeated_line_characters"]) == (8, 3, 1, 6)
     assert (found["top_2gram"], found["repeated_paragraphs"], found["short_lines"]) == (6, 1, 3)
 
