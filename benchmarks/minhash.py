@@ -88,24 +88,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "minhash",
         {
             "ours": {
-                "signatures_mb_per_s": speed["ours_signatures"], "korean_signatures_mb_per_s": speed["ours_korean"],
+                "signatures_mb_per_s": speed["ours_signatures"],
+                "korean_signatures_mb_per_s": speed["ours_korean"],
                 "clustered_documents_per_s": chosen.clustered / seconds["ours_clusters"],
-                "recall": planted, "strangers_paired": strangers([*english[:1500], *korean[:1500]]),
+                "recall": planted,
+                "strangers_paired": strangers([*english[:1500], *korean[:1500]]),
             },
             "peers": {
                 "datatrove": {
-                    "signatures_mb_per_s": speed["peer_signatures"], 
+                    "signatures_mb_per_s": speed["peer_signatures"],
                     "clustered_documents_per_s": chosen.clustered / seconds["peer_clusters"],
                 }
             },
             "ratio": seconds_a_document("peer") / seconds_a_document("ours"),
             **ratios,
             "clustered_documents": chosen.clustered,
-            "english_documents": len(english), "english_mb": _megabytes(english), "korean_mb": _megabytes(korean),
+            "english_documents": len(english),
+            "english_mb": _megabytes(english),
+            "korean_mb": _megabytes(korean),
             "repetitions": chosen.repetitions,
         },
         chosen.json,
-    )  # fmt: skip
+    )
 
 
 class Ours:
@@ -217,8 +221,10 @@ def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:
             hits += bool((minhash.bucket_keys(text, SETTINGS) == minhash.bucket_keys(other, SETTINGS)).any())
         expected = np.mean([1 - (1 - s**SETTINGS.hashes_per_bucket) ** SETTINGS.num_buckets for s in real])
         results[f"{similarity:.2f}"] = {
-            "similarity": float(np.mean(real)), "found_share": hits / pairs, "expected_share": float(expected),
-        }  # fmt: skip
+            "similarity": float(np.mean(real)),
+            "found_share": hits / pairs,
+            "expected_share": float(expected),
+        }
     return results
 
 
@@ -251,9 +257,11 @@ def strangers(found: Sequence[str]) -> dict[str, float]:
     pairs = {pair for members in by_key.values() for pair in combinations(members, 2)}
     wrong = sum(jaccard(found[one], found[other]) < _NEAR for one, other in pairs)
     return {
-        "documents": len(found), "pairs": len(pairs), "pairs_below_half": wrong,
+        "documents": len(found),
+        "pairs": len(pairs),
+        "pairs_below_half": wrong,
         "precision": 1 - wrong / len(pairs) if pairs else 1.0,
-    }  # fmt: skip
+    }
 
 
 def texts(corpus: Path, language: str, megabytes: float) -> list[str]:

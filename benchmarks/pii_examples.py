@@ -122,10 +122,19 @@ def _landline(generator: random.Random) -> str:
 
 def _abroad(generator: random.Random) -> str:
     forms = (
-        "+82-10-####-####", "+82 10 #### ####", "+82-2-###-####", "+8210########", "+44 20 7### ####", "+4420########",
-        "+1-2#2-5##-####", "+1 (2#2) 5##-####", "+12025######", "+49 30 ########", "+81-3-####-####",
+        "+82-10-####-####",
+        "+82 10 #### ####",
+        "+82-2-###-####",
+        "+8210########",
+        "+44 20 7### ####",
+        "+4420########",
+        "+1-2#2-5##-####",
+        "+1 (2#2) 5##-####",
+        "+12025######",
+        "+49 30 ########",
+        "+81-3-####-####",
         "+86 138 #### ####",
-    )  # fmt: skip
+    )
     return "".join(_n(generator, 1) if sign == "#" else sign for sign in generator.choice(forms))
 
 
@@ -183,7 +192,7 @@ _MAKERS: dict[str, tuple[str, Callable[[random.Random], str]]] = {
     "american": ("phone", _american),
     "account": ("account", _account),
     "iban": ("account", _iban),
-}  # fmt: skip
+}
 
 _LOOK_ALIKES: dict[str, Callable[[random.Random], str]] = {
     "date": lambda g: g.choice(("{}-{:02}-{:02}", "{}.{:02}.{:02}", "{}/{:02}/{:02}")).format(

@@ -44,9 +44,7 @@ def main() -> None:
     options.add_argument("--only", choices=list(PARTS), help="one part")
     options.add_argument("--lid", type=Path, metavar="FILE", help="fastText's lid.176.ftz, for comparison")
     chosen = options.parse_args()
-    results = {
-        name: part(chosen.corpus, chosen.lid) for name, part in PARTS.items() if chosen.only in (None, name)
-    }  # fmt: skip
+    results = {name: part(chosen.corpus, chosen.lid) for name, part in PARTS.items() if chosen.only in (None, name)}
     joined = {side: {name: part[side] for name, part in results.items()} for side in ("ours", "peers", "ratio")}
     common.report("quality", {**joined, "seed": SEED}, chosen.json)
 
@@ -112,9 +110,14 @@ def _in_real_text(corpus: Path) -> dict[str, dict[str, float]]:
     """Found in 1 MB by type, emails apart, where personal numbers are rare: mostly false positives."""
     rates = {}
     for folder in (
-        "general/ko-text/kowiki", "general/en-text/enwiki", "domain/law/kr-statutes", "domain/law/dc-code",
-        "domain/code/sympy-py", "domain/math/stacks-project", "general/ko-text/ms-cpp-docs-ko",
-    ):  # fmt: skip
+        "general/ko-text/kowiki",
+        "general/en-text/enwiki",
+        "domain/law/kr-statutes",
+        "domain/law/dc-code",
+        "domain/code/sympy-py",
+        "domain/math/stacks-project",
+        "general/ko-text/ms-cpp-docs-ko",
+    ):
         counts: Counter[str] = Counter()
         size = 0
         for record in common.records(corpus / folder, _SCANNED_BYTES):

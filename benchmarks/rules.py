@@ -93,11 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "ratio": speed["ours"] / speed["datatrove"],
             "ratio_to_split_words": speed["ours"] / speed["split"],
             **agreement(english, stock, profiles),
-            "documents": len(english), "english_mb": _megabytes(english), "timed_mb": _megabytes(timed),
+            "documents": len(english),
+            "english_mb": _megabytes(english),
+            "timed_mb": _megabytes(timed),
             "repetitions": chosen.repetitions,
         },
         chosen.json,
-    )  # fmt: skip
+    )
 
 
 def judge(texts: Sequence[str], language: str, profiles: RuleProfiles) -> list[list[str]]:

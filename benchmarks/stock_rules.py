@@ -221,10 +221,14 @@ def _lexicon(bullets: str = "", line_ends: Sequence[str] = (), phrases: Sequence
 
 GOPHER = _lexicon(bullets="•-")
 FINEWEB = _lexicon(line_ends=TERMINAL_PUNCTUATION)
-C4 = _lexicon(line_ends=END_PUNCTUATION, phrases=[
-    ("lorem ipsum", terms.SPAM), ("javascript", terms.LOREM_IPSUM),
-    *((phrase, terms.NOTICE) for phrase in POLICY_SUBSTRINGS),
-])  # fmt: skip
+C4 = _lexicon(
+    line_ends=END_PUNCTUATION,
+    phrases=[
+        ("lorem ipsum", terms.SPAM),
+        ("javascript", terms.LOREM_IPSUM),
+        *((phrase, terms.NOTICE) for phrase in POLICY_SUBSTRINGS),
+    ],
+)
 """Three kinds of phrases in our three kinds' columns."""
 
 

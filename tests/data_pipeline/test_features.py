@@ -313,11 +313,17 @@ def test_equals_the_reference_on_hostile_text(name):
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("folder", "language"), [
-    ("general/ko-text/nsmc-review-pages", "ko"), ("general/ko-text/ms-cpp-docs-ko", "ko"),
-    ("general/en-text/enwiki", "en"), ("general/en-text/peps", "en"), ("domain/math/stacks-project", "en"),
-    ("domain/code/lodash-js", "code"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folder", "language"),
+    [
+        ("general/ko-text/nsmc-review-pages", "ko"),
+        ("general/ko-text/ms-cpp-docs-ko", "ko"),
+        ("general/en-text/enwiki", "en"),
+        ("general/en-text/peps", "en"),
+        ("domain/math/stacks-project", "en"),
+        ("domain/code/lodash-js", "code"),
+    ],
+)
 def test_equals_the_reference_on_the_corpus(folder, language, corpus_dir):
     found = [record["text"] for record in records(corpus_dir / folder, 400_000)]
     columns = features_of(found, [language] * len(found))
@@ -379,39 +385,40 @@ def test_given_spans_are_counted_as_given():
     words = spans((0, 1), (1, 2), (3, 4), (4, 5), (8, 9), (9, 10), (11, 12), (12, 13))
     lines, paragraphs = spans((0, 6), (7, 7), (8, 14)), spans((0, 6), (8, 14))
     codes = characters.codes_of(text)
-    kernel.count_spans(
-        codes, words, lines, paragraphs, kernel.OTHER, terms.lexicon(), np.uint64(3), counts
-    )  # fmt: skip
+    kernel.count_spans(codes, words, lines, paragraphs, kernel.OTHER, terms.lexicon(), np.uint64(3), counts)
     found = dict(zip(COUNTS, counts.tolist(), strict=True))
     assert (found["words"], found["lines"], found["repeated_lines"], found["repeated_line_characters"]) == (8, 3, 1, 6)
     assert (found["top_2gram"], found["repeated_paragraphs"], found["short_lines"]) == (6, 1, 3)
 
 
-@pytest.mark.parametrize(("name", "language", "text", "expected"), [
-    ("stop_words", "en", "The cat, and THE dog (of that) house", 4),
-    ("stop_words", "ko", "학교에서 친구를 만났다. 밥은 맛있었다", 5),
-    ("stop_words", "ko", "서울 부산 대구 광주 대전", 0),
-    ("stop_words", "other", "the be to of", 0),
-    ("punctuated_line_frac", "ko", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.75),
-    ("punctuated_line_frac", "en", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.25),
-    ("prose_sentences", "en", "Title.\nOne is here. Two is here.\nWe use cookies here.\n\"So it is\"", 3),
-    ("dup_para_frac", "en", "a\n\nb\n\n\na\n\nc", 0.25),
-    ("spam_terms_per_1000_words", "en", "Casino JACKPOTS for the specialist", 400),
-    ("spam_terms_per_1000_words", "ko", "온라인카지노추천 바카라사이트 안내", 2000 / 3),
-    ("spam_terms_per_1000_words", "ko", "casino에서", 1000),
-    ("broken_character_frac", "en", "ab\ufffd\x81", 0.5),
-    ("broken_character_frac", "en", "caf\u00c3\u00a9 ok ", 2 / 9),
-    ("broken_character_frac", "ko", "뚯꽕", 1),
-    ("broken_character_frac", "ko", "똠양꿍 大韓民國 설렁탕", 0),
-    ("lone_jamo_frac", "ko", "웃겨 ㅋㅋ", 0.5),
-    ("jamo_run_frac", "ko", "ㅋㅋ ㅋㅋㅎㅎ", 4 / 6),
-    ("alpha_token_ratio", "en", "\"It's a well-known (x)...\" 1", 6 / 13),
-    ("curly_brackets", "en", "if {x} {\nIt is {so}.", 1),
-    ("url_char_frac", "ko", "주소 (https://a.kr)", 14 / 16),
-    ("top_2gram_char_frac", "en", "a b c d e f", 0),
-    ("top_2gram_char_frac", "en", "a b a b c", 6 / 9),
-    ("dup_5gram_char_frac", "en", "a b c d e a b c d e", 5 / 19),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "language", "text", "expected"),
+    [
+        ("stop_words", "en", "The cat, and THE dog (of that) house", 4),
+        ("stop_words", "ko", "학교에서 친구를 만났다. 밥은 맛있었다", 5),
+        ("stop_words", "ko", "서울 부산 대구 광주 대전", 0),
+        ("stop_words", "other", "the be to of", 0),
+        ("punctuated_line_frac", "ko", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.75),
+        ("punctuated_line_frac", "en", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.25),
+        ("prose_sentences", "en", 'Title.\nOne is here. Two is here.\nWe use cookies here.\n"So it is"', 3),
+        ("dup_para_frac", "en", "a\n\nb\n\n\na\n\nc", 0.25),
+        ("spam_terms_per_1000_words", "en", "Casino JACKPOTS for the specialist", 400),
+        ("spam_terms_per_1000_words", "ko", "온라인카지노추천 바카라사이트 안내", 2000 / 3),
+        ("spam_terms_per_1000_words", "ko", "casino에서", 1000),
+        ("broken_character_frac", "en", "ab\ufffd\x81", 0.5),
+        ("broken_character_frac", "en", "caf\u00c3\u00a9 ok ", 2 / 9),
+        ("broken_character_frac", "ko", "뚯꽕", 1),
+        ("broken_character_frac", "ko", "똠양꿍 大韓民國 설렁탕", 0),
+        ("lone_jamo_frac", "ko", "웃겨 ㅋㅋ", 0.5),
+        ("jamo_run_frac", "ko", "ㅋㅋ ㅋㅋㅎㅎ", 4 / 6),
+        ("alpha_token_ratio", "en", '"It\'s a well-known (x)..." 1', 6 / 13),
+        ("curly_brackets", "en", "if {x} {\nIt is {so}.", 1),
+        ("url_char_frac", "ko", "주소 (https://a.kr)", 14 / 16),
+        ("top_2gram_char_frac", "en", "a b c d e f", 0),
+        ("top_2gram_char_frac", "en", "a b a b c", 6 / 9),
+        ("dup_5gram_char_frac", "en", "a b c d e a b c d e", 5 / 19),
+    ],
+)
 def test_hand_counted(name, language, text, expected):
     assert features(text, language)[name] == pytest.approx(expected)
 
