@@ -25,45 +25,16 @@ from configs import features
 from data_pipeline.features import repetition, spans, terms
 from data_pipeline.features.terms import BULLET, ELLIPSIS, FEED, HASH, KO_LINE_END, LINE_END, QUOTE_END
 from data_pipeline.readers import characters
-from data_pipeline.readers.characters import (
-    HAN,
-    JAMO,
-    LETTER,
-    MISREAD_TAIL,
-    QUOTE,
-    RARE_HANGUL,
-    SENTENCE_END,
-    SPACE,
-)
+from data_pipeline.readers.characters import HAN, LETTER, MISREAD_TAIL, QUOTE, RARE_HANGUL, SENTENCE_END, SPACE
 from twofold import compiled as machine_code
 from twofold.compiled import compiled
 
 AT: Any = namedtuple("AT", features.COUNTS)(*range(len(features.COUNTS)))
 """The column of each count."""
 
-_COLUMN_OF_FLAG = (
-    (characters.HANGUL, AT.hangul),
-    (characters.LATIN, AT.latin),
-    (characters.HAN, AT.han),
-    (characters.DIGIT, AT.digits),
-    (characters.LETTER, AT.letters),
-    (characters.UPPER, AT.upper),
-    (characters.PUNCTUATION, AT.punctuation),
-    (characters.JAMO, AT.jamo),
-    (characters.EMOJI, AT.emoji),
-    (characters.BROKEN, AT.broken),
-    (ELLIPSIS, AT.ellipses),
-    (FEED, AT.newlines),
-    (HASH, AT.hashes),
-)
-_TOP_COLUMNS = (AT.top_2gram, AT.top_3gram, AT.top_4gram)
-_DUPLICATE_COLUMNS = (
-    AT.duplicate_5gram,
-    AT.duplicate_6gram,
-    AT.duplicate_7gram,
-    AT.duplicate_8gram,
-    AT.duplicate_9gram,
-    AT.duplicate_10gram,
+_GRAM_COLUMNS = (
+    *(getattr(AT, f"top_{n}gram") for n in range(2, 5)),
+    *(getattr(AT, f"duplicate_{n}gram") for n in range(5, 11)),
 )
 _KNOWN = characters.SPACE | characters.LETTER | characters.DIGIT | characters.PUNCTUATION
 _ALPHANUMERIC = characters.LETTER | characters.DIGIT
@@ -112,10 +83,8 @@ def _count(codes, flags, words, lines, paragraphs, language, lexicon, multiplier
     elif language == KOREAN:
         counts[AT.stop_words] = terms.endings(codes, flags, words, firsts, lexicon.korean)
     grams = repetition.count_grams(words, firsts, multiplier)
-    for i in range(len(_TOP_COLUMNS)):
-        counts[_TOP_COLUMNS[i]] = grams[2 + i]
-    for i in range(len(_DUPLICATE_COLUMNS)):
-        counts[_DUPLICATE_COLUMNS[i]] = grams[5 + i]
+    for i in range(len(_GRAM_COLUMNS)):
+        counts[_GRAM_COLUMNS[i]] = grams[2 + i]
     counts[AT.repeated_lines], counts[AT.repeated_line_characters] = repetition.repeats(codes, lines, multiplier)
     repeated_paragraphs, length = repetition.repeats(codes, paragraphs, multiplier)
     counts[AT.repeated_paragraphs], counts[AT.repeated_paragraph_characters] = repeated_paragraphs, length
@@ -126,15 +95,25 @@ def _count(codes, flags, words, lines, paragraphs, language, lexicon, multiplier
 
 @compiled
 def _count_characters(codes, flags, counts):  # type: ignore[no-untyped-def]
-    for flag, column in _COLUMN_OF_FLAG:
-        counts[column] = _flagged(flags, np.uint32(flag))
-    counts[AT.visible] = len(flags) - _flagged(flags, np.uint32(SPACE))
-    counts[AT.symbols] = len(flags) - _flagged(flags, np.uint32(_KNOWN))
-    counts[AT.ellipses] += _three_dots(codes)
-    counts[AT.broken] += _misread_syllables(flags) + _misread_utf8(codes, flags) + _misread_cp949(codes)
+    counts[AT.hangul] = _flagged(flags, characters.HANGUL)
+    counts[AT.latin] = _flagged(flags, characters.LATIN)
+    counts[AT.han] = _flagged(flags, characters.HAN)
+    counts[AT.digits] = _flagged(flags, characters.DIGIT)
+    counts[AT.letters] = _flagged(flags, characters.LETTER)
+    counts[AT.upper] = _flagged(flags, characters.UPPER)
+    counts[AT.punctuation] = _flagged(flags, characters.PUNCTUATION)
+    counts[AT.emoji] = _flagged(flags, characters.EMOJI)
+    counts[AT.hashes] = _flagged(flags, HASH)
+    counts[AT.newlines] = _flagged(flags, FEED)
+    counts[AT.ellipses] = _flagged(flags, ELLIPSIS) + _three_dots(codes)
+    counts[AT.visible] = len(flags) - _flagged(flags, SPACE)
+    counts[AT.symbols] = len(flags) - _flagged(flags, _KNOWN)
+    counts[AT.broken] = _flagged(flags, characters.BROKEN) + _misread_syllables(flags)
+    counts[AT.broken] += _misread_utf8(codes, flags) + _misread_cp949(codes)
     run = 0
     for flag in flags:
-        run = run + 1 if flag & JAMO != 0 else 0
+        run = run + 1 if flag & characters.JAMO != 0 else 0
+        counts[AT.jamo] += run > 0
         counts[AT.jamo_runs] += JAMO_RUN if run == JAMO_RUN else run > JAMO_RUN
 
 
@@ -142,7 +121,7 @@ def _count_characters(codes, flags, counts):  # type: ignore[no-untyped-def]
 def _flagged(flags, wanted):  # type: ignore[no-untyped-def]
     found = 0
     for flag in flags:
-        found += flag & wanted != 0
+        found += flag & np.uint32(wanted) != 0
     return found
 
 

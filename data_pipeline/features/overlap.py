@@ -180,25 +180,6 @@ def _hash(codes, start, length):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add_all_seeds(index, shortest):  # type: ignore[no-untyped-def]
-    length, step = index.seed_length, index.window - index.seed_length + 1
-    used = 0
-    for item in range(len(index.bounds) - 1):
-        if index.bounds[item + 1] - index.bounds[item] < shortest:
-            continue
-        for place in range(index.bounds[item], index.bounds[item + 1] - length + 1, step):
-            value = _hash(index.codes, place, length)
-            slot = _slot(value, len(index.last_seed))
-            if _is_known(index, slot, place, item):
-                continue
-            index.places[used], index.items[used], index.hashes[used] = place, item, value
-            index.next_seed[used], index.last_seed[slot] = index.last_seed[slot], used
-            index.filter[slot & (len(index.filter) - 1)] |= _bit(value)
-            used += 1
-    return used
-
-
-@compiled
 def _is_known(index, slot, place, item):  # type: ignore[no-untyped-def]
     """Whether an indexed seed of the same item has the same characters around it, as far as comparing goes.
 
@@ -336,7 +317,21 @@ def _entry_points(
     def add_seeds(index, shortest):  # type: ignore[no-untyped-def]
         """Fill an empty index with items of at least `shortest` characters; returns its number of seeds."""
         assert sources
-        return _add_all_seeds(index, shortest)
+        length, step = index.seed_length, index.window - index.seed_length + 1
+        used = 0
+        for item in range(len(index.bounds) - 1):
+            if index.bounds[item + 1] - index.bounds[item] < shortest:
+                continue
+            for place in range(index.bounds[item], index.bounds[item + 1] - length + 1, step):
+                value = _hash(index.codes, place, length)
+                slot = _slot(value, len(index.last_seed))
+                if _is_known(index, slot, place, item):
+                    continue
+                index.places[used], index.items[used], index.hashes[used] = place, item, value
+                index.next_seed[used], index.last_seed[slot] = index.last_seed[slot], used
+                index.filter[slot & (len(index.filter) - 1)] |= _bit(value)
+                used += 1
+        return used
 
     def fold_all(codes, bounds, table):  # type: ignore[no-untyped-def]
         """The concatenated folded texts, and their bounds."""

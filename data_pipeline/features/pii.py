@@ -33,6 +33,7 @@ PLACEHOLDERS: dict[str, str] = {
 """Type -> what replaces it; `find` finds nothing in a placeholder."""
 
 TYPES = tuple(PLACEHOLDERS)
+_Check = Callable[[str, int, int], bool]
 
 
 @dataclass(frozen=True)
@@ -106,25 +107,6 @@ _COUNTRY = (
     r"|9[679]\d)"
 )
 """Country codes in use (ITU-T E.164)."""
-_NUMBERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(rf"(?<![\d.])(?:{form})(?!\d|-\d\d)"))
-    for kind, form in (
-        ("ip_address", r"(?:0|[1-9]\d{0,2})(?:\.(?:0|[1-9]\d{0,2})){3}(?!\.\d)"),
-        ("resident_number", rf"\d{{6}} ?{_DASH}? ?[1-4](?:\d{{6}}|\*{{6}}|\d\*{{5}})"),
-        ("foreigner_number", rf"\d{{6}} ?{_DASH}? ?[5-8](?:\d{{6}}|\*{{6}}|\d\*{{5}})"),
-        ("business_number", rf"\d{{3}}{_DASH}\d{{2}}{_DASH}\d{{5}}"),
-        ("driver_license", rf"(?:1[1-9]|2[0-68]){_DASH}\d{{2}}{_DASH}\d{{6}}{_DASH}\d{{2}}"),
-        ("card", rf"\d{{4}}(?:{_DASH}?\d{{4}}){{3}}|3[47]\d{{2}}{_DASH}?\d{{6}}{_DASH}?\d{{5}}"),
-        ("phone", rf"010{_GAP}?\d{{4}}{_GAP}?\d{{4}}|01[16789]{_GAP}?\d{{3,4}}{_GAP}?\d{{4}}"),
-        ("phone", rf"\(?0(?:2|[3-6][1-5]|70|50\d?|80)(?:\) ?|{_GAP})\d{{3,4}}{_GAP}\d{{4}}"),
-        ("phone", r"0(?:2|[3-6][1-5]|70)\d{7,8}"),
-        ("phone", rf"\+?82{_GAP}(?:\(0\){_GAP}?)?\d{{1,2}}{_GAP}\d{{3,4}}{_GAP}\d{{4}}|\+82\d{{8,10}}"),
-        ("phone", rf"\+{_COUNTRY}{_GAP}?(?:\(0\) ?)?\(?\d{{1,4}}\)?(?:{_GAP}?\d{{2,4}}){{2,4}}"),
-        ("phone", rf"(?:\([2-9]\d{{2}}\) ?|[2-9]\d{{2}}[{_DASHES}.])[2-9]\d{{2}}[{_DASHES}.]\d{{4}}"),
-        ("phone", _SERVICE_NUMBER),
-        ("account", rf"\d{{11,14}}|\d{{2,6}}(?:[{_DASHES}]\d{{2,7}}){{2,3}}"),
-    )
-)
 
 
 def _candidates(text: str) -> Iterator[Span]:
@@ -143,8 +125,8 @@ def _candidates(text: str) -> Iterator[Span]:
         start = run.start()
         while start and text[start - 1] in "+(":
             start -= 1
-        for kind, form in _NUMBERS:
-            yield from _matches(text, kind, form, start, run.end())
+        for kind, check, form in _NUMBERS:
+            yield from (Span(*place, kind) for place in _matches(text, form, check, start, run.end()))
 
 
 def _emails(text: str) -> Iterator[Span]:
@@ -176,11 +158,11 @@ def _passports(text: str, digits: int, end: int) -> Iterator[Span]:
             yield Span(start, end, "passport")
 
 
-def _matches(text: str, kind: str, form: re.Pattern[str], start: int, end: int) -> Iterator[Span]:
+def _matches(text: str, form: re.Pattern[str], check: _Check, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Matches that pass their check; after one that fails, the search resumes one character later."""
     while match := form.search(text, start, end):
-        if _stands_alone(text, match.start()) and _CHECKS[kind](text, match.start(), match.end()):
-            yield Span(*match.span(), kind)
+        if _stands_alone(text, match.start()) and check(text, *match.span()):
+            yield match.span()
             start = match.end()
         else:
             start = match.start() + 1
@@ -313,13 +295,23 @@ def _near(text: str, start: int, end: int, *words: str) -> bool:
     return any(word in around for word in words)
 
 
-_CHECKS: dict[str, Callable[[str, int, int], bool]] = {
-    "ip_address": _is_address,
-    "resident_number": _is_dated,
-    "foreigner_number": _is_dated,
-    "business_number": _is_business,
-    "driver_license": _is_driver_license,
-    "card": _is_card,
-    "phone": _is_phone,
-    "account": _is_account,
-}
+_NUMBERS: tuple[tuple[str, _Check, re.Pattern[str]], ...] = tuple(
+    (kind, check, re.compile(rf"(?<![\d.])(?:{form})(?!\d|-\d\d)"))
+    for kind, check, form in (
+        ("ip_address", _is_address, r"(?:0|[1-9]\d{0,2})(?:\.(?:0|[1-9]\d{0,2})){3}(?!\.\d)"),
+        ("resident_number", _is_dated, rf"\d{{6}} ?{_DASH}? ?[1-4](?:\d{{6}}|\*{{6}}|\d\*{{5}})"),
+        ("foreigner_number", _is_dated, rf"\d{{6}} ?{_DASH}? ?[5-8](?:\d{{6}}|\*{{6}}|\d\*{{5}})"),
+        ("business_number", _is_business, rf"\d{{3}}{_DASH}\d{{2}}{_DASH}\d{{5}}"),
+        ("driver_license", _is_driver_license, rf"(?:1[1-9]|2[0-68]){_DASH}\d{{2}}{_DASH}\d{{6}}{_DASH}\d{{2}}"),
+        ("card", _is_card, rf"\d{{4}}(?:{_DASH}?\d{{4}}){{3}}|3[47]\d{{2}}{_DASH}?\d{{6}}{_DASH}?\d{{5}}"),
+        ("phone", _is_phone, rf"010{_GAP}?\d{{4}}{_GAP}?\d{{4}}|01[16789]{_GAP}?\d{{3,4}}{_GAP}?\d{{4}}"),
+        ("phone", _is_phone, rf"\(?0(?:2|[3-6][1-5]|70|50\d?|80)(?:\) ?|{_GAP})\d{{3,4}}{_GAP}\d{{4}}"),
+        ("phone", _is_phone, r"0(?:2|[3-6][1-5]|70)\d{7,8}"),
+        ("phone", _is_phone, rf"\+?82{_GAP}(?:\(0\){_GAP}?)?\d{{1,2}}{_GAP}\d{{3,4}}{_GAP}\d{{4}}|\+82\d{{8,10}}"),
+        ("phone", _is_phone, rf"\+{_COUNTRY}{_GAP}?(?:\(0\) ?)?\(?\d{{1,4}}\)?(?:{_GAP}?\d{{2,4}}){{2,4}}"),
+        ("phone", _is_phone, rf"(?:\([2-9]\d{{2}}\) ?|[2-9]\d{{2}}[{_DASHES}.])[2-9]\d{{2}}[{_DASHES}.]\d{{4}}"),
+        ("phone", _is_phone, _SERVICE_NUMBER),
+        ("account", _is_account, rf"\d{{11,14}}|\d{{2,6}}(?:[{_DASHES}]\d{{2,7}}){{2,3}}"),
+    )
+)
+"""Type, check and form of every kind of number that is searched in runs of digits."""

@@ -17,22 +17,16 @@ from data_pipeline.features import lexicons
 from data_pipeline.readers import characters
 from twofold.compiled import compiled
 
-# Flags beside those of readers.characters.
-BULLET = 1 << 16
-"""Begins a bulleted line."""
-LINE_END = 1 << 17
-"""Ends a sentence-like line."""
-KO_LINE_END = 1 << 18
-"""Ends one in Korean."""
-QUOTE_END = 1 << 19
-"""Ends a line of speech."""
-EDGE = 1 << 20
-"""Not part of a stop word at the edge of a word."""
+# Flags beside those of readers.characters:
+BULLET = 1 << 16  # begins a bulleted line
+LINE_END = 1 << 17  # ends a sentence-like line
+KO_LINE_END = 1 << 18  # ends one in Korean
+QUOTE_END = 1 << 19  # ends a line of direct speech
+EDGE = 1 << 20  # is not part of a stop word at the edge of a word
 ELLIPSIS = 1 << 21
 FEED = 1 << 22
 HASH = 1 << 23
-ASCII_WORD = 1 << 24
-"""An ASCII letter, digit or _."""
+ASCII_WORD = 1 << 24  # an ASCII letter, digit or _
 
 SPAM, LOREM_IPSUM, NOTICE = range(3)
 """Kinds of terms."""
