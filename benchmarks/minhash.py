@@ -2,13 +2,13 @@
 
     python -m benchmarks.minhash [--corpus DIR] [--megabytes 8] [--json OUT]
 
-Contract: the same documents, 14 buckets of 8 hashes of word 5-grams. Ours: `minhash.bucket_keys` and
-`dedup.build`; the peer's: MinhashDedupSignature, MinhashDedupBuckets and MinhashDedupCluster, in this
-process with its default words (spaCy's for English); signatures of real texts, clusters of made-up
-signatures; `ratio` is of both together, for each document. `recall` is of pairs planted at a Jaccard similarity
-of word 5-grams, found by any bucket, beside 1 - (1 - s^8)^14 at the similarities that the pairs really have;
-`strangers_paired` are pairs found between documents that were not planted together, with the share of
-them that are no near duplicates at all (exact similarity below 0.5). Needs spacy.
+Contract: both read the same documents, with 14 buckets of 8 hashes of word 5-grams. Ours: `minhash.bucket_keys`
+and `dedup.build`; the peer's: MinhashDedupSignature, MinhashDedupBuckets and MinhashDedupCluster, in this process
+with its default words (spaCy's for English). Signatures are of real texts, clusters of synthetic signatures;
+`ratio` is of both times together, per document. `recall` is the share of pairs planted at a Jaccard similarity of
+word 5-grams that share any bucket, beside 1 - (1 - s^8)^14 at the actual similarities; `strangers_paired` counts
+pairs of documents that were not planted together, and those of them that are not near duplicates (exact
+similarity below 0.5). Needs spacy.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _NEAR = 0.5
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = common.parser("minhash", "MinHash signatures and clusters against datatrove's.")
-    options.add_argument("--megabytes", type=float, default=8.0, help="of text that is timed, each language")
-    options.add_argument("--pairs", type=int, default=400, help="planted at each similarity")
-    options.add_argument("--clustered", type=int, default=100_000, help="made-up signatures that are clustered")
+    options.add_argument("--megabytes", type=float, default=8.0, help="text to time per language")
+    options.add_argument("--pairs", type=int, default=400, help="pairs planted per similarity")
+    options.add_argument("--clustered", type=int, default=100_000, help="synthetic signatures to cluster")
     options.set_defaults(repetitions=3)
     chosen = options.parse_args(arguments)
     common.let_datatrove_hash()
@@ -123,7 +123,7 @@ class Ours:
         self._write(np.array([minhash.bucket_keys(text, SETTINGS) for text in found]))
 
     def keep(self, signatures: Signatures) -> None:
-        """Write signatures instead of making them."""
+        """Write given signatures instead of computing them."""
         keys = np.zeros(signatures.shape[:2], dtype=np.uint64)
         for row in range(SETTINGS.hashes_per_bucket):
             keys = keys * np.uint64(0x9E3779B97F4A7C15) + signatures[:, :, row]
@@ -132,7 +132,7 @@ class Ours:
     def _write(self, keys: Keys) -> None:
         names = score.bucket_columns(SETTINGS)
         ids = [f"{number:08d}" for number in range(len(keys))]
-        # No text twice: exact duplicates are no part of the comparison.
+        # No two texts are equal: exact duplicates are not compared.
         exact = pa.array([identity.rjust(16).encode() for identity in ids], pa.binary(16))
         columns = {"id": ids, "exact_hash": exact} | {name: keys[:, n] for n, name in enumerate(names)}
         tables.write_table(tables.task_path(self.folder / "attributes", "s", 0), pa.table(columns))
@@ -190,7 +190,7 @@ class Peer:
 
 
 class _InProcess:
-    """Tasks one after the other."""
+    """Runs tasks one after another."""
 
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         for rank in range(n_tasks):
@@ -198,7 +198,7 @@ class _InProcess:
 
 
 def made_up_signatures(count: int) -> Signatures:
-    """Random ones; a fifth of the documents share some buckets with an earlier document."""
+    """Random signatures; a fifth of the documents share some buckets with an earlier document."""
     dice = np.random.default_rng(_SEED)
     signatures = dice.integers(0, 2**63, (count, SETTINGS.num_buckets, SETTINGS.hashes_per_bucket), dtype=np.uint64)
     for number in dice.choice(np.arange(1, count), count // 5, replace=False):
@@ -208,7 +208,7 @@ def made_up_signatures(count: int) -> Signatures:
 
 
 def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:
-    """Similarity wished for -> the mean real one, the share of pairs found, and the share that theory expects."""
+    """Intended similarity -> the mean actual one, the share of pairs found, and the share expected by theory."""
     bases = [text for text in found if len(text.split()) >= _FEWEST_WORDS]
     assert bases, "no text is long enough"
     results = {}
@@ -229,7 +229,7 @@ def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:
 
 
 def altered(text: str, similarity: float, seed: str) -> str:
-    """The text with words replaced, far enough apart to change `ngram_words` n-grams each."""
+    """The text with words replaced, far enough apart that each changes `ngram_words` n-grams."""
     words = re.findall(r"\w+", text)
     n = SETTINGS.ngram_words
     grams = len(words) - n + 1
@@ -249,7 +249,7 @@ def jaccard(one: str, other: str) -> float:
 
 
 def strangers(found: Sequence[str]) -> dict[str, float]:
-    """Pairs of different documents that share a bucket key, and the share of them that are not near at all."""
+    """Pairs of different documents that share a bucket key, and how many of them are below a similarity of 0.5."""
     by_key: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, text in enumerate(found):
         for bucket, key in enumerate(minhash.bucket_keys(text, SETTINGS).tolist()):
@@ -265,7 +265,7 @@ def strangers(found: Sequence[str]) -> dict[str, float]:
 
 
 def texts(corpus: Path, language: str, megabytes: float) -> list[str]:
-    """Different texts of the language's folders, in equal parts."""
+    """Distinct texts of the language's folders, in equal parts."""
     limit = int(megabytes * 1e6 / len(FOLDERS[language]))
     found = (record["text"] for folder in FOLDERS[language] for record in common.records(corpus / folder, limit))
     return list(dict.fromkeys(found))

@@ -1,8 +1,8 @@
-"""Texts with personal information of known place and type, and everyday numbers that look like it.
+"""Texts with personal information at known places, and with everyday numbers that look like it.
 
-Contract: a pure function of seed and index. Numbers and their check digits are made from the public
-definitions here, not with the code under test, and belong to nobody. A `positive` holds one number in a
-Korean or English sentence, a `negative` holds a look-alike.
+Contract: a pure function of seed and index. Numbers and their check digits are generated here from public
+definitions, not by the code under test, and belong to nobody. A positive has one number in a Korean or English
+sentence, a negative has a look-alike.
 """
 
 from __future__ import annotations
