@@ -58,30 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     common.let_datatrove_hash()
     english = texts(chosen.corpus, "en", chosen.megabytes)
     korean = texts(chosen.corpus, "ko", chosen.megabytes)
-    with tempfile.TemporaryDirectory() as folder:
-        ours, peer = Ours(Path(folder) / "ours"), Peer(Path(folder) / "peer")
-        seconds = common.interleaved(
-            {
-                "ours_signatures": lambda: ours.sign(english),
-                "peer_signatures": lambda: peer.sign(english),
-                "ours_korean": lambda: ours.sign(korean),
-            },
-            chosen.repetitions,
-        )
-        signatures = made_up_signatures(chosen.clustered)
-        ours.keep(signatures)
-        peer.keep(signatures)
-        seconds |= common.interleaved(
-            {"ours_clusters": ours.cluster, "peer_clusters": peer.cluster}, chosen.repetitions
-        )
+    seconds = _timed(english, korean, chosen.clustered, chosen.repetitions)
     speed = {name: _megabytes(korean if "korean" in name else english) / taken for name, taken in seconds.items()}
     planted = {language: recall(texts(chosen.corpus, language, 10.0), chosen.pairs) for language in FOLDERS}
-    ratios = {
-        "ratio_signatures": speed["ours_signatures"] / speed["peer_signatures"],
-        "ratio_clusters": seconds["peer_clusters"] / seconds["ours_clusters"],
-    }
 
-    def seconds_a_document(side: str) -> float:
+    def seconds_per_document(side: str) -> float:
         return seconds[f"{side}_signatures"] / len(english) + seconds[f"{side}_clusters"] / chosen.clustered
 
     common.report(
@@ -100,8 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     "clustered_documents_per_s": chosen.clustered / seconds["peer_clusters"],
                 }
             },
-            "ratio": seconds_a_document("peer") / seconds_a_document("ours"),
-            **ratios,
+            "ratio": seconds_per_document("peer") / seconds_per_document("ours"),
+            "ratio_signatures": speed["ours_signatures"] / speed["peer_signatures"],
+            "ratio_clusters": seconds["peer_clusters"] / seconds["ours_clusters"],
             "clustered_documents": chosen.clustered,
             "english_documents": len(english),
             "english_mb": _megabytes(english),
@@ -110,6 +92,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
         chosen.json,
     )
+
+
+def _timed(english: Sequence[str], korean: Sequence[str], clustered: int, repetitions: int) -> dict[str, float]:
+    """Median seconds of both sides' signatures and clusters."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours, peer = Ours(Path(folder) / "ours"), Peer(Path(folder) / "peer")
+        seconds = common.interleaved(
+            {
+                "ours_signatures": lambda: ours.sign(english),
+                "peer_signatures": lambda: peer.sign(english),
+                "ours_korean": lambda: ours.sign(korean),
+            },
+            repetitions,
+        )
+        signatures = made_up_signatures(clustered)
+        ours.keep(signatures)
+        peer.keep(signatures)
+        seconds |= common.interleaved({"ours_clusters": ours.cluster, "peer_clusters": peer.cluster}, repetitions)
+    return seconds
 
 
 class Ours:
