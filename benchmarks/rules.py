@@ -1,17 +1,17 @@
-"""Our rule chain against datatrove's stock filters: speed on one core, and the same verdicts.
+"""Our rule chain against datatrove's stock filters: speed on one core, and agreement of decisions.
 
 Contract: `python -m benchmarks.rules --corpus DIR [--json OUT]`. English documents go through datatrove's
-GopherRepetitionFilter, GopherQualityFilter, FineWebQualityFilter and C4QualityFilter as they come (spaCy
+GopherRepetitionFilter, GopherQualityFilter, FineWebQualityFilter and C4QualityFilter with their defaults (spaCy
 words), and through our features and rules with the same thresholds (whitespace words). Three results:
 
-- throughput: both in turn in one process on the same documents; datatrove stops at the first failed
-  filter, we measure every feature and judge every rule; datatrove with `str.split` words and Korean
-  with the shipped rules beside it.
-- `same_verdict_share`: kept or dropped alike, each with its own words, on documents without spaces at
-  line ends; `same_verdict_share_as_read`: with them (datatrove counts a line of spaces as a line, and
-  "end. " as no punctuation; our lines are stripped).
-- `same_reason_share`: verdict and reason alike, on both forms, when our kernel is given datatrove's words,
-  lines and sentences (benchmarks/stock_rules.py), so that only the counting is compared.
+- throughput, interleaved in one process on the same documents. datatrove stops at the first filter that fails;
+  we compute every feature and apply every rule. Also datatrove with `str.split` words, and Korean with the
+  shipped rules.
+- `same_verdict_share`: documents that both keep or both drop, each with its own words, without spaces at line
+  ends; `same_verdict_share_as_read`: with them (datatrove counts a line of spaces as a line, and "end. " as
+  unpunctuated; our lines are stripped).
+- `same_reason_share`: documents with the same decision and reason, in both forms, if our kernel gets datatrove's
+  words, lines and sentences (benchmarks/stock_rules.py), so that only the counting is compared.
 """
 
 from __future__ import annotations
@@ -93,24 +93,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "ratio": speed["ours"] / speed["datatrove"],
             "ratio_to_split_words": speed["ours"] / speed["split"],
             **agreement(english, stock, profiles),
-            "documents": len(english), "english_mb": _megabytes(english), "timed_mb": _megabytes(timed),
+            "documents": len(english),
+            "english_mb": _megabytes(english),
+            "timed_mb": _megabytes(timed),
             "repetitions": chosen.repetitions,
         },
         chosen.json,
-    )  # fmt: skip
+    )
 
 
 def judge(texts: Sequence[str], language: str, profiles: RuleProfiles) -> list[list[str]]:
-    """The rules that each text fails: the whole chain, from text to verdicts."""
+    """The rules that each text fails: the whole chain, from text to decisions."""
     languages = [language] * len(texts)
     columns = features_of(texts, languages)
-    # Models are no part of the comparison; 1 passes every bound that a recipe sets on their scores.
+    # Models are not compared; 1 passes every bound that a recipe sets on their scores.
     columns |= dict.fromkeys(MODEL_FEATURES, columns["words"] * 0 + 1)
     return rules.failures(columns, languages, profiles)
 
 
 def agreement(texts: Sequence[str], stock: stock_rules.Stock, profiles: RuleProfiles) -> dict[str, Any]:
-    """Shares of documents on which we and datatrove agree, and what the others are about."""
+    """Shares of documents on which we agree with datatrove, and the reasons for the others."""
     tidy = [_SPACES_AT_LINE_ENDS.sub("\n", text.strip()) for text in texts]
     theirs, theirs_as_read = ([stock.reason(text) for text in form] for form in (tidy, texts))
     ours, ours_as_read = (judge(form, "en", profiles) for form in (tidy, texts))

@@ -1,11 +1,11 @@
-"""datatrove's stock filters, as they come and by our kernel on their own words.
+"""datatrove's stock filters, and the same filters computed by our kernel from datatrove's words.
 
 Contract: `Stock.reason` is the first reason for which the four filters drop a text, or None;
-`Stock.reason_by_kernel` is the same from kernel.count_spans: words and sentences are spaCy's, and lines
-are cut as each filter cuts them. What differs between datatrove's meaning of a rule and our features is
-in this file alone: Gopher's lines are parts between runs of line feeds, unstripped, or `splitlines` with
-empty ones; words without symbols are counted apart; FineWeb's shares are of the text without line feeds;
-the most frequent n-gram counts even if it does not repeat; C4 judges line by line.
+`Stock.reason_by_kernel` is the same from counts.count_spans: words and sentences are spaCy's, and lines are cut
+as each filter cuts them. All differences between datatrove's rules and our features are in this file: Gopher's
+lines are unstripped parts between runs of line feeds, or `splitlines` including empty ones; words without symbols
+are counted separately; FineWeb's fractions are of the text without line feeds; the most frequent n-gram counts
+even if it does not repeat; C4 decides line by line.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.features import COUNTS
 from data_pipeline.features import counts as kernel
 from data_pipeline.features import terms
 from data_pipeline.readers import characters
@@ -53,7 +54,7 @@ class Stock:
         self.c4 = C4QualityFilter()
 
     def reason(self, text: str) -> str | None:
-        """As the four filters say, in this order."""
+        """The decision of the four filters, in this order."""
         document = Document(text=text, id="")
         for stock in (self.repetition, self.quality, self.fineweb, self.c4):
             verdict = stock.filter(document)
@@ -162,7 +163,7 @@ class Stock:
 
 @contextlib.contextmanager
 def split_words() -> Iterator[None]:
-    """datatrove with `str.split` in the place of spaCy's words: what its own loops cost."""
+    """Give datatrove `str.split` words instead of spaCy's, to time its own loops."""
     tokenizer = type(load_word_tokenizer("en"))
     spacys = tokenizer.word_tokenize
     datatrove_text.split_into_parts.cache_clear()
@@ -178,7 +179,7 @@ def split_words() -> Iterator[None]:
 
 
 def _words(text: str) -> list[tuple[int, int]]:
-    """spaCy's tokens as datatrove takes them: stripped, without empty ones."""
+    """spaCy's tokens as datatrove uses them: stripped, without empty ones."""
     spans = []
     for part in load_word_tokenizer("en")._do_tokenize(text):
         for token in part:
@@ -199,7 +200,7 @@ def _between(separator: re.Pattern[str], text: str, first: int, last: int) -> li
 
 
 def _stripped_lines(text: str) -> list[tuple[int, int]]:
-    """`splitlines`, stripped, with empty ones."""
+    """`splitlines`, stripped, including empty ones."""
     spans, start = [], 0
     for line in text.splitlines(keepends=True):
         first = start + len(line) - len(line.lstrip())
@@ -220,16 +221,20 @@ def _lexicon(bullets: str = "", line_ends: Sequence[str] = (), phrases: Sequence
 
 GOPHER = _lexicon(bullets="•-")
 FINEWEB = _lexicon(line_ends=TERMINAL_PUNCTUATION)
-C4 = _lexicon(line_ends=END_PUNCTUATION, phrases=[
-    ("lorem ipsum", terms.SPAM), ("javascript", terms.LOREM_IPSUM),
-    *((phrase, terms.NOTICE) for phrase in POLICY_SUBSTRINGS),
-])  # fmt: skip
-"""Three kinds of phrases in our three kinds' columns."""
+C4 = _lexicon(
+    line_ends=END_PUNCTUATION,
+    phrases=[
+        ("lorem ipsum", terms.SPAM),
+        ("javascript", terms.LOREM_IPSUM),
+        *((phrase, terms.NOTICE) for phrase in POLICY_SUBSTRINGS),
+    ],
+)
+"""C4's three kinds of phrases, counted in the columns of our three kinds."""
 
 
 def _counts(text: str, words: Pairs, lines: Pairs, paragraphs: Pairs, lexicon: Any = GOPHER) -> dict[str, int]:
-    counts = np.zeros(len(kernel.COUNTS), dtype=np.int64)
+    counts = np.zeros(len(COUNTS), dtype=np.int64)
     spans = (np.array(pairs, dtype=np.int32).reshape(-1, 2).T.copy() for pairs in (words, lines, paragraphs))
     cut = (tuple(pair) for pair in spans)
     kernel.count_spans(characters.codes_of(text), *cut, kernel.ENGLISH, lexicon, _MULTIPLIER, counts)
-    return dict(zip(kernel.COUNTS, counts.tolist(), strict=True))
+    return dict(zip(COUNTS, counts.tolist(), strict=True))

@@ -1,8 +1,7 @@
-"""How good a classifier is: rank and threshold figures, confusion, calibration. Pure numpy.
+"""Metrics of classifiers: AUC, precision and recall by threshold, confusion, calibration. Pure numpy.
 
-Contract: `probabilities` are float arrays of shape (texts, labels), `truth` the index of each text's
-label, `positive` a boolean array (texts,). Everything returned is plain JSON. Cost: milliseconds for
-ten thousand texts.
+Contract: `probabilities` are float arrays of shape (texts, labels), `truth` is the index of each text's label,
+`positive` a boolean array of shape (texts,). Results are plain JSON. Cost: milliseconds for ten thousand texts.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MIN_CALIBRATION_TEXTS = 100
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Probability that a positive scores above a negative, ties counting half (Mann-Whitney U)."""
+    """Probability that a positive text scores above a negative one; ties count half (Mann-Whitney U)."""
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     positives = int(positive.sum())
@@ -33,7 +32,7 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def precision_recall(chosen: np.ndarray, positive: np.ndarray) -> dict[str, float]:
-    """Precision, recall and F1 of `chosen`; precision 0 where nothing is chosen."""
+    """Precision, recall and F1 of `chosen`; precision is 0 if nothing is chosen."""
     hits = int((chosen & positive).sum())
     precision = hits / max(1, int(chosen.sum()))
     recall = hits / max(1, int(positive.sum()))
@@ -41,9 +40,9 @@ def precision_recall(chosen: np.ndarray, positive: np.ndarray) -> dict[str, floa
 
 
 def thresholds(scores: np.ndarray, positive: np.ndarray, eligible: np.ndarray | None = None) -> dict[str, list[float]]:
-    """At up to 100 quantiles of the scores: share of all texts at or above, their precision, and recall.
+    """At up to 100 quantiles of the scores: share of all texts at or above it, their precision, and recall.
 
-    Only `eligible` texts (default: all) can be chosen, at any threshold.
+    Only `eligible` texts (default: all) can be chosen.
     """
     eligible = np.ones(len(scores), bool) if eligible is None else eligible
     candidates = np.sort(scores[eligible])
@@ -69,7 +68,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, labels: int) -> list[lis
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
-    """Ten equal bins of confidence: mean confidence against the share that is right; their mean gap (ECE)."""
+    """Mean confidence and accuracy in ten equal bins of confidence, and their mean gap (ECE)."""
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     counts = np.bincount(bins, minlength=_BINS)
     filled = counts > 0
@@ -86,8 +85,8 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     """The T whose softmax(logits / T) has the least cross-entropy with the labels (Guo et al. 2017, 4.2).
 
-    The loss is convex in 1/T, so a golden-section search finds its minimum. T >= 0.5, since a set on which
-    the model makes no mistake would drive it to 0; fewer than 100 texts say nothing (T = 1).
+    The loss is convex in 1/T, so a golden-section search finds its minimum. T is at least 0.5, since it would
+    go to 0 if the model made no mistakes; fewer than 100 texts are too few (T = 1).
     """
     if len(truth) < _MIN_CALIBRATION_TEXTS:
         return 1.0
@@ -108,10 +107,10 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
 
 
 def judge(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """Everything a model card says of one set of texts; of two labels the first is the positive one."""
-    return _judge_binary(probabilities[:, 0], truth == 0) if len(labels) == 2 else _judge_many(
-        probabilities, truth, labels
-    )  # fmt: skip
+    """Everything that a model card says about a set of texts; of two labels, the first is the positive one."""
+    if len(labels) == 2:
+        return _judge_binary(probabilities[:, 0], truth == 0)
+    return _judge_many(probabilities, truth, labels)
 
 
 def _judge_binary(scores: np.ndarray, positive: np.ndarray) -> dict[str, Any]:

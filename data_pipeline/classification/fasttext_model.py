@@ -1,11 +1,11 @@
 """Linear text classifiers (fastText, Joulin et al. 2016); the only module that imports fasttext.
 
-Contract: `train` fits one thread with a fixed seed, so the same lines give the same bytes, and leaves
-a whole model file or none (fastText itself ignores a full disk). `Predictor` gives calibrated
-probabilities: the softmax of the model's logits over a temperature (Guo et al. 2017). Logits are
-computed here from the document's vector, since fastText's own probabilities run into 0 and 1 within
-1e-5 and tie. Only the first `READ_CHARACTERS` of a text are read. Cost: about 20 MB/s a core over
-words, half of that with character n-grams; training takes seconds for ten thousand short texts.
+Contract: `train` uses one thread and a fixed seed, so the same lines give the same bytes, and leaves a complete
+model file or none (fastText itself ignores a full disk). `Predictor` returns calibrated probabilities: the
+softmax of the model's logits over a temperature (Guo et al. 2017). Logits are computed here from the document's
+vector, since fastText's own probabilities saturate within 1e-5 of 0 and 1 and tie. Only the first
+`READ_CHARACTERS` of a text are read. Cost: about 20 MB/s per core over words, half of that with character
+n-grams; training on ten thousand short texts takes seconds.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from configs.data_schema import Classifier
 from twofold.files import atomic_path
 
 READ_CHARACTERS = 20_000
-"""How much of a document a model reads; bounds the cost of the longest ones."""
+"""Code points of a document that models read, which bounds the cost of long ones."""
 _MARK = "__label__"
 _BUCKETS = 2**18
-"""Slots for hashed n-grams; x dimensions x 4 bytes is most of the model's size."""
+"""Slots for hashed n-grams; times dimensions times 4 bytes, they are most of the model's size."""
 
 
 class Predictor:
-    """A trained model, loaded; probabilities come in the order of `labels`."""
+    """A loaded model; probabilities are in the order of `labels`."""
 
     def __init__(self, path: Path, labels: Sequence[str], temperature: float = 1.0) -> None:
         import fasttext
@@ -47,15 +47,15 @@ class Predictor:
         return self._weights @ self._model.get_sentence_vector(as_line(text)).astype(np.float64)  # type: ignore[no-any-return]
 
     def probabilities(self, text: str) -> np.ndarray:
-        """Calibrated probabilities, float64 of shape (labels,); they add up to 1."""
+        """Calibrated probabilities, float64 of shape (labels,), that sum to 1."""
         return softmax(self.logits(text) / self._temperature)
 
     def probability(self, text: str) -> float:
-        """Of the first label."""
+        """The probability of the first label."""
         return float(self.probabilities(text)[0])
 
     def label_and_probability(self, text: str) -> tuple[str, float]:
-        """The likeliest label; of equals the first."""
+        """The likeliest label (the first of equals) and its probability."""
         values = self.probabilities(text)
         best = int(values.argmax())
         return self.labels[best], float(values[best])
@@ -68,36 +68,45 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def as_line(text: str) -> str:
-    """The form that models read: lower case, one line, single spaces, no label marks of the text's own."""
+    """The form that models read: lower case, one line, single spaces, no label marks in the text itself."""
     return " ".join(text[:READ_CHARACTERS].lower().replace(_MARK, " ").split())
 
 
 def train(labelled: Iterable[tuple[str, str]], settings: Classifier, lines: Path, target: Path) -> None:
-    """Fit (label, text) in this order and write the model to `target`; `lines` is for intermediate text."""
+    """Fit (label, text) pairs in this order and write the model to `target`; `lines` is a scratch file."""
     import fasttext
 
     with atomic_path(lines) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.writelines(f"{_MARK}{label} {as_line(text)}\n" for label, text in labelled)
     shortest, longest = settings.character_ngrams
     model = fasttext.train_supervised(
-        input=str(lines), dim=settings.dimensions, epoch=settings.epochs, wordNgrams=settings.word_ngrams,
-        minn=shortest, maxn=longest, lr=settings.learning_rate, bucket=_BUCKETS, minCount=1,
-        thread=1, seed=1, verbose=0,
-    )  # fmt: skip
+        input=str(lines),
+        dim=settings.dimensions,
+        epoch=settings.epochs,
+        wordNgrams=settings.word_ngrams,
+        minn=shortest,
+        maxn=longest,
+        lr=settings.learning_rate,
+        bucket=_BUCKETS,
+        minCount=1,
+        thread=1,
+        seed=1,
+        verbose=0,
+    )
     with atomic_path(target) as partial:
         model.save_model(str(partial))
         if not _holds(partial, model):
-            # fastText ignores a short write, and would load what is left of its model.
+            # fastText ignores a short write and would load a truncated model.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
 
 def version() -> str:
-    """Of the fastText package, as model cards name it."""
+    """The fastText package and its version, for model cards."""
     return f"fasttext-community {importlib.metadata.version('fasttext-community')}"
 
 
 def _holds(saved: Path, model: Any) -> bool:
-    """Whether the saved file holds the model's weights in full."""
+    """Whether the saved file has all of the model's weights."""
     import fasttext
 
     try:

@@ -1,12 +1,11 @@
-"""Labelled texts, read and split: what classifiers learn from, are calibrated on and are judged on.
+"""Labelled texts for classifiers, read and split into training, calibration and test parts.
 
-Contract: `read` gives the distinct texts of a classifier's `train` entries in three parts. Texts are the
-same when a model reads the same line in them, so none stands in two parts; one that has two labels is
-left out and counted. A hash of seed and text decides the part and the order, so neither the names of
-files nor their number matter; an entry whose records have a `split` with both `train` and `test` keeps
-its own. Of each label of an entry at most `most_per_entry` texts are used, those with the lowest hashes. What cannot
-be read is a `UserError` that names file and line. Memory: the texts in use, cut to what models read, and
-200 bytes for each distinct one.
+Contract: `read` returns the distinct texts of a classifier's `train` entries in three disjoint parts. Texts are
+equal if a model reads the same line in them; a text with two labels is left out and counted. A hash of seed and
+text decides part and order, so the names and number of files do not matter; an entry whose records have a
+`split` with both `train` and `test` keeps its own. Each label of an entry contributes at most `most_per_entry`
+texts, those with the lowest hashes. Unreadable input is a `UserError` that names file and line. Memory: the texts
+in use, cut to what models read, plus 200 bytes per distinct text.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _PLAIN = tuple(ending for ending in sources.ENDINGS["text"] if ending != ".json"
 
 @dataclass(frozen=True)
 class Entry:
-    """One item of `train` as the recipe writes it; `label` is that of `LABEL=PATH`."""
+    """One item of `train` as the recipe has it; `label` is that of `LABEL=PATH`."""
 
     name: str
     label: str | None
@@ -45,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Text:
-    """One labelled text; `key` is the hash that orders it, `split` and `language` what its record says."""
+    """One labelled text; `key` is the hash that orders it; `split` and `language` come from its record."""
 
     text: str
     label: str
@@ -57,7 +56,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Texts by part, in the order of their hashes; records of each entry; what was left out and why."""
+    """Texts by part, ordered by hash; number of records of each entry; number left out by reason."""
 
     parts: Mapping[str, list[Text]]
     records: Mapping[int, int]
@@ -65,17 +64,15 @@ class Labelled:
 
 
 def entries(settings: Classifier, labels: Sequence[str], where: str) -> tuple[Entry, ...]:
-    """The files of every item of `train`, folders searched; `where` is the field that errors name."""
+    """The files of every item of `train`, folders searched; errors name the field `where`."""
     found = []
     for item in settings.train:
         prefix, _, rest = item.partition("=")
         given = prefix if rest and prefix in labels else None
         files = _files(Path(rest if given else item), _JSON_LINES + (_PLAIN if given else ()), where)
         if not files:
-            raise user_error(
-                where, item, "is neither a file nor a folder that holds one",
-                f"name JSON Lines (.jsonl, .gz or .zst), or LABEL=PATH where LABEL is one of {', '.join(labels)}",
-            )  # fmt: skip
+            hint = f"name JSON Lines (.jsonl, .gz or .zst), or LABEL=PATH where LABEL is one of {', '.join(labels)}"
+            raise user_error(where, item, "no data files found", hint)
         found.append(Entry(item, given, files))
     return tuple(found)
 
@@ -89,7 +86,7 @@ def hashes(entry: Entry, where: str) -> list[dict[str, Any]]:
 
 
 def read(found: Sequence[Entry], settings: Classifier, labels: Sequence[str], seed: int, where: str) -> Labelled:
-    """The texts of all entries in their parts; labels without any text are absent from all of them."""
+    """The texts of all entries by part; labels without texts are absent."""
     pool = _Pool(labels, settings.most_per_entry)
     for number, entry in enumerate(found):
         for text in _texts(entry, number, settings, seed, where):
@@ -100,13 +97,13 @@ def read(found: Sequence[Entry], settings: Classifier, labels: Sequence[str], se
     for label in labels:
         _divide([text for text in texts if text.label == label], settings.held_out_share, parts)
     for part in parts.values():
-        # fastText learns in file order: labels in runs would leave it with the last one's bias.
+        # fastText learns in file order, so runs of one label would bias it towards the last.
         part.sort(key=_place)
     return Labelled(parts, pool.records, pool.left_out(len(texts)))
 
 
 class _Pool:
-    """Distinct texts as they come in; of a repeated one the first counts."""
+    """Distinct texts as they are read; the first of equal texts counts."""
 
     def __init__(self, labels: Sequence[str], most: int) -> None:
         self._most = most
@@ -131,13 +128,13 @@ class _Pool:
         if first != place:
             return
         mine = self._kept[place]
-        if text.key not in mine or text.split == "test":  # of two copies the tested one, so that none is taught
+        if text.key not in mine or text.split == "test":  # prefer the tested copy: test texts are not trained on
             mine[text.key] = text
         if len(mine) > 2 * self._most:
             self._kept[place] = self._lowest(mine)
 
     def texts(self) -> list[Text]:
-        """What is used, with `split` where it is to be honoured."""
+        """The texts in use, with `split` where it applies."""
         own = {entry for entry, sides in self._sides.items() if {"train", "test"} <= sides}
         return [
             text if text.entry in own else replace(text, split=None)
@@ -151,31 +148,31 @@ class _Pool:
         return {"other_label": other, "repeated": repeated, "two_labels": both, "over_limit": distinct - both - used}
 
     def hint(self) -> str:
-        """How the labels that are no label of ours could be used."""
+        """How texts with unknown labels could be used."""
         shown = ", ".join(f"{label} ({count})" for label, count in self._other_labels.most_common(5))
-        return f", or map what is there in `labels`: {shown}" if shown else ""
+        return f", or map existing labels in `labels`: {shown}" if shown else ""
 
     def _lowest(self, texts: Mapping[bytes, Text]) -> dict[bytes, Text]:
         return {key: texts[key] for key in heapq.nsmallest(self._most, texts)}
 
 
 def _check_enough(texts: Sequence[Text], pool: _Pool, labels: Sequence[str], train: Sequence[str], where: str) -> None:
-    """Of two labels both are needed; of more, those that occur, and two of them."""
+    """Both of two labels are needed; of more labels, those that occur, at least two."""
     tallies = [Counter(text.label for text in texts if (text.split == "test") == tested) for tested in (False, True)]
     taught, tested = tallies
     wanted = labels if len(labels) == 2 else [label for label in labels if taught[label] or tested[label]]
     for label in wanted:
         if taught[label] < MIN_PER_LABEL:
-            problem = f"holds {taught[label]} distinct texts to learn {label} from, fewer than {MIN_PER_LABEL}"
+            problem = f"has {taught[label]} distinct texts to learn {label} from, fewer than {MIN_PER_LABEL}"
             raise user_error(where, train, problem, f"label more{pool.hint()}")
         if not tested[label] and all(text.split for text in texts if text.label == label):
-            raise user_error(where, train, f"has no {label} in its test split", "put some there, or remove `split`")
+            raise user_error(where, train, f"has no {label} in its test split", "add some, or remove `split`")
     if len(wanted) < 2:
-        raise user_error(where, train, f"holds texts of {len(wanted)} labels, fewer than 2", f"add some{pool.hint()}")
+        raise user_error(where, train, f"has texts of {len(wanted)} labels, fewer than 2", f"add some{pool.hint()}")
 
 
 def _divide(texts: Sequence[Text], share: float, parts: Mapping[str, list[Text]]) -> None:
-    """One label's texts: `share` for testing, half as much of the others for calibration, the rest to learn."""
+    """One label's texts: `share` of them for testing, half that share of the rest for calibration, others to learn."""
     texts = sorted(texts, key=_place)
     free = [text for text in texts if text.split not in ("train", "test")]
     cut = max(1, round(share * len(free))) if free else 0
@@ -189,7 +186,7 @@ def _divide(texts: Sequence[Text], share: float, parts: Mapping[str, list[Text]]
 
 
 def _place(text: Text) -> bytes:
-    # Other bytes first than where entries are cut: all of a large entry's texts begin with low ones.
+    # Reversed: the texts of a large entry were chosen by the first bytes, which are low for all of them.
     return text.key[::-1]
 
 
@@ -250,7 +247,7 @@ def _text(text: str, label: str, entry: int, seed: int, split: Any = None, langu
 
 def _bad_line(path: Path, position: int, problem: str, label: str | None) -> UserError:
     wanted = '{"text": "…"}' if label else '{"text": "…", "label": "…"}'
-    return user_error(f"{path}, line {position}", None, problem, f"write {wanted} there, or remove the line")
+    return user_error(f"{path}, line {position}", None, problem, f"write {wanted}, or remove the line")
 
 
 def _unreadable(where: str, name: str, error: OSError) -> UserError:

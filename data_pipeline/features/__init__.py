@@ -1,1 +1,1 @@
-"""A text -> numbers: pure functions of one document, no files, no thresholds."""
+"""Text -> numbers: pure functions of one document, without files or thresholds."""

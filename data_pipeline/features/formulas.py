@@ -1,15 +1,18 @@
 """The features of texts: everything that a rule may bound and that needs no model.
 
-Contract: pure; takes any string (lone surrogates and nothing included) and gives every name of
-`TEXT_FEATURES` as a finite float; shares lie in 0..1, and the empty text has 0 everywhere. Each feature
-is one count of kernel.py over another. Sources: Gopher (Rae et al. 2021, table A1), C4 (Raffel et al.
-2020, section 2.2), FineWeb's and polyglot-ko's filters, over whitespace words. Repetition follows
-datatrove's counting: an n-gram's length is its words' (for the most frequent one with the single spaces
-between), occurrences of the most frequent may overlap (so that share is capped at 1), and a repeated
-n-gram is skipped over. Deviations, each on purpose: the most frequent n-gram counts only if it repeats,
-else short texts would look repetitive; lines are stripped, and empty ones count nowhere; words of
-punctuation alone are words. Cost: 25 MB/s of English a core and more of Korean; short documents are
-faster by the batch.
+Contract: pure; takes any string (lone surrogates and the empty string included) and returns every name of
+`TEXT_FEATURES` as a finite float. Fractions lie between 0 and 1, and the empty text has 0 everywhere. Each
+feature is one count of counts.py over another, by the registry in configs/features.py, which also says how to
+add one.
+
+Sources: Gopher (Rae et al. 2021, table A1), C4 (Raffel et al. 2020, section 2.2), and the filters of FineWeb
+and Polyglot-Ko, over whitespace words. Repetition is counted as in datatrove: the length of an n-gram is that of
+its words (of the most frequent one, with the single spaces between them), occurrences of the most frequent one
+may overlap (so its fraction is capped at 1), and a repeated n-gram is skipped as a whole. Three deviations are
+deliberate: the most frequent n-gram counts only if it repeats, since short texts would look repetitive otherwise;
+lines are stripped, and empty ones do not count; words made of punctuation are words.
+
+Cost: about 17 MB/s of English and 23 of Korean per core; short documents are faster in batches.
 """
 
 from __future__ import annotations
@@ -21,49 +24,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from configs.features import FEATURES
+from configs.features import COUNTS, FEATURES
 from data_pipeline.readers import characters
 
-MODEL_FEATURES = ("language_score", "quality_score", "toxicity_score")
-TEXT_FEATURES = tuple(name for name in FEATURES if name not in MODEL_FEATURES)
-
-FORMULAS: dict[str, tuple[str, str]] = {
-    **{name: (name, "one") for name in ("characters", "words", "lines", "paragraphs", "sentences")},
-    "mean_word_length": ("visible", "words"),
-    **{name: (name, "one") for name in ("longest_word", "longest_line", "stop_words")},
-    "alpha_word_ratio": ("letter_words", "words"),
-    "alpha_token_ratio": ("letter_tokens", "tokens"),
-    "hash_to_word_ratio": ("hashes", "words"),
-    "ellipsis_to_word_ratio": ("ellipses", "words"),
-    **{f"{kind}_line_frac": (f"{kind}_lines", "lines") for kind in ("bullet", "ellipsis", "punctuated", "short")},
-    "notice_line_frac": ("notice_lines", "lines"),
-    "prose_sentences": ("prose_sentences", "one"),
-    "new_line_ratio": ("newlines", "words"),
-    "dup_line_frac": ("repeated_lines", "lines"),
-    "dup_line_char_frac": ("repeated_line_characters", "characters"),
-    "dup_para_frac": ("repeated_paragraphs", "paragraphs"),
-    "dup_para_char_frac": ("repeated_paragraph_characters", "characters"),
-    **{f"top_{n}gram_char_frac": (f"top_{n}gram", "characters") for n in (2, 3, 4)},
-    **{f"dup_{n}gram_char_frac": (f"duplicate_{n}gram", "characters") for n in range(5, 11)},
-    **{f"{script}_frac": (script, "visible") for script in ("hangul", "latin", "han")},
-    "digit_frac": ("digits", "visible"),
-    "punctuation_frac": ("punctuation", "visible"),
-    "uppercase_frac": ("upper", "letters"),
-    "lone_jamo_frac": ("jamo", "visible"),
-    "jamo_run_frac": ("jamo_runs", "visible"),
-    "emoji_frac": ("emoji", "visible"),
-    "symbol_frac": ("symbols", "characters"),
-    "broken_character_frac": ("broken", "characters"),
-    "url_char_frac": ("url_characters", "visible"),
-    "curly_brackets": ("curly_brackets", "one"),
-    "lorem_ipsum": ("lorem_ipsum", "one"),
-    "spam_terms_per_1000_words": ("spam_terms", "words"),
-}
-"""Feature -> (count, count that it is divided by), of kernel.COUNTS; 0 of nothing is 0."""
+TEXT_FEATURES = tuple(name for name, feature in FEATURES.items() if feature.count)
+MODEL_FEATURES = tuple(name for name, feature in FEATURES.items() if not feature.count)
 
 _LANGUAGES = ("other", "en", "ko")
 _BATCH = 1 << 21
-"""Code points that are measured at once, at least one document."""
+"""Code points measured at once; at least one document."""
 
 Counts = npt.NDArray[np.int64]
 Columns = dict[str, npt.NDArray[np.float64]]
@@ -82,12 +51,12 @@ def features_of(texts: Sequence[str], languages: Sequence[str]) -> Columns:
 
 
 def counts_of(texts: Sequence[str], languages: Sequence[str]) -> Counts:
-    """What the features are made of: shape (texts, len(kernel.COUNTS))."""
-    # Compiled code takes 0.4 s to import, which a command that only plans should not pay.
+    """What the features are made of: shape (texts, len(COUNTS))."""
+    # Importing compiled code takes 0.4 s, which a command that only plans should not pay.
     from data_pipeline.features import counts as kernel
     from data_pipeline.features import terms
 
-    counts = np.zeros((len(texts), len(kernel.COUNTS)), dtype=np.int64)
+    counts = np.zeros((len(texts), len(COUNTS)), dtype=np.int64)
     for start, end in _batches(texts):
         bounds = np.cumsum([0, *map(len, texts[start:end])], dtype=np.int64)
         assert bounds[-1] < 2**31, "spans are 32-bit"
@@ -115,7 +84,7 @@ def _language_codes(languages: Sequence[str]) -> npt.NDArray[np.int8]:
 
 @functools.cache
 def _multiplier() -> np.uint64:
-    """Odd, and another in each process: no document can be written to slow the kernel down."""
+    """Odd, and different in each process, so that no document can be written to slow the kernel down."""
     return np.uint64(secrets.randbits(64) | 1)
 
 
@@ -129,11 +98,12 @@ def _divided(counts: Counts) -> npt.NDArray[np.float64]:
 
 @functools.cache
 def _columns() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Counts, npt.NDArray[np.float64]]:
-    """For each feature: the columns of its two counts, its scale, and the most it can be."""
-    from data_pipeline.features import counts as kernel
-
-    parts, wholes = zip(*(FORMULAS[name] for name in TEXT_FEATURES), strict=True)
-    scales = [1000 if name.endswith("_per_1000_words") else 1 for name in TEXT_FEATURES]
-    limits = [1.0 if name.endswith("_frac") or name.startswith("alpha_") else np.inf for name in TEXT_FEATURES]
-    places = (np.array([kernel.COUNTS.index(name) for name in names]) for names in (parts, wholes))
-    return (*places, np.array(scales, dtype=np.int64), np.array(limits))  # type: ignore[return-value]
+    """For each text feature: the columns of its two counts, its scale, and the most it can be."""
+    column = {name: place for place, name in enumerate(COUNTS)}
+    found = [FEATURES[name] for name in TEXT_FEATURES]
+    return (
+        np.array([column[feature.count] for feature in found if feature.count]),
+        np.array([column[feature.per] for feature in found]),
+        np.array([feature.scale for feature in found], dtype=np.int64),
+        np.array([feature.limit for feature in found]),
+    )

@@ -1,11 +1,11 @@
-"""Which language a text is in: Korean, English or another; the only module that imports py3langid.
+"""Language identification: Korean, English or other; the only module that imports py3langid.
 
-Contract: `identify` is pure, works offline, and returns (`ko` | `en` | `other`, probability). Script
-decides first. A Hangul syllable counts as two letters, since it carries about two. Korean texts are
-full of Latin names and code while texts in other languages hold next to no Hangul, so a quarter of
-the letters makes a text Korean, and half makes it certain. Mostly Latin text goes, without its Hangul,
-to py3langid, restricted to languages in Latin script and normalised; what is neither is `other`. At
-most 3,000 code points (beginning, middle, end) reach the model: about 1 ms a document at most.
+Contract: `identify` is pure, works offline, and returns (`ko` | `en` | `other`, probability). The script decides
+first. A Hangul syllable counts as two letters, since it carries about two. Korean texts are full of Latin names
+and code, while texts in other languages have hardly any Hangul, so a text is Korean if a quarter of its letters
+are, and certainly if half are. Mostly Latin text goes to py3langid without its Hangul; the model is restricted to
+languages in Latin script and its probabilities are normalized. Everything else is `other`. The model reads at
+most 3,000 code points (beginning, middle and end), which takes up to 1 ms per document.
 """
 
 from __future__ import annotations

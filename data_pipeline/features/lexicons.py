@@ -1,8 +1,8 @@
 """Word lists of the rules, chosen by hand for this project.
 
-Korean words carry particles, so a list of whole words would miss most of them. `KO_ENDINGS` are
-therefore the particles and endings that close an eojeol; prose of some sentences shows many
-different ones, whereas lists of names, menus and keywords show few.
+Korean words carry particles, so a list of whole words would miss most of them. `KO_ENDINGS` are the particles
+and endings that close an eojeol instead: a few sentences of prose have many different ones, while lists of
+names, menus and keywords have few.
 """
 
 from __future__ import annotations
@@ -29,31 +29,23 @@ EN_SPAM_TERMS: tuple[str, ...] = (
     *("escort service", "call girls", "porn", "xxx video", "sex cam"),
     *("payday loan", "viagra", "cialis", "buy cheap", "click here to buy", "limited time offer", "100% free"),
 )
-"""Gambling; escort and adult; loans, pills and pushing. Korean ones are matched
-anywhere, since compounds run together; English ones as lower-case words, with or without a plural s."""
+"""Gambling; escort and adult; loans, pills and sales pressure. Korean terms match anywhere, since compounds run
+together; English ones match whole words in any case, with or without a plural s."""
 
 BULLETS = tuple("•‣⁃⁌⁍∙○●◦◘▪▫■□▶►▸◆◇★☆※·-–—*")
 ELLIPSES = ("...", "…")
 LINE_ENDS = tuple(".?!…。！？")
 """A line that ends in one of these is punctuated."""
 QUOTE_ENDS = tuple("\"'”’」』")
-"""One that ends in one of these may be prose as well: somebody speaks (C4)."""
+"""A line that ends in one of these may be prose as well: direct speech (C4)."""
 KO_LINE_ENDS = (*LINE_ENDS, "다", "요", "까", "죠")
-"""In Korean also one that ends as a sentence does: a full stop is often left out in informal writing."""
+"""In Korean, also the ends of sentences: informal writing often omits the full stop."""
 EDGE_PUNCTUATION = tuple(".,;:!?\"'()[]“”‘’…")
-"""Not part of a word where stop words and endings are looked up."""
+"""Stripped from words before stop words and endings are looked up."""
 LOREM_IPSUM = "lorem ipsum"
 NOTICES = (
     *("javascript", "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),
-    *(
-        "자바스크립트",
-        "개인정보처리방침",
-        "개인정보 처리방침",
-        "이용약관",
-        "쿠키를 사용",
-        "무단전재",
-        "무단 전재",
-        "재배포 금지",
-    ),
+    *("자바스크립트", "개인정보처리방침", "개인정보 처리방침", "이용약관", "쿠키를 사용"),
+    *("무단전재", "무단 전재", "재배포 금지"),
 )
-"""Phrases of cookie banners and footers: C4's, and Korean ones. Lower-case; English ones begin a word."""
+"""Phrases of cookie banners and footers: C4's and Korean ones, lower-case. English ones match where a word begins."""

@@ -1,8 +1,8 @@
-"""Phrases of menus, footers, notices and by-lines, chosen by hand, as patterns of lower-cased lines.
+"""Hand-picked phrases of menus, footers, notices and bylines, as patterns for lower-cased lines.
 
-Contract: constants of regular expressions that hold no line feed and no catastrophic repetition; what
-they mean for a line is line_rules.py's to say. In the lists `/` parts phrases and a space is optional,
-so that both spellings of a Korean compound are found (회원가입, 회원 가입).
+Contract: regular expressions without line feeds and without catastrophic backtracking; line_rules.py decides
+what a match means. In the lists, `/` separates phrases and spaces are optional, so that both spellings of a
+Korean compound match (회원가입, 회원 가입).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _any_of(*lists: str) -> str:
 
 C4_POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 
-# --- lines that are nothing but links and buttons -----------------------------------------------
+# --- lines that consist of links and buttons ----------------------------------------------------
 
 _NUMBER = r"\(?[\d,]{1,7}\)?"
 _POLICIES = """
@@ -54,13 +54,13 @@ _LINKS = """
     e-?mail / search / about(?: us)? / contact(?: us)? / site map / help / faq / rss / archives? / blog
     news / facebook / twitter / instagram / youtube / linkedin / pinterest
 """
-"""Each of these alone may be a heading; several in a line are a menu."""
+"""One of these may be a heading; several in a line are a menu."""
 _FEWEST_LINKS = 3
 _BETWEEN = "[ \t\u3000" + r"|/·•:>«»‹›<\-–—,.()\[\]+#△▲▼▶◀→←↑]*+"
 
 
 def _only(required: str, around: str) -> str:
-    """A whole line of `around`, separated or not, with `required` among them."""
+    """A whole line of `around`, separated or not, that includes `required`."""
     some = rf"(?:(?:{around}){_BETWEEN}){{0,20}}"
     return rf"^{_BETWEEN}{some}?(?:{required}){_BETWEEN}{some}$"
 
@@ -69,7 +69,7 @@ _EVERYTHING = _any_of(_POLICIES, _BUTTONS, _LINKS)
 POLICY_LINKS = _only(_any_of(_POLICIES), _EVERYTHING)
 BUTTONS = _only(_any_of(_BUTTONS), _EVERYTHING)
 STARTS_AS_LINKS = rf"^{_BETWEEN[:-1]}(?:{_EVERYTHING})"
-"""RE2: the start of every line of links and buttons only."""
+"""RE2 pattern: the start of every line that consists of links and buttons."""
 MENU = rf"^{_BETWEEN}(?:(?:{_any_of(_LINKS)}){_BETWEEN}){{{_FEWEST_LINKS},40}}$"
 
 # --- notices ------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ JAVASCRIPT_NOTICE = (
     r"|(?:javascript|자바 ?스크립트)[^\n]{0,12}(?:활성화|켜|허용|필요|차단|비활성|꺼|지원(?:하지|되지|이))"
 )
 
-# --- copyright lines and by-lines ---------------------------------------------------------------
+# --- copyright lines and bylines ----------------------------------------------------------------
 
 _OPEN = r"[ \t<\[(【〈]*"
 _CLOSE = r"[ \t>\])】〉]*"
@@ -97,7 +97,7 @@ BYLINE = (
     rf"(?:=|[(<\[]?[\w.+-]{{1,64}}@[\w.-]{{1,64}}){_CLOSE}$"
     rf"|^[<\[(【〈][가-힣= ]{{0,12}}{_REPORTER} ?=?[>\])】〉]$"
 )
-"""A reporter's name with = or an address, or in brackets; a bare name and 기자 may be a heading."""
+"""A reporter's name with = or an address, or in brackets; a bare name with 기자 may be a heading."""
 
 # --- advertisements -----------------------------------------------------------------------------
 

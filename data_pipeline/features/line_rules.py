@@ -1,22 +1,21 @@
-"""Named rules on single lines: which lines of a text are no part of what it says, and runs cut short.
+"""Named rules that remove boilerplate lines from a text, and the shortening of repeated characters.
 
-Contract: `suspects(column)` finds the lines worth a look, `judged(text, numbers, names)` says which of
-them go and by which rule, `shortened(line)` cuts runs. Pure; lines are those of `text.split("\\n")`. A
-line that looks like code or mathematics (`code_like`, `fenced`: statements, braces, back-slashes,
-formulae) is never judged nor cut; documents of kind `code` are for the caller to leave out. By rule:
+Contract: `suspects(column)` finds candidate lines, `judged(text, numbers, names)` says which of them are removed
+and by which rule, and `shortened(line)` cuts runs. All are pure; lines are those of `text.split("\\n")`. Lines
+that look like code or mathematics (`code_like`, `fenced`: statements, braces, backslashes, formulas) are never
+removed or cut; the caller leaves out documents of kind `code`. The rules:
 
-    javascript               asks for JavaScript, or regrets its lack (C4 drops any line that has the word)
+    javascript               asks for JavaScript or reports that it is missing (C4 drops any line with the word)
     policy                   terms of use, privacy, cookies: C4's phrases in lines of at most 200 code points;
-                             in Korean, lines of nothing but such links, and cookie notices
-    boilerplate              nothing but menus, sharing, comments, copyright, a reporter's signature
-    spam                     gambling, escorts, loans, pills: lines dense in such terms, or one with a contact
-    javascript_mentions      C4's own rule: the word stands in the line
-    no_terminal_punctuation  C4: does not end as a sentence does (Korean endings count), or ends in an ellipsis
+                             in Korean, cookie notices and lines that consist of such links
+    boilerplate              consists of menus, sharing, comments, copyright or a reporter's byline
+    spam                     gambling, escorts, loans, pills: dense in such terms, or one term with a contact
+    javascript_mentions      C4's own rule: contains the word
+    no_terminal_punctuation  C4: does not end as a sentence (Korean endings count), or ends in an ellipsis
     few_words                C4: fewer than 3 words
 
-Sources: C4 (Raffel et al. 2020, section 2.2); Polyglot-Ko (Ko et al. 2023, section 3) for repeated
-characters, news footers and spam words. Cost: 200 MB/s a core for `suspects`,
-some microseconds for each suspect.
+Sources: C4 (Raffel et al. 2020, section 2.2); Polyglot-Ko (Ko et al. 2023, section 3) for repeated characters,
+news footers and spam words. Cost per core: 200 MB/s for `suspects`, a few microseconds per suspect.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from data_pipeline.features import lexicons
 from data_pipeline.features import line_phrases as phrases
 
 _SHORT = 200
-"""A longer line is a paragraph that speaks of the thing."""
+"""Longer lines are paragraphs about the topic."""
 _C4_FEWEST_WORDS = 3
 
 # --- code and mathematics inside prose ----------------------------------------------------------
@@ -48,14 +47,14 @@ _CODE = re.compile(r"[\\{}`]|\$[^\s$][^$\n]*\$|</?[a-zA-Z][\w-]*[ />]")
 
 
 def code_like(line: str) -> bool:
-    """Whether a line of prose may be code, mark-up or a formula; it errs towards yes."""
+    """Whether a line may be code, markup or a formula; errs towards yes."""
     if line.startswith(_CODE_STARTS) or line.rstrip().endswith(_CODE_ENDS):
         return True
     return _CODE_SIGN.search(line) is not None and _CODE.search(line) is not None
 
 
 def fenced(lines: Sequence[str]) -> frozenset[int]:
-    """Numbers of the lines inside Markdown's code fences, fences included; an open one runs to the end."""
+    """Numbers of the lines in Markdown code fences, fences included; an unclosed fence runs to the end."""
     if not any(line.lstrip().startswith(_FENCES) for line in lines):
         return frozenset()
     inside: set[int] = set()
@@ -76,21 +75,21 @@ def fenced(lines: Sequence[str]) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class _Pattern:
-    """A line that holds this, lower-cased, goes."""
+    """Lower-cased lines that match are removed."""
 
     pattern: re.Pattern[str]
     screen: str
-    """RE2 pattern that every line with `pattern` holds too, upper and lower case alike."""
+    """RE2 pattern, matched in any case, that finds at least every line that `pattern` does."""
     longest: int
-    """In code points; a longer line stays."""
+    """Code points; longer lines stay."""
     judge: Callable[[str], bool]
-    """Has the last word on a line found."""
+    """Has the last word on a match."""
 
 
 def _pattern(
     pattern: str, *anchors: str, longest: int = _SHORT, judge: Callable[[str], bool] = lambda line: True
 ) -> _Pattern:
-    """One of `anchors` (text, not patterns) stands in every line that `pattern` is for; none: the pattern itself."""
+    """`anchors`: plain strings, one of which is in every line that `pattern` matches; default: the pattern."""
     return _Pattern(re.compile(pattern), "|".join(map(re.escape, anchors)) or pattern, longest, judge)
 
 
@@ -100,7 +99,7 @@ _CHARACTERS_A_SPAM_TERM = 40
 
 
 def _advertises(line: str) -> bool:
-    """Whether a line that has a spam term is dense in different ones, or is short and names a contact."""
+    """Whether a line with a spam term is dense in different ones, or is short and names a contact."""
     terms = set(_SPAM.findall(line))
     if len(terms) > 1 and len(line) <= _CHARACTERS_A_SPAM_TERM * len(terms):
         return True
@@ -144,7 +143,7 @@ _SCREENS = {name: "|".join(dict.fromkeys(rule.screen for rule in rules)) for nam
 
 
 def first_broken(line: str, names: Collection[str]) -> str | None:
-    """The first of the rules `names`, in the order above, that a line breaks; not asked whether it is code."""
+    """The first of the rules `names`, in the order above, that a line breaks, even if it looks like code."""
     lowered = line.lower().strip(" \t\u3000")
     if not lowered:
         return None
@@ -161,7 +160,7 @@ def _breaks(lowered: str, name: str) -> bool:
 
 
 def judged(text: str, numbers: Iterable[int], names: Collection[str]) -> dict[int, str]:
-    """Line number (from 0), of those in `numbers` -> the rule for which it goes."""
+    """Line number (from 0; one of `numbers`) -> the rule that removes it."""
     lines = text.split("\n")
     found = {number: first_broken(lines[number], names) for number in numbers}
     code = fenced(lines) if any(found.values()) else frozenset()
@@ -169,7 +168,7 @@ def judged(text: str, numbers: Iterable[int], names: Collection[str]) -> dict[in
 
 
 def suspects(texts: pa.Array, names: Collection[str]) -> dict[int, list[int]]:
-    """Text -> numbers of the lines that may break one of the rules `names`: a quick look at a whole column."""
+    """Text -> numbers of the lines that may break one of the rules `names`; screens a whole column quickly."""
     screens = ["" if name in _OF_EACH_LINE else _SCREENS[name] for name in NAMES if name in names]
     if not screens:
         return {}
@@ -187,10 +186,10 @@ def suspects(texts: pa.Array, names: Collection[str]) -> dict[int, list[int]]:
 # --- runs ---------------------------------------------------------------------------------------
 
 _PICTOGRAPH = "[\u2660-\u2667\u266a-\u266d\u2763-\u2767\u2728\U0001f300-\U0001f3fa\U0001f400-\U0001faff]"
-"""Hearts, notes, emoji; not stars, which are ratings, nor chess, cards and dominoes, which are positions."""
+"""Hearts, notes and emoji; not stars (ratings), chess, cards or dominoes (positions)."""
 _EMOJI = f"{_PICTOGRAPH}[\ufe0f\U0001f3fb-\U0001f3ff]?(?:\u200d{_PICTOGRAPH}\ufe0f?)*|[\U0001f1e6-\U0001f1ff]{{2}}"
 _AFTER_WORD = r"(?:(?<=[^\W\d_])|(?<=[^\W\d_][?!]))"
-"""`0.???` is a number's format, `~~~~` a ruler, `!!!` perhaps an operator."""
+"""`0.???` is a number format, `~~~~` a ruler, `!!!` perhaps an operator."""
 _RUN = re.compile(
     "([\u3131-\u3163])\\1{2,}"  # lone jamo: ㅋㅋㅋ, ㅠㅠㅠ, ㄷㄷㄷ; not ㆍ, which is typed for a middle dot
     f"|{_AFTER_WORD}([!?！？~])\\2{{2,}}"
@@ -201,7 +200,7 @@ _PICTOGRAPHS = re.compile("[\u2660-\u2767\U0001f1e6-\U0001faff]")
 
 
 def lines_with_runs(text: str) -> list[int]:
-    """Numbers of the lines that `shortened` may change; a quick look."""
+    """Numbers of the lines that `shortened` may change; a quick screen."""
     places = [match.start() for match in _SAME.finditer(text)]
     if not text.isascii():
         places += [match.start() for match in _PICTOGRAPHS.finditer(text)]

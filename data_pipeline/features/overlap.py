@@ -1,18 +1,18 @@
-"""Text that documents share with benchmark items: EXAONE 3.5's random substrings, and every substring.
+"""Text that documents share with benchmark items, by EXAONE 3.5's random substrings or by all substrings.
 
-Contract: both sides are folded to letters and digits (`fold_table`); what they share is a substring of
-`window` folded characters, S in EXAONE 3.5 (technical report, section 2.1.2, S = 50). `every` finds all of
-them. `sampled` looks up N substrings a document at random places (N = 10), a pure function of the numbers
-it is given. Both are exact: a hash only proposes a place, the characters decide. `every` also finds items
-shorter than S as a whole, where they have more than S / 2 characters; the report does not say what became
-of those, and `sampled` does not look for them.
+Contract: both sides are folded to letters and digits (`fold_table`). What they share is a substring of `window`
+folded characters, the S of EXAONE 3.5 (technical report, section 2.1.2; S = 50). `every` finds all of them;
+`sampled` looks up N substrings per document at random places (N = 10) and is a pure function of the numbers it
+is given. Both are exact: hashes only propose places. `every` also finds items shorter than S as a whole if they
+have more than S / 2 characters. The report does not say how it treats those; `sampled` does not look for them.
 
-How: of the items, only the seeds are indexed: q = S // 2 + 1 characters at every k-th place of an item,
-k = S - q + 1. Whatever S consecutive characters of an item a document has, one seed lies within them, so
-a rolling hash of q characters meets it, and comparing at most S characters to either side settles it.
-Memory: 4 bytes a folded character of the items and 2.5 for the index; 4 bytes a code point of the batch of
-documents, and 8 of its longest. Cost: 75 MB/s of English and 180 of Korean a core for `every`, 120 to 260 for
-`sampled`; a place of a document that has the seed of many items costs a comparison for each of them.
+Method: the index holds only seeds of the items: q = S // 2 + 1 characters at every k-th place of an item, where
+k = S - q + 1. Any S consecutive characters of an item contain at least one seed, so a rolling hash of q
+characters finds it, and comparing at most S characters to either side settles it.
+
+Cost per core: 75 MB/s of English and 180 of Korean for `every`, 120 to 260 for `sampled`, and one comparison for
+each item that shares a seed. Memory: 4 bytes per folded character of the items and 2.5 for the index; 4 bytes
+per code point of a batch of documents, and 8 per code point of its longest.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from twofold.compiled import compiled
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FILTER_SHARE = 8
-"""Slots to a word of the filter: small enough for a core's cache, 4 places in 100 pass for nothing."""
+"""Slots per word of the filter, which then fits a core's cache; 4 % of places pass without a match."""
 
 _LENGTH, _MATCHES, _COVERED, _FIRST_ITEM = range(4)
 _TOUCHED, _PLACE, _ITEM = range(3)
 _NOWHERE = 2**62
+_Folded = tuple[Codes, npt.NDArray[np.int64]]
 
 
 class Index(NamedTuple):
@@ -49,36 +50,36 @@ class Index(NamedTuple):
     places: npt.NDArray[np.int64]
     """Where each seed begins in `codes`."""
     items: npt.NDArray[np.int64]
-    """Whose each seed is."""
+    """The item of each seed."""
     hashes: npt.NDArray[np.uint64]
     next_seed: npt.NDArray[np.int64]
-    """The seed before it with the same slot, or -1."""
+    """The previous seed with the same slot, or -1."""
     last_seed: npt.NDArray[np.int64]
-    """Slot -> its newest seed, or -1; a power of two of slots."""
+    """Slot -> its newest seed, or -1; the length is a power of two."""
     filter: npt.NDArray[np.uint64]
-    """A bit set for each hash; a power of two of words. Most places of a document end here."""
+    """One bit per hash; the length is a power of two. It rejects most places of a document."""
 
 
 class Overlaps(NamedTuple):
     """What `every` or `sampled` found in each of n documents."""
 
     matches: npt.NDArray[np.int64]
-    """Shape (n,): different places where a shared substring begins; of `sampled`, samples that are shared."""
+    """Shape (n,): places where a shared substring begins (`sampled`: samples that are shared)."""
     share: npt.NDArray[np.float64]
-    """Shape (n,): folded characters in shared substrings; of `sampled`, its estimate: the samples' share."""
+    """Shape (n,): fraction of folded characters in shared substrings (`sampled`: fraction of samples, an estimate)."""
     first_item: npt.NDArray[np.int64]
-    """Shape (n,): the item of the first shared substring (of several the first), or -1."""
+    """Shape (n,): the item of the first shared substring, the lowest if there are several, or -1."""
     pairs: npt.NDArray[np.int64]
-    """Shape (m, 2): every document with every item that it shares text with, in that order."""
+    """Shape (m, 2), sorted: every document with every item that it shares text with."""
 
 
 @functools.cache
 def fold_table() -> npt.NDArray[np.uint32]:
     """Code point -> its folded form, 0 where it is removed: shape (0x110000,), read-only.
 
-    Letters and digits stay (`str.isalnum`), in lower case and without their width or style (Ａ and A are a,
-    ４ is 4). The report names no more than normalising; since one character always becomes one, folding
-    moves no substring, and finds whatever would be found without it.
+    Letters and digits stay (`str.isalnum`), in lower case and without width or style (Ａ and A become a, ４
+    becomes 4). The report only mentions normalization. One character always becomes one, so folding finds
+    everything that would be found without it.
     """
     table = np.zeros(sys.maxunicode + 1, dtype=np.uint32)
     for code in range(sys.maxunicode + 1):
@@ -90,31 +91,29 @@ def fold_table() -> npt.NDArray[np.uint32]:
     return table
 
 
-def fold(texts: Sequence[str]) -> tuple[Codes, npt.NDArray[np.int64]]:
-    """Folded characters of all texts, one after the other, and their bounds: shape (len(texts) + 1,)."""
+def fold(texts: Sequence[str]) -> _Folded:
+    """The concatenated folded texts, and their bounds: shape (len(texts) + 1,)."""
     codes, bounds = _code_points(texts)
     return _fold_all(codes, bounds, fold_table())
 
 
 def shortest_item(window: int, whole_items: bool) -> int:
-    """Folded characters that an item needs to be looked for."""
+    """The fewest folded characters of an item that can be found."""
     return window // 2 + 1 if whole_items else window
 
 
 def index_of(codes: Codes, bounds: npt.NDArray[np.int64], window: int, whole_items: bool) -> Index:
-    """Index folded items, with `whole_items` also those that are shorter than the window."""
+    """Index folded items; with `whole_items`, also those shorter than the window."""
     length = window // 2 + 1
     step = window - length + 1
     lengths = np.diff(bounds)
     lengths = lengths[lengths >= shortest_item(window, whole_items)]
     seeds = int(((lengths - length) // step + 1).sum())
     slots = 1 << max(5, (2 * seeds).bit_length())
-    index = Index(
-        codes, bounds, window, length,
-        places=np.empty(seeds, np.int64), items=np.empty(seeds, np.int64), hashes=np.empty(seeds, np.uint64),
-        next_seed=np.empty(seeds, np.int64), last_seed=np.full(slots, -1, np.int64),
-        filter=np.zeros(slots // _FILTER_SHARE, np.uint64),
-    )  # fmt: skip
+    places, items, next_seed = np.empty((3, seeds), np.int64)
+    hashes, last_seed = np.empty(seeds, np.uint64), np.full(slots, -1, np.int64)
+    bits = np.zeros(slots // _FILTER_SHARE, np.uint64)
+    index = Index(codes, bounds, window, length, places, items, hashes, next_seed, last_seed, bits)
     used = _add_seeds(index, shortest_item(window, whole_items))
     return index._replace(places=index.places[:used], items=index.items[:used], hashes=index.hashes[:used])
 
@@ -125,9 +124,10 @@ def every(texts: Sequence[str], index: Index) -> Overlaps:
 
 
 def sampled(texts: Sequence[str], draws: npt.NDArray[np.uint32], index: Index) -> Overlaps:
-    """Look up one substring of text i for each of draws[i], which is its place as a share of 2^32.
+    """Look up one substring of text i for each of draws[i]: its place, as a fraction of 2^32 of all places.
 
-    Texts shorter than the window have no substring to draw."""
+    Texts shorter than the window have no substrings.
+    """
     assert draws.shape[0] == len(texts)
     assert draws.shape[1] > 0
     return _find(texts, index, draws)
@@ -142,7 +142,7 @@ def _find(texts: Sequence[str], index: Index, draws: npt.NDArray[np.uint32]) -> 
     return Overlaps(found[:, _MATCHES], share, found[:, _FIRST_ITEM], pairs)
 
 
-def _code_points(texts: Sequence[str]) -> tuple[Codes, npt.NDArray[np.int64]]:
+def _code_points(texts: Sequence[str]) -> _Folded:
     composed = [unicodedata.normalize("NFC", text) for text in texts]
     return codes_of("".join(composed)), np.cumsum([0, *map(len, composed)], dtype=np.int64)
 
@@ -162,7 +162,7 @@ def _folded(codes, table):  # type: ignore[no-untyped-def]
 
 @compiled
 def _slot(value, slots):  # type: ignore[no-untyped-def]
-    """The lower bits of a polynomial hash know its last characters only, hence the upper ones of a product."""
+    """From the upper bits of a product: the lower bits of a polynomial hash depend on its last characters only."""
     return np.int64((value * _MULTIPLIER) >> np.uint64(24)) & (slots - 1)
 
 
@@ -180,29 +180,11 @@ def _hash(codes, start, length):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add_all_seeds(index, shortest):  # type: ignore[no-untyped-def]
-    length, step = index.seed_length, index.window - index.seed_length + 1
-    used = 0
-    for item in range(len(index.bounds) - 1):
-        if index.bounds[item + 1] - index.bounds[item] < shortest:
-            continue
-        for place in range(index.bounds[item], index.bounds[item + 1] - length + 1, step):
-            value = _hash(index.codes, place, length)
-            slot = _slot(value, len(index.last_seed))
-            if _is_known(index, slot, place, item):
-                continue
-            index.places[used], index.items[used], index.hashes[used] = place, item, value
-            index.next_seed[used], index.last_seed[slot] = index.last_seed[slot], used
-            index.filter[slot & (len(index.filter) - 1)] |= _bit(value)
-            used += 1
-    return used
-
-
-@compiled
 def _is_known(index, slot, place, item):  # type: ignore[no-untyped-def]
-    """Whether a seed of the same item has the same characters around it as far as they matter.
+    """Whether an indexed seed of the same item has the same characters around it, as far as comparing goes.
 
-    A second one adds nothing; an item of one repeated character would make long chains of them."""
+    Such a seed adds nothing, and an item of one repeated character would give long chains of them.
+    """
     step = index.window - index.seed_length
     seed = index.last_seed[slot]
     first, end = index.bounds[item], index.bounds[item + 1]
@@ -221,7 +203,7 @@ def _is_known(index, slot, place, item):  # type: ignore[no-untyped-def]
 
 @compiled
 def _scan(text, start, end, index, reach, document, stamps, touched, state):  # type: ignore[no-untyped-def]
-    """Find what text[start:end] shares: how far each place reaches, the items touched, the first of them."""
+    """Find what text[start:end] shares: how far each place reaches, the items touched and the first of them."""
     length = index.seed_length
     if end - start < length:
         return
@@ -245,7 +227,7 @@ def _scan(text, start, end, index, reach, document, stamps, touched, state):  # 
 
 @compiled
 def _settle(text, start, end, place, seed, index, reach, document, stamps, touched, state):  # type: ignore[no-untyped-def]
-    """Compare what stands around a seed, and note the shared substrings that it lies in."""
+    """Compare the characters around a seed, and record the shared substrings that contain it."""
     item, origin = index.items[seed], index.places[seed]
     first, last = index.bounds[item], index.bounds[item + 1]
     wanted = min(index.window, last - first)
@@ -274,10 +256,10 @@ def _settle(text, start, end, place, seed, index, reach, document, stamps, touch
 
 @compiled
 def _sample(text, draws, index, document, stamps, touched, state):  # type: ignore[no-untyped-def]
-    """How many of the samples are shared. Within one, only the whole of it can be."""
+    """How many of the samples are shared. A sample is as long as the window, so only all of it can be."""
     places = len(text) - index.window + 1
     found = 0
-    reach = np.empty(len(text), np.int32)  # of which a scan touches only the place where its sample begins
+    reach = np.empty(len(text), np.int32)  # a scan touches only the place where its sample begins
     for draw in draws:
         if places > 0:
             begin = np.int64((np.uint64(draw) * np.uint64(places)) >> np.uint64(32))
@@ -289,7 +271,7 @@ def _sample(text, draws, index, document, stamps, touched, state):  # type: igno
 
 @compiled
 def _covered(reach):  # type: ignore[no-untyped-def]
-    """(places where a shared substring begins, characters in any)."""
+    """(places where a shared substring begins, characters in shared substrings)."""
     matches = covered = until = 0
     for i in range(len(reach)):
         if reach[i]:
@@ -301,13 +283,11 @@ def _covered(reach):  # type: ignore[no-untyped-def]
 
 def _entry_points(
     sources: str,
-) -> tuple[
-    Callable[..., npt.NDArray[np.int64]], Callable[..., int], Callable[..., tuple[Codes, npt.NDArray[np.int64]]]
-]:
+) -> tuple[Callable[..., npt.NDArray[np.int64]], Callable[..., int], Callable[..., _Folded]]:
     """`sources` names the files that are compiled in: a closure, so that numba's cache is renewed with it."""
 
     def find_all(codes, bounds, table, index, draws, found):  # type: ignore[no-untyped-def]
-        """Document i is codes[bounds[i]:bounds[i + 1]]; fills found, int64 (documents, 4); gives the pairs."""
+        """Document i is codes[bounds[i]:bounds[i + 1]]; fills found, int64 (documents, 4); returns the pairs."""
         assert sources
         items = len(index.bounds) - 1
         stamps, touched = np.full(items, -1, np.int64), np.empty(items, np.int64)
@@ -335,12 +315,26 @@ def _entry_points(
         return pairs[:used]
 
     def add_seeds(index, shortest):  # type: ignore[no-untyped-def]
-        """Fill an empty index with items of at least `shortest` characters; gives the number of its seeds."""
+        """Fill an empty index with items of at least `shortest` characters; returns its number of seeds."""
         assert sources
-        return _add_all_seeds(index, shortest)
+        length, step = index.seed_length, index.window - index.seed_length + 1
+        used = 0
+        for item in range(len(index.bounds) - 1):
+            if index.bounds[item + 1] - index.bounds[item] < shortest:
+                continue
+            for place in range(index.bounds[item], index.bounds[item + 1] - length + 1, step):
+                value = _hash(index.codes, place, length)
+                slot = _slot(value, len(index.last_seed))
+                if _is_known(index, slot, place, item):
+                    continue
+                index.places[used], index.items[used], index.hashes[used] = place, item, value
+                index.next_seed[used], index.last_seed[slot] = index.last_seed[slot], used
+                index.filter[slot & (len(index.filter) - 1)] |= _bit(value)
+                used += 1
+        return used
 
     def fold_all(codes, bounds, table):  # type: ignore[no-untyped-def]
-        """Folded texts one after the other, and their bounds."""
+        """The concatenated folded texts, and their bounds."""
         assert sources
         folded, ends = np.empty(len(codes), np.uint32), np.zeros(len(bounds), np.int64)
         for i in range(len(bounds) - 1):

@@ -1,9 +1,9 @@
-"""Repeated spans and n-grams of words, exactly: compiled parts of kernel.py.
+"""Repeated spans and repeated n-grams of words, counted exactly: compiled parts of counts.py.
 
-Contract: a span's id is the index of the first span with the same code points. Spans that hash alike
-are compared code point by code point, and an n-gram is a pair of ids, so no collision can change a
-count: `multiplier`, the hash's odd factor, decides only where the tables are probed. Linear in time and
-memory, unless a text was written against the multiplier; so each process draws its own.
+Contract: a span's id is the index of the first span with the same code points. Spans with equal hashes are
+compared code point by code point, and an n-gram is a pair of ids, so collisions never change a count:
+`multiplier`, the odd factor of the hash, only decides which slots are probed. Each process draws its own,
+so that no document can be written to make the tables slow. Time and memory are linear.
 """
 
 from __future__ import annotations
@@ -19,43 +19,38 @@ LONGEST_TOP, LONGEST_GRAM = 4, 10
 def firsts_of(codes, spans, multiplier):  # type: ignore[no-untyped-def]
     """The id of each span, int32."""
     starts, ends = spans
-    slots = np.zeros(_capacity(len(starts)), np.int32)
+    slots, hashes, firsts = _table(len(starts)), np.empty(len(starts), np.uint64), np.empty(len(starts), np.int32)
     mask = len(slots) - 1
-    hashes, firsts = np.empty(len(starts), np.uint64), np.empty(len(starts), np.int32)
     for span in range(len(starts)):
         start, end = starts[span], ends[span]
         key = hashes[span] = _hash(codes, start, end, multiplier)
         slot = np.int64(key) & mask
-        firsts[span] = span
-        while slots[slot]:
-            other = slots[slot] - 1
+        while slots[slot] >= 0:
+            other = slots[slot]
             if hashes[other] == key and _same(codes, starts[other], ends[other], start, end):
-                firsts[span] = other
                 break
             slot = (slot + 1) & mask
-        if firsts[span] == span:
-            slots[slot] = span + 1
+        if slots[slot] < 0:
+            slots[slot] = span
+        firsts[span] = slots[slot]
     return firsts
 
 
 @compiled
-def _capacity(count):  # type: ignore[no-untyped-def]
-    """A power of two, at least twice `count`."""
+def _table(count):  # type: ignore[no-untyped-def]
+    """Empty slots (-1): a power of two, at least twice `count`."""
     capacity = 16
     while capacity < 2 * count:
         capacity *= 2
-    return capacity
+    return np.full(capacity, -1, np.int32)
 
 
 @compiled
 def _hash(codes, start, end, multiplier):  # type: ignore[no-untyped-def]
-    """Two code points a step; the shift brings the product's well mixed upper half down."""
+    """The shift brings the well-mixed upper half of the product down."""
     key = np.uint64(end - start)
-    for i in range(start, end - 1, 2):
-        key = (key ^ np.uint64(codes[i]) ^ np.uint64(codes[i + 1]) << np.uint64(32)) * multiplier
-        key ^= key >> np.uint64(32)
-    if (end - start) & 1:
-        key = (key ^ np.uint64(codes[end - 1])) * multiplier
+    for i in range(start, end):
+        key = (key ^ np.uint64(codes[i])) * multiplier
         key ^= key >> np.uint64(32)
     return key
 
@@ -83,85 +78,63 @@ def repeats(codes, spans, multiplier):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def count_grams(words, firsts, multiplier, top, duplicate):  # type: ignore[no-untyped-def]
-    """Code points in the most frequent 2..4-gram (into `top`) and in repeated 5..10-grams (into `duplicate`).
+def count_grams(words, firsts, multiplier):  # type: ignore[no-untyped-def]
+    """Shape (LONGEST_GRAM + 1,): code points in the most frequent n-gram for n = 2..4, in repeated ones for n = 5..10.
 
-    Gopher's measures (Rae et al. 2021, table A1), counted as datatrove does. An n-gram can repeat only
-    where the (n-1)-grams at its first and at its second word do, so each round looks at what the one
-    before it left; in prose little is left after 4.
+    Gopher's measures (Rae et al. 2021, table A1), counted as datatrove does. `firsts` are the words' ids.
     """
-    count = len(firsts)
-    before = np.zeros(count + 1, np.int64)
-    for word in range(count):
+    lengths = np.zeros(LONGEST_GRAM + 1, np.int64)
+    before = np.zeros(len(firsts) + 1, np.int64)  # code points in the words before each word
+    for word in range(len(firsts)):
         before[word + 1] = before[word] + words[1][word] - words[0][word]
-    grams, keys, frequency = firsts.copy(), np.empty(count, np.uint64), np.zeros(count, np.int32)
-    for word in range(count):
-        frequency[firsts[word]] += 1
-    repeated = np.zeros(count + 1, np.bool_)
-    for word in range(count):
-        repeated[word] = frequency[firsts[word]] > 1
-    places = np.arange(count).astype(np.int32)
+    grams = firsts
     for n in range(2, LONGEST_GRAM + 1):
-        places = _places_left(places, repeated, count - n + 1)
-        _number_grams(places, n, grams, keys, firsts, frequency, repeated, multiplier)
+        grams, repeated = _longer(grams, firsts[n - 1 :], multiplier)
+        if not repeated:  # then no longer one repeats either
+            break
         if n <= LONGEST_TOP:
-            top[n - 2] = _top_length(places, n, grams, frequency, before)
+            lengths[n] = _top_length(grams, n, before)
         else:
-            duplicate[n - LONGEST_TOP - 1] = _duplicate_length(places, n, grams, repeated, before)
+            lengths[n] = _duplicate_length(grams, n, before)
+    return lengths
 
 
 @compiled
-def _places_left(places, repeated, limit):  # type: ignore[no-untyped-def]
-    """Places below `limit` where this gram and the next are repeated; then forgets what was repeated."""
-    left = np.empty(len(places), np.int32)
-    count = 0
-    for place in places:
-        if place < limit and repeated[place] and repeated[place + 1]:
-            left[count] = place
-            count += 1
-    for place in places:
-        repeated[place] = False
-    return left[:count]
-
-
-@compiled
-def _number_grams(places, n, grams, keys, firsts, frequency, repeated, multiplier):  # type: ignore[no-untyped-def]
-    """grams[place]: the first place with the same n-gram, from the id of its first n - 1 words and its last word."""
-    slots = np.zeros(_capacity(len(places)), np.int32)
+def _longer(grams, last_words, multiplier):  # type: ignore[no-untyped-def]
+    """The id of each n-gram, from the ids of its first n - 1 words and of its last; and whether any repeats."""
+    slots = _table(len(last_words))
     mask = len(slots) - 1
-    for place in places:
-        frequency[place] = 0
-    for place in places:
-        key = keys[place] = np.uint64(grams[place]) << np.uint64(32) | np.uint64(firsts[place + n - 1])
+    keys, firsts, repeated = np.empty(len(last_words), np.uint64), np.empty(len(last_words), np.int32), False
+    for place in range(len(last_words)):
+        key = keys[place] = np.uint64(grams[place]) << np.uint64(32) | np.uint64(last_words[place])
         mixed = key * multiplier
         slot = np.int64(mixed ^ mixed >> np.uint64(32)) & mask
-        while slots[slot] and keys[slots[slot] - 1] != key:
+        while slots[slot] >= 0 and keys[slots[slot]] != key:
             slot = (slot + 1) & mask
-        if not slots[slot]:
-            slots[slot] = place + 1
-        grams[place] = slots[slot] - 1
-        frequency[grams[place]] += 1
-    for place in places:
-        repeated[place] = frequency[grams[place]] > 1
+        if slots[slot] < 0:
+            slots[slot] = place
+        else:
+            repeated = True
+        firsts[place] = slots[slot]
+    return firsts, repeated
 
 
 @compiled
-def _top_length(places, n, grams, frequency, before):  # type: ignore[no-untyped-def]
+def _top_length(grams, n, before):  # type: ignore[no-untyped-def]
     """Code points of the most frequent n-gram (the first of equals) times its count; 0 if none repeats."""
-    best, most = 0, 1
-    for place in places:
-        if frequency[grams[place]] > most:
-            best, most = place, frequency[grams[place]]
+    frequency = np.bincount(grams)
+    best = frequency.argmax()
+    most = frequency[best]
     return (before[best + n] - before[best] + n - 1) * most if most > 1 else 0
 
 
 @compiled
-def _duplicate_length(places, n, grams, repeated, before):  # type: ignore[no-untyped-def]
-    """Code points of n-grams seen before, read left to right, a repeated one being skipped over."""
-    seen = np.zeros(len(before), np.bool_)
+def _duplicate_length(grams, n, before):  # type: ignore[no-untyped-def]
+    """Code points of n-grams seen before, from left to right; a repeated one is skipped as a whole."""
+    seen = np.zeros(len(grams), np.bool_)
     length = following = 0
-    for place in places:
-        if repeated[place] and place >= following:
+    for place in range(len(grams)):
+        if place >= following:
             if seen[grams[place]]:
                 length += before[place + n] - before[place]
                 following = place + n

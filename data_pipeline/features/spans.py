@@ -1,7 +1,7 @@
-"""Words, lines and paragraphs as spans of code points: compiled parts of kernel.py.
+"""Words, lines and paragraphs as spans of code points: compiled parts of counts.py.
 
-Contract: each function gives (starts, ends), int32, ascending and disjoint, none empty. `codes` are the
-document's code points, `flags` their classes (reading.characters).
+Contract: each function returns (starts, ends), int32, ascending and disjoint, none empty. `codes` are the
+document's code points, `flags` their classes (readers.characters).
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ _FEED = 10
 
 @compiled
 def words_of(flags):  # type: ignore[no-untyped-def]
-    """As `str.split()`."""
-    starts, ends = np.empty(len(flags) // 2 + 2, np.int32), np.empty(len(flags) // 2 + 2, np.int32)
-    begun, ended, inside = 0, 0, False
-    # Without a branch: no processor can guess where words end.
+    """Like `str.split()`."""
+    starts, ends = _room(flags)
+    count, inside = 0, False
     for i in range(len(flags)):
         space = flags[i] & SPACE != 0
-        starts[begun] = ends[ended] = i
-        begun += not (inside or space)
-        ended += inside and space
+        if inside and space:
+            ends[count] = i
+            count += 1
+        elif not (inside or space):
+            starts[count] = i
         inside = not space
-    ends[ended] = len(flags)
-    return starts[:begun], ends[:begun]
+    if inside:
+        ends[count] = len(flags)
+        count += 1
+    return starts[:count], ends[:count]
 
 
 @compiled
 def lines_of(codes, flags):  # type: ignore[no-untyped-def]
-    """Parts between line feeds, stripped; what is then empty is left out."""
-    capacity = _feeds(codes, 0, len(codes)) + 1
-    starts, ends = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    """Stripped parts between line feeds, without empty ones."""
+    starts, ends = _room(flags)
     count = start = 0
     for i in range(len(codes) + 1):
         if i == len(codes) or codes[i] == _FEED:
@@ -49,9 +51,8 @@ def lines_of(codes, flags):  # type: ignore[no-untyped-def]
 @compiled
 def paragraphs_of(codes, flags):  # type: ignore[no-untyped-def]
     """Parts of the stripped text between two or more line feeds."""
+    starts, ends = _room(flags)
     first, last = _stripped(flags, 0, len(codes))
-    capacity = _feeds(codes, first, last) // 2 + 1
-    starts, ends = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     count, start, feeds = 0, first, 0
     for i in range(first, last):
         if codes[i] == _FEED:
@@ -69,11 +70,10 @@ def paragraphs_of(codes, flags):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _feeds(codes, start, end):  # type: ignore[no-untyped-def]
-    found = 0
-    for i in range(start, end):
-        found += codes[i] == _FEED
-    return found
+def _room(flags):  # type: ignore[no-untyped-def]
+    """Spans are not empty and something lies between two of them, so this many fit."""
+    capacity = len(flags) // 2 + 1
+    return np.empty(capacity, np.int32), np.empty(capacity, np.int32)
 
 
 @compiled

@@ -1,7 +1,7 @@
-"""Stop words, spam and notices: word lists as tables, and the compiled search for them; parts of kernel.py.
+"""Stop words, spam and notices: word lists as tables, and the compiled search for them; parts of counts.py.
 
-Contract: `Lexicon` holds everything that words and characters are looked up in; `lexicon()` is ours.
-Matching is exact (no hash decides) and folds ASCII capitals only.
+Contract: a `Lexicon` holds everything that words and characters are looked up in; `lexicon()` is ours.
+Matching is exact and folds ASCII capitals only.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ from data_pipeline.features import lexicons
 from data_pipeline.readers import characters
 from twofold.compiled import compiled
 
-BULLET, LINE_END, KO_LINE_END, QUOTE_END, EDGE, ELLIPSIS, FEED, HASH, ASCII_WORD, HEAD = (
-    1 << bit for bit in range(16, 26)
-)
-"""Flags beside those of reading.characters: begins a bulleted line; ends a sentence-like line; ends one in
-Korean; ends a line of speech; is no part of a stop word at a word's edge; is …; is a line feed; is #; is an
-ASCII letter, digit or _; begins a term, in either case."""
+# Flags beside those of readers.characters:
+BULLET = 1 << 16  # begins a bulleted line
+LINE_END = 1 << 17  # ends a sentence-like line
+KO_LINE_END = 1 << 18  # ends one in Korean
+QUOTE_END = 1 << 19  # ends a line of direct speech
+EDGE = 1 << 20  # is not part of a stop word at the edge of a word
+ELLIPSIS = 1 << 21
+FEED = 1 << 22
+HASH = 1 << 23
+ASCII_WORD = 1 << 24  # an ASCII letter, digit or _
 
 SPAM, LOREM_IPSUM, NOTICE = range(3)
 """Kinds of terms."""
 
-_HEADS = 4096
-_ENGLISH_BITS, _KOREAN_BITS = 7, 21
-_LONGEST_ENDING = 3
+
+class Phrases(NamedTuple):
+    """Lower-case phrases; phrase i is codes[bounds[i]:bounds[i + 1]]."""
+
+    codes: npt.NDArray[np.uint32]
+    bounds: npt.NDArray[np.int64]
 
 
 class Lexicon(NamedTuple):
     """Tables for compiled code."""
 
     flags: npt.NDArray[np.uint32]
-    """(0x110000,): reading.characters.table() with the flags above."""
-    classes: npt.NDArray[np.uint8]
-    """(0x110000,): the place of a code point's flags in `class_flags`."""
-    class_flags: npt.NDArray[np.uint32]
-    """All that occur; they are few, so code points are counted by class and not by flag."""
-    english: npt.NDArray[np.uint64]
-    """Stop words, lower-case, packed with 7 bits a letter, ascending."""
-    korean: npt.NDArray[np.uint64]
-    """Endings of at most three syllables, packed with 21 bits each, ascending."""
-    terms: npt.NDArray[np.uint32]
-    """The terms in lower case, one after the other; each has two code points or more, in ASCII three."""
-    bounds: npt.NDArray[np.int32]
-    """(terms + 1,): where each begins in `terms`."""
+    """(0x110000,): readers.characters.table() with the flags above."""
+    english: Phrases
+    """Stop words."""
+    korean: Phrases
+    """Endings of words."""
+    terms: Phrases
     kinds: npt.NDArray[np.int8]
-    heads: npt.NDArray[np.int16]
-    """(_HEADS,): by the hash of its beginning (`_head`) the first term that begins so, or -1."""
-    following: npt.NDArray[np.int16]
-    """(terms,): the next term with the same head, or -1."""
+    """(terms,)"""
+    first_term: npt.NDArray[np.int16]
+    """(0x110000,): the first term that begins with a code point, in either case, or -1."""
+    next_term: npt.NDArray[np.int16]
+    """(terms,): the next term that begins alike, or -1."""
 
 
 @functools.cache
 def lexicon() -> Lexicon:
     """The lists of lexicons.py."""
-    spam = lexicons.KO_SPAM_TERMS + lexicons.EN_SPAM_TERMS
     return make_lexicon(
         marks={
             BULLET: lexicons.BULLETS,
@@ -71,7 +71,7 @@ def lexicon() -> Lexicon:
         english=lexicons.EN_STOP_WORDS,
         korean=lexicons.KO_ENDINGS,
         terms=[
-            *((term, SPAM) for term in spam),
+            *((term, SPAM) for term in lexicons.KO_SPAM_TERMS + lexicons.EN_SPAM_TERMS),
             (lexicons.LOREM_IPSUM, LOREM_IPSUM),
             *((term, NOTICE) for term in lexicons.NOTICES),
         ],
@@ -92,68 +92,55 @@ def make_lexicon(
         flags[ord(first) : ord(last) + 1] |= ASCII_WORD
     for flag, marked in marks.items():
         flags[[ord(character) for character in marked]] |= flag
-    for term, _ in terms:
-        flags[[ord(term[0]), ord(term[0].upper())]] |= HEAD
-    class_flags, classes = np.unique(flags, return_inverse=True)
-    assert len(class_flags) <= 256, "a class fits a byte"
-    heads, following = np.full(_HEADS, -1, np.int16), np.full(len(terms), -1, np.int16)
+    first_term, next_term = np.full(len(flags), -1, np.int16), np.full(len(terms), -1, np.int16)
     for number, (term, _) in reversed(list(enumerate(terms))):
-        head = _head.py_func(*map(ord, term[:2]), ord(term[2]) if term[0].isascii() else 0)
-        following[number], heads[head] = heads[head], number
+        next_term[number] = first_term[ord(term[0])]
+        first_term[[ord(term[0]), ord(term[0].upper())]] = number
     return Lexicon(
         flags=flags,
-        classes=classes.astype(np.uint8),
-        class_flags=class_flags,
-        english=_packed_all(english, _ENGLISH_BITS),
-        korean=_packed_all(korean, _KOREAN_BITS),
-        terms=characters.codes_of("".join(term for term, _ in terms)).copy(),
-        bounds=np.cumsum([0, *(len(term) for term, _ in terms)], dtype=np.int32),
+        english=_phrases(english),
+        korean=_phrases(korean),
+        terms=_phrases(term for term, _ in terms),
         kinds=np.array([kind for _, kind in terms], dtype=np.int8),
-        heads=heads,
-        following=following,
+        first_term=first_term,
+        next_term=next_term,
     )
 
 
-def _packed_all(words: Iterable[str], bits: int) -> npt.NDArray[np.uint64]:
-    keys = [functools.reduce(lambda key, letter: key << bits | ord(letter), word, 1) for word in words]
-    assert all(key < 1 << 64 for key in keys), "too long to pack"
-    return np.array(sorted(keys), dtype=np.uint64)
-
-
-# --- stop words --------------------------------------------------------------------------------
+def _phrases(found: Iterable[str]) -> Phrases:
+    listed = list(found)
+    return Phrases(characters.codes_of("".join(listed)).copy(), np.cumsum([0, *map(len, listed)], dtype=np.int64))
 
 
 @compiled
-def stop_words(codes, flags, words, firsts, keys):  # type: ignore[no-untyped-def]
-    """How many of `Lexicon.english` are words, case and punctuation at the edges apart."""
-    seen, found = np.zeros(len(keys), np.bool_), 0
+def stop_words(codes, flags, words, firsts, wanted):  # type: ignore[no-untyped-def]
+    """How many of the phrases `wanted` are words, without punctuation at their edges."""
+    phrases, bounds = wanted
+    seen = np.zeros(len(bounds) - 1, np.bool_)
     for word in range(len(firsts)):
-        if found == len(keys):  # as in most prose, after some lines
-            break
         if firsts[word] == word:
             start, end = words[0][word], _bare_end(flags, words[0][word], words[1][word])
             while end > start and flags[start] & EDGE != 0:
                 start += 1
-            if (end - start) * _ENGLISH_BITS < 64 and np.uint64(1) << np.uint64((end - start) * _ENGLISH_BITS) <= keys[
-                -1
-            ]:
-                found += _mark(keys, seen, codes, start, end, _ENGLISH_BITS)
-    return found
+            for number in range(len(seen)):
+                if end - start == bounds[number + 1] - bounds[number] and not seen[number]:
+                    seen[number] = _matches(codes, start, end, phrases, bounds[number])
+    return seen.sum()
 
 
 @compiled
-def endings(codes, flags, words, firsts, keys):  # type: ignore[no-untyped-def]
-    """How many of `Lexicon.korean` close words of two syllables or more, punctuation apart."""
-    seen, found = np.zeros(len(keys), np.bool_), 0
+def endings(codes, flags, words, firsts, wanted):  # type: ignore[no-untyped-def]
+    """How many of the phrases `wanted` close words of two syllables or more, without punctuation."""
+    phrases, bounds = wanted
+    seen = np.zeros(len(bounds) - 1, np.bool_)
     for word in range(len(firsts)):
-        if found == len(keys):
-            break
         if firsts[word] == word:
             start, end = words[0][word], _bare_end(flags, words[0][word], words[1][word])
-            if end - start > 1:
-                for length in range(1, min(_LONGEST_ENDING, end - start) + 1):
-                    found += _mark(keys, seen, codes, end - length, end, _KOREAN_BITS)
-    return found
+            for number in range(len(seen)):
+                length = bounds[number + 1] - bounds[number]
+                if end - start >= max(2, length) and not seen[number]:
+                    seen[number] = _matches(codes, end - length, end, phrases, bounds[number])
+    return seen.sum()
 
 
 @compiled
@@ -164,90 +151,46 @@ def _bare_end(flags, start, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _mark(keys, seen, codes, start, end, bits):  # type: ignore[no-untyped-def]
-    """Sets seen[i] where keys[i] is codes[start:end], lower-case, packed with `bits` each after a 1; 1 if newly set."""
-    key = np.uint64(1)
-    for i in range(start, end):
-        code = np.uint64(_lower(codes[i]))
-        if code >> np.uint64(bits):
-            return 0
-        key = key << np.uint64(bits) | code
-    low, high = 0, len(keys)
-    while low < high:
-        middle = (low + high) // 2
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    if low == len(keys) or keys[low] != key or seen[low]:
-        return 0
-    seen[low] = True
-    return 1
+def count_terms(codes, flags, start, end, lexicon, counts):  # type: ignore[no-untyped-def]
+    """counts[kind] += terms in codes[start:end], from left to right, without overlaps.
 
-
-# --- terms -------------------------------------------------------------------------------------
-
-
-@compiled
-def term_places(flags):  # type: ignore[no-untyped-def]
-    """Where a term may begin, int32: not within a run of ASCII letters and digits where it begins with one."""
-    places = np.empty(len(flags) + 1, np.int32)
-    count, before = 0, np.uint32(0)
-    # Without a branch, as in spans.words_of.
-    for i in range(len(flags)):
-        places[count] = i
-        count += (flags[i] & HEAD != 0) & (flags[i] & before & ASCII_WORD == 0)
-        before = flags[i]
-    return places[:count]
-
-
-@compiled
-def count_terms(codes, flags, places, first, end, lexicon, counts):  # type: ignore[no-untyped-def]
-    """counts[kind] += terms at places[first], … and before `end`, left to right, none overlapping.
-
-    Spam that begins with an ASCII letter or digit ends with the run of those too, or an s before. Gives the
-    index of the next place.
+    A term that begins with an ASCII letter or digit does not begin within a run of those.
     """
-    following = 0
-    while first < len(places) and places[first] < end:
-        i = places[first]
-        first += 1
-        if i < following or i + 1 >= end:
-            continue
-        third = codes[i + 2] if flags[i] & ASCII_WORD != 0 and i + 2 < end else np.uint32(0)
-        term = lexicon.heads[_head(_lower(codes[i]), _lower(codes[i + 1]), _lower(third))]
-        length = 0
-        while term >= 0 and not length:
-            length = _match(codes, flags, i, end, lexicon, term)
-            if length:
-                counts[lexicon.kinds[term]] += 1
-                following = i + length
-            term = lexicon.following[term]
-    return first
+    phrases, bounds = lexicon.terms
+    kinds, first_term, next_term = lexicon.kinds, lexicon.first_term, lexicon.next_term
+    i = start
+    while i < end:
+        following = i + 1
+        if i == 0 or flags[i] & flags[i - 1] & ASCII_WORD == 0:
+            term = first_term[codes[i]]
+            while term >= 0:
+                after = i + bounds[term + 1] - bounds[term]
+                if after <= end and _matches(codes, i, after, phrases, bounds[term]):
+                    if kinds[term] == SPAM and flags[i] & ASCII_WORD != 0:
+                        after = _word_end(codes, flags, after, end)
+                    if after:
+                        counts[kinds[term]] += 1
+                        following = after
+                        break
+                term = next_term[term]
+        i = following
 
 
 @compiled
-def _match(codes, flags, start, end, lexicon, term):  # type: ignore[no-untyped-def]
-    """Length of the term at codes[start], 0 if it is not there."""
-    begin = lexicon.bounds[term]
-    after = start + lexicon.bounds[term + 1] - begin
-    if after > end:
-        return 0
-    for i in range(start, after):
-        if _lower(codes[i]) != lexicon.terms[begin + i - start]:
-            return 0
-    if lexicon.kinds[term] == SPAM and flags[start] & ASCII_WORD != 0:
-        if after < end and _lower(codes[after]) == 0x73 and (after + 1 == end or flags[after + 1] & ASCII_WORD == 0):
-            return after + 1 - start
-        if after < end and flags[after] & ASCII_WORD != 0:
-            return 0
-    return after - start
+def _word_end(codes, flags, after, end):  # type: ignore[no-untyped-def]
+    """`after`, or the place behind a plural s there, if a run of ASCII letters and digits ends so; else 0."""
+    if after < end and _lower(codes[after]) == 0x73 and (after + 1 == end or flags[after + 1] & ASCII_WORD == 0):
+        return after + 1
+    return after if after == end or flags[after] & ASCII_WORD == 0 else 0
 
 
 @compiled
-def _head(first, second, third):  # type: ignore[no-untyped-def]
-    """Two code points, three where the first is an ASCII letter or digit, so that few places are looked at twice."""
-    return (first * 61 + second * 17 + third) % _HEADS
+def _matches(codes, start, end, phrases, begin):  # type: ignore[no-untyped-def]
+    """Whether codes[start:end], with ASCII capitals folded, is the phrase at phrases[begin]."""
+    for i in range(start, end):  # noqa: SIM110  (numba compiles no generator in all())
+        if _lower(codes[i]) != phrases[begin + i - start]:
+            return False
+    return True
 
 
 @compiled

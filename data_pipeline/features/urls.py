@@ -1,15 +1,14 @@
-"""One spelling for each web address, so that the same page is known again.
+"""Canonical web addresses, so that copies of a page are recognized.
 
-Contract: `canonical(url)` is pure; None where the text is no http(s) address with a host. Two addresses
-with the same result lead to the same page nearly always; what is dropped or folded, and why:
+Contract: `canonical(url)` is pure; None if the text is not an http(s) address with a host. Addresses with the same
+result nearly always lead to the same page. What is dropped or folded:
 
-- scheme, user, `www.`, default ports, letter case of the host: servers treat them alike;
-- fragments, unless they begin with `!`: the browser keeps them to itself;
-- trailing slash of the path; upper or lower case of %xx, and %xx of letters, digits and `-._~` (RFC 3986,
-  section 6.2.2);
-- query parameters of trackers and sessions; the order of the others, which servers read by name.
+- scheme, user, `www.`, default ports and the case of the host, which servers ignore;
+- fragments, which browsers do not send, unless they begin with `!`;
+- the trailing slash of the path, the case of %xx, and %xx of letters, digits and `-._~` (RFC 3986, section 6.2.2);
+- query parameters of trackers and sessions, and the order of the others, which servers read by name.
 
-The case of path and query stays, and so does everything else. Cost: about 4 microseconds.
+Everything else stays, such as the case of path and query. Cost: about 4 microseconds per address.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def canonical(url: str) -> str | None:
     try:
         parts = urlsplit(url.strip())
         port = parts.port
-    except ValueError:  # a broken IPv6 address, a port that is no number
+    except ValueError:  # a malformed IPv6 address or port
         return None
     host = _host(parts)
     if parts.scheme not in ("http", "https") or not host:
@@ -47,13 +46,13 @@ def canonical(url: str) -> str | None:
 
 
 def url_hash(url: str | None) -> bytes | None:
-    """16 bytes that stand for the canonical address; None where there is none."""
+    """A 16-byte hash of the canonical address; None if there is none."""
     address = canonical(url) if url else None
     return xxhash.xxh3_128_digest(address.encode()) if address else None
 
 
 def _host(parts: SplitResult) -> str:
-    """Lower-case, in the form that name servers see (한국.kr is xn--3e0b707e.kr), without `www.`."""
+    """Lower-case and in the form that name servers use (한국.kr is xn--3e0b707e.kr), without `www.`."""
     host = (parts.hostname or "").rstrip(".")
     if not host.isascii():
         try:
@@ -64,7 +63,7 @@ def _host(parts: SplitResult) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Escapes in upper case, of characters that need them only; other characters than ASCII escaped."""
+    """Upper-case escapes, only where necessary; non-ASCII characters are escaped."""
 
     def one(match: re.Match[str]) -> str:
         character = chr(int(match[1], 16))

@@ -22,7 +22,7 @@ import pyarrow as pa
 import xxhash
 
 from configs.data_schema import NearDuplicates
-from configs.features import FEATURES
+from configs.features import FEATURES, formula_table
 from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.classification.fasttext_model import Predictor
@@ -36,8 +36,8 @@ CODE_VERSION = 3
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """Only near-duplicate settings decide anything here; documents and classifiers are inputs."""
-    return {"near_duplicates": recipe.data.near_duplicates.model_dump(mode="json")}
+    """Near-duplicate settings and the formulas of features; documents and classifiers are inputs."""
+    return {"near_duplicates": recipe.data.near_duplicates.model_dump(mode="json"), "features": formula_table()}
 
 
 def build(

@@ -113,7 +113,7 @@ def _data(recipe: Recipe, made: Mapping[str, Artifact], found: pa.Table) -> Row:
     sources, languages = list(recipe.sources), sorted(set(found["language"].to_pylist()))
     return {
         "features": features,
-        "meanings": {name: FEATURES[name] for name in features},
+        "meanings": {name: FEATURES[name].description for name in features},
         "rules": profiles,
         "scores": SCORES,
         "sources": sources,

@@ -149,7 +149,7 @@ def test_identity_follows_content_and_labels_not_names(recipe_of, tmp_path):
     assert classifiers.fingerprints(recipe) != before
     assert "train" not in json.dumps(classifiers.config(recipe))
     path.unlink()
-    with pytest.raises(UserError, match=r"data\.classifiers\.quality\.train.*is neither a file nor a folder"):
+    with pytest.raises(UserError, match=r"data\.classifiers\.quality\.train.*no data files found"):
         classifiers.fingerprints(recipe)
 
 
@@ -163,8 +163,10 @@ def test_on_the_corpus(corpus_dir, build, make_recipe, tmp_path):
     """Short Korean abuse needs character n-grams; the labelled sets are noisy, hence the modest bound."""
     settings = {
         "train": [str(corpus_dir / "labelled/ko-curse"), str(corpus_dir / "labelled/ko-hate-speech")],
-        "labels": {"hate": "toxic", "offensive": "toxic", "none": "clean"}, "character_ngrams": [1, 4], "epochs": 5,
-    }  # fmt: skip
+        "labels": {"hate": "toxic", "offensive": "toxic", "none": "clean"},
+        "character_ngrams": [1, 4],
+        "epochs": 5,
+    }
     recipe = make_recipe({"s": {"path": str(tmp_path / "s.jsonl")}}, classifiers={"toxicity": settings})
     _, counts = build(recipe)
     assert counts["toxicity"]["auc"] > 0.78

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 
@@ -13,13 +15,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.common import records
-from configs.features import FEATURES
+from configs.features import COUNTS, FEATURES
 from data_pipeline.features import counts as kernel
 from data_pipeline.features import formulas as measuring
 from data_pipeline.features import lexicons, repetition, terms
-from data_pipeline.features.formulas import FORMULAS, MODEL_FEATURES, TEXT_FEATURES, features, features_of
+from data_pipeline.features.formulas import MODEL_FEATURES, TEXT_FEATURES, counts_of, features, features_of
 from data_pipeline.readers import characters
 from data_pipeline.readers.normalize import mojibake_pairs
+from tests.conftest import ROOT
 
 PIECES = [
     *(
@@ -48,13 +51,18 @@ PIECES = [
 ]
 GAPS = [" ", " ", " ", "\n", "\n\n", "\n \n", "  ", "\t", ". ", ".\n", "", "\u3000"]
 words = st.lists(st.sampled_from(PIECES), max_size=120)
+
+
+def joined(items: list[str], gaps: list[str]) -> str:
+    return "".join(map("".join, zip(items, gaps * len(items), strict=False)))
+
+
 texts = st.one_of(
     st.text(max_size=300),
     st.text(alphabet=st.characters(codec="utf-8", max_codepoint=0xFF), max_size=200),
     st.text(alphabet="가나다라ab ,.?!\n\n#…ㅋ•\ud800\x00☆", max_size=300),
-    st.builds(lambda items, gaps: "".join(map("".join, zip(items, gaps * len(items), strict=False))), words,
-              st.lists(st.sampled_from(GAPS), min_size=1, max_size=7)),
-)  # fmt: skip
+    st.builds(joined, words, st.lists(st.sampled_from(GAPS), min_size=1, max_size=7)),
+)
 languages = st.sampled_from(["ko", "en", "other", "code"])
 
 HOSTILE = {
@@ -242,10 +250,54 @@ def reference(text: str, language: str) -> dict[str, float]:
 # --- tests -------------------------------------------------------------------------------------
 
 
-def test_names_are_those_of_the_foundation():
-    assert tuple(features("x", "en")) == TEXT_FEATURES == tuple(FORMULAS) == tuple(reference("x", "en"))
-    assert {*TEXT_FEATURES, *MODEL_FEATURES} == set(FEATURES)
-    assert {name for pair in FORMULAS.values() for name in pair} == set(kernel.COUNTS), "every count is of use"
+def test_names_are_those_of_the_registry():
+    assert tuple(features("x", "en")) == TEXT_FEATURES == tuple(reference("x", "en"))
+    assert (*TEXT_FEATURES, *MODEL_FEATURES) == tuple(FEATURES)
+    assert MODEL_FEATURES == ("language_score", "quality_score", "toxicity_score")
+
+
+def test_the_kernel_fills_every_count():
+    """A count that only the registry knows would be 0 in every text."""
+    counts = counts_of([EVERYTHING], ["en"])[0]
+    assert {name for name, count in zip(COUNTS, counts.tolist(), strict=True) if not count} == set()
+
+
+EVERYTHING = """- A cat sat on the mat with {a} dog and that was that.
+- A cat sat on the mat with {a} dog and that was that.
+Lorem ipsum at https://a.kr # 1 casino...
+We use cookies here.
+
+가나 大 ㅋㅋㅋ 😀 + \ufffd
+
+Twice.
+
+Twice."""
+
+ADDED = """
+from configs.features import FEATURES, Feature
+FEATURES["digits_per_word"] = Feature("digits per word", "digits", "words")
+
+from configs.data_schema import NearDuplicates, RuleProfiles
+from data_pipeline.decisions import rules
+from data_pipeline.features.formulas import features_of
+from data_pipeline.stages import filter, score
+
+profiles = RuleProfiles.model_validate({"ko": {}, "en": {"digits_per_word": {"max": 1}}, "code": {}})
+columns = features_of(["route 66 1", "no digits"], ["en", "en"])
+columns |= {name: columns["words"] for name in FEATURES if name not in columns}
+assert columns["digits_per_word"].tolist() == [1.0, 0.0], columns["digits_per_word"]
+assert rules.failures(columns | {"digits_per_word": columns["words"]}, ["en", "en"], profiles) == [
+    ["digits_per_word>1"], ["digits_per_word>1"]
+]
+assert score.schema(NearDuplicates()).field("digits_per_word").type == "double"
+assert score.attributes("route 66 1", "text", NearDuplicates(), {})["digits_per_word"] == 1.0
+assert score.formula_table()["digits_per_word"] == ["digits", "words", 1, None]
+"""
+
+
+def test_one_entry_adds_a_rule_everywhere():
+    """Registered before anything else is imported, as an entry in the file would be."""
+    subprocess.run([sys.executable, "-c", ADDED], check=True, cwd=ROOT)
 
 
 @given(texts, languages)
@@ -261,11 +313,17 @@ def test_equals_the_reference_on_hostile_text(name):
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("folder", "language"), [
-    ("general/ko-text/nsmc-review-pages", "ko"), ("general/ko-text/ms-cpp-docs-ko", "ko"),
-    ("general/en-text/enwiki", "en"), ("general/en-text/peps", "en"), ("domain/math/stacks-project", "en"),
-    ("domain/code/lodash-js", "code"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folder", "language"),
+    [
+        ("general/ko-text/nsmc-review-pages", "ko"),
+        ("general/ko-text/ms-cpp-docs-ko", "ko"),
+        ("general/en-text/enwiki", "en"),
+        ("general/en-text/peps", "en"),
+        ("domain/math/stacks-project", "en"),
+        ("domain/code/lodash-js", "code"),
+    ],
+)
 def test_equals_the_reference_on_the_corpus(folder, language, corpus_dir):
     found = [record["text"] for record in records(corpus_dir / folder, 400_000)]
     columns = features_of(found, [language] * len(found))
@@ -323,43 +381,44 @@ def spans(*pairs: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 def test_given_spans_are_counted_as_given():
     """Words that punctuation splits, lines with their spaces, an empty line: as another tokenizer cuts them."""
     text = "a, b, \n\na, b, "
-    counts = np.zeros(len(kernel.COUNTS), dtype=np.int64)
+    counts = np.zeros(len(COUNTS), dtype=np.int64)
     words = spans((0, 1), (1, 2), (3, 4), (4, 5), (8, 9), (9, 10), (11, 12), (12, 13))
     lines, paragraphs = spans((0, 6), (7, 7), (8, 14)), spans((0, 6), (8, 14))
     codes = characters.codes_of(text)
-    kernel.count_spans(
-        codes, words, lines, paragraphs, kernel.OTHER, terms.lexicon(), np.uint64(3), counts
-    )  # fmt: skip
-    found = dict(zip(kernel.COUNTS, counts.tolist(), strict=True))
+    kernel.count_spans(codes, words, lines, paragraphs, kernel.OTHER, terms.lexicon(), np.uint64(3), counts)
+    found = dict(zip(COUNTS, counts.tolist(), strict=True))
     assert (found["words"], found["lines"], found["repeated_lines"], found["repeated_line_characters"]) == (8, 3, 1, 6)
     assert (found["top_2gram"], found["repeated_paragraphs"], found["short_lines"]) == (6, 1, 3)
 
 
-@pytest.mark.parametrize(("name", "language", "text", "expected"), [
-    ("stop_words", "en", "The cat, and THE dog (of that) house", 4),
-    ("stop_words", "ko", "학교에서 친구를 만났다. 밥은 맛있었다", 5),
-    ("stop_words", "ko", "서울 부산 대구 광주 대전", 0),
-    ("stop_words", "other", "the be to of", 0),
-    ("punctuated_line_frac", "ko", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.75),
-    ("punctuated_line_frac", "en", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.25),
-    ("prose_sentences", "en", "Title.\nOne is here. Two is here.\nWe use cookies here.\n\"So it is\"", 3),
-    ("dup_para_frac", "en", "a\n\nb\n\n\na\n\nc", 0.25),
-    ("spam_terms_per_1000_words", "en", "Casino JACKPOTS for the specialist", 400),
-    ("spam_terms_per_1000_words", "ko", "온라인카지노추천 바카라사이트 안내", 2000 / 3),
-    ("spam_terms_per_1000_words", "ko", "casino에서", 1000),
-    ("broken_character_frac", "en", "ab\ufffd\x81", 0.5),
-    ("broken_character_frac", "en", "caf\u00c3\u00a9 ok ", 2 / 9),
-    ("broken_character_frac", "ko", "뚯꽕", 1),
-    ("broken_character_frac", "ko", "똠양꿍 大韓民國 설렁탕", 0),
-    ("lone_jamo_frac", "ko", "웃겨 ㅋㅋ", 0.5),
-    ("jamo_run_frac", "ko", "ㅋㅋ ㅋㅋㅎㅎ", 4 / 6),
-    ("alpha_token_ratio", "en", "\"It's a well-known (x)...\" 1", 6 / 13),
-    ("curly_brackets", "en", "if {x} {\nIt is {so}.", 1),
-    ("url_char_frac", "ko", "주소 (https://a.kr)", 14 / 16),
-    ("top_2gram_char_frac", "en", "a b c d e f", 0),
-    ("top_2gram_char_frac", "en", "a b a b c", 6 / 9),
-    ("dup_5gram_char_frac", "en", "a b c d e a b c d e", 5 / 19),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "language", "text", "expected"),
+    [
+        ("stop_words", "en", "The cat, and THE dog (of that) house", 4),
+        ("stop_words", "ko", "학교에서 친구를 만났다. 밥은 맛있었다", 5),
+        ("stop_words", "ko", "서울 부산 대구 광주 대전", 0),
+        ("stop_words", "other", "the be to of", 0),
+        ("punctuated_line_frac", "ko", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.75),
+        ("punctuated_line_frac", "en", "제목\n문장을 썼어요\n끝났습니다\n정말?", 0.25),
+        ("prose_sentences", "en", 'Title.\nOne is here. Two is here.\nWe use cookies here.\n"So it is"', 3),
+        ("dup_para_frac", "en", "a\n\nb\n\n\na\n\nc", 0.25),
+        ("spam_terms_per_1000_words", "en", "Casino JACKPOTS for the specialist", 400),
+        ("spam_terms_per_1000_words", "ko", "온라인카지노추천 바카라사이트 안내", 2000 / 3),
+        ("spam_terms_per_1000_words", "ko", "casino에서", 1000),
+        ("broken_character_frac", "en", "ab\ufffd\x81", 0.5),
+        ("broken_character_frac", "en", "caf\u00c3\u00a9 ok ", 2 / 9),
+        ("broken_character_frac", "ko", "뚯꽕", 1),
+        ("broken_character_frac", "ko", "똠양꿍 大韓民國 설렁탕", 0),
+        ("lone_jamo_frac", "ko", "웃겨 ㅋㅋ", 0.5),
+        ("jamo_run_frac", "ko", "ㅋㅋ ㅋㅋㅎㅎ", 4 / 6),
+        ("alpha_token_ratio", "en", '"It\'s a well-known (x)..." 1', 6 / 13),
+        ("curly_brackets", "en", "if {x} {\nIt is {so}.", 1),
+        ("url_char_frac", "ko", "주소 (https://a.kr)", 14 / 16),
+        ("top_2gram_char_frac", "en", "a b c d e f", 0),
+        ("top_2gram_char_frac", "en", "a b a b c", 6 / 9),
+        ("dup_5gram_char_frac", "en", "a b c d e a b c d e", 5 / 19),
+    ],
+)
 def test_hand_counted(name, language, text, expected):
     assert features(text, language)[name] == pytest.approx(expected)
 

@@ -131,19 +131,28 @@ def test_a_copy_of_a_test_text_is_not_taught(read):
     assert {item.text for item in data.parts["test"]} == {record["text"] for record in own[:20]}
 
 
-@pytest.mark.parametrize(("records", "problem"), [
-    (_records(10), "holds 10 distinct texts to learn good from"),
-    (_records(60, ("good",)), "holds 0 distinct texts to learn bad from"),
-    (_records(60, ("high", "low")), r"0 distinct.*map what is there in `labels`: high \(60\), low \(60\)"),
-    ([*_records(30), {"text": "x"}], "line 61.*not a JSON object with `text` and `label`"),
-    ([*_records(30), {"text": 3, "label": "good"}], "line 61.*not a JSON object"),
-    ([*_records(30), ["x"]], "line 61.*not a JSON object"),
-    ([], "holds 0 distinct"),
-    ([{**record, "split": "test"} for record in _records(30)] + [{"text": "x", "label": "good", "split": "train"}],
-     "holds 1 distinct texts to learn good from"),
-    ([{**record, "split": "train"} for record in _records(30)] + [{"text": "x", "label": "good", "split": "test"}],
-     "has no bad in its test split"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("records", "problem"),
+    [
+        (_records(10), "has 10 distinct texts to learn good from"),
+        (_records(60, ("good",)), "has 0 distinct texts to learn bad from"),
+        (_records(60, ("high", "low")), r"0 distinct.*map existing labels in `labels`: high \(60\), low \(60\)"),
+        ([*_records(30), {"text": "x"}], "line 61.*not a JSON object with `text` and `label`"),
+        ([*_records(30), {"text": 3, "label": "good"}], "line 61.*not a JSON object"),
+        ([*_records(30), ["x"]], "line 61.*not a JSON object"),
+        ([], "has 0 distinct"),
+        (
+            [{**record, "split": "test"} for record in _records(30)]
+            + [{"text": "x", "label": "good", "split": "train"}],
+            "has 1 distinct texts to learn good from",
+        ),
+        (
+            [{**record, "split": "train"} for record in _records(30)]
+            + [{"text": "x", "label": "good", "split": "test"}],
+            "has no bad in its test split",
+        ),
+    ],
+)
 def test_labels_that_cannot_teach_are_refused(read, tmp_path, write_jsonl, records, problem):
     path = write_jsonl(tmp_path / "x.jsonl", [record for record in records if isinstance(record, dict)])
     if records and isinstance(records[-1], list):
@@ -160,7 +169,7 @@ def test_a_router_needs_two_domains(read, tmp_path, write_jsonl):
 
 def test_missing_and_damaged_files_are_refused(read, tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
-    with pytest.raises(UserError, match=r"is neither a file nor a folder that holds one.*LABEL=PATH"):
+    with pytest.raises(UserError, match=r"no data files found.*LABEL=PATH"):
         read({}, train=[str(path)])
     path.write_bytes(b"\x1f\x8b\x08\x00" + b"\x00" * 30)
     with pytest.raises(UserError, match="is damaged"):

@@ -18,13 +18,20 @@ GERMAN = "Der Hafen war in jener Nacht ruhig, und niemand hörte die Boote von d
 FRENCH = "Le port était calme cette nuit-là, et personne n'entendit les bateaux rentrer du large. "
 
 
-@pytest.mark.parametrize(("text", "language"), [
-    (KOREAN, "ko"), (ENGLISH, "en"), (GERMAN, "other"), (FRENCH, "other"),
-    ("東京の天気は晴れです。今日は散歩に行きました。", "other"),
-    ("Сегодня хорошая погода, и мы пошли гулять.", "other"),
-    (ENGLISH * 5 + "서울", "en"), (KOREAN + "std::vector<int> values = make_vector(10);", "ko"),
-    ("ㅋㅋㅋㅋㅋ ㅠㅠ", "ko"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        (KOREAN, "ko"),
+        (ENGLISH, "en"),
+        (GERMAN, "other"),
+        (FRENCH, "other"),
+        ("東京の天気は晴れです。今日は散歩に行きました。", "other"),
+        ("Сегодня хорошая погода, и мы пошли гулять.", "other"),
+        (ENGLISH * 5 + "서울", "en"),
+        (KOREAN + "std::vector<int> values = make_vector(10);", "ko"),
+        ("ㅋㅋㅋㅋㅋ ㅠㅠ", "ko"),
+    ],
+)
 def test_identifies(text, language):
     found, probability = identify(text * 3)
     assert found == language
@@ -56,12 +63,15 @@ def test_long_texts_are_sampled_from_beginning_middle_and_end():
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("folder", "labelled", "expected", "least"), [
-    ("general/ko-text/kowiki", {"ko"}, "ko", 0.99),
-    ("general/en-text/enwiki", {"en"}, "en", 0.99),
-    ("general/web-html/trafilatura-pages", {"de", "fr"}, "other", 1),
-    ("general/web-html/trafilatura-pages", {"en"}, "en", 0.95),  # six of its 176 labels are wrong: German pages
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folder", "labelled", "expected", "least"),
+    [
+        ("general/ko-text/kowiki", {"ko"}, "ko", 0.99),
+        ("general/en-text/enwiki", {"en"}, "en", 0.99),
+        ("general/web-html/trafilatura-pages", {"de", "fr"}, "other", 1),
+        ("general/web-html/trafilatura-pages", {"en"}, "en", 0.95),  # six of its 176 labels are wrong: German pages
+    ],
+)
 def test_on_the_corpus(corpus_dir, folder, labelled, expected, least):
     found = []
     for path in sorted((corpus_dir / folder).iterdir())[:4]:

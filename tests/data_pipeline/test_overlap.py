@@ -81,8 +81,10 @@ def cases(draw: st.DrawFn) -> tuple[list[str], list[str], int]:
     items = draw(st.lists(TEXTS, min_size=1, max_size=4))
     quote = st.builds(
         lambda item, start, length: item[start : start + length],
-        st.sampled_from(items), st.integers(0, 20), st.integers(0, 40),
-    )  # fmt: skip
+        st.sampled_from(items),
+        st.integers(0, 20),
+        st.integers(0, 40),
+    )
     document = st.lists(st.one_of(quote, TEXTS), max_size=4).map("".join)
     return items, draw(st.lists(document, max_size=4)), draw(st.integers(1, 14))
 

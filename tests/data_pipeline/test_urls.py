@@ -9,31 +9,47 @@ from hypothesis import strategies as st
 from data_pipeline.features import urls
 
 
-@pytest.mark.parametrize("spelling", [
-    "http://example.org/a/b", "https://EXAMPLE.org/a/b/", "http://www.example.org:80/a/b#part",
-    "https://user:secret@example.org:443/a/b?utm_source=x&fbclid=1", "http://example.org/%61/b;jsessionid=1A",
-    " http://example.org./a/b?PHPSESSID=3 ",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "http://example.org/a/b",
+        "https://EXAMPLE.org/a/b/",
+        "http://www.example.org:80/a/b#part",
+        "https://user:secret@example.org:443/a/b?utm_source=x&fbclid=1",
+        "http://example.org/%61/b;jsessionid=1A",
+        " http://example.org./a/b?PHPSESSID=3 ",
+    ],
+)
 def test_spellings_of_one_address(spelling: str) -> None:
     assert urls.canonical(spelling) == "example.org/a/b"
     assert urls.url_hash(spelling) == urls.url_hash("http://example.org/a/b")
 
 
-@pytest.mark.parametrize(("one", "other"), [
-    ("http://한국.kr/문서", "http://xn--3e0b707e.kr/%eb%ac%b8%ec%84%9c"),
-    ("http://a.org/?b=2&a=1", "http://a.org?a=1&b=2&gclid=9"),
-    ("http://a.org/%2f%7e", "http://a.org/%2F~"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://한국.kr/문서", "http://xn--3e0b707e.kr/%eb%ac%b8%ec%84%9c"),
+        ("http://a.org/?b=2&a=1", "http://a.org?a=1&b=2&gclid=9"),
+        ("http://a.org/%2f%7e", "http://a.org/%2F~"),
+    ],
+)
 def test_equal(one: str, other: str) -> None:
     assert urls.canonical(one) == urls.canonical(other) is not None
 
 
-@pytest.mark.parametrize(("one", "other"), [
-    ("http://a.org/A", "http://a.org/a"), ("http://a.org/x?a=1", "http://a.org/x?a=2"),
-    ("http://a.org:8080/", "http://a.org/"), ("http://a.org/%2F", "http://a.org/"),
-    ("http://a.org/#!/one", "http://a.org/#!/two"), ("http://www.kr/", "http://kr/"),
-    ("http://a.org/x?utm=1", "http://a.org/x"), ("http://m.a.org/", "http://a.org/"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://a.org/A", "http://a.org/a"),
+        ("http://a.org/x?a=1", "http://a.org/x?a=2"),
+        ("http://a.org:8080/", "http://a.org/"),
+        ("http://a.org/%2F", "http://a.org/"),
+        ("http://a.org/#!/one", "http://a.org/#!/two"),
+        ("http://www.kr/", "http://kr/"),
+        ("http://a.org/x?utm=1", "http://a.org/x"),
+        ("http://m.a.org/", "http://a.org/"),
+    ],
+)
 def test_different(one: str, other: str) -> None:
     assert urls.canonical(one) != urls.canonical(other)
 
