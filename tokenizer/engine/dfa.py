@@ -300,4 +300,4 @@ def _members(expression: str) -> Members:
 
 
 def _refused(pattern: str, problem: str) -> UserError:
-    return user_error("pattern", pattern, problem, "use one of tokenizer/engine/patterns.py")
+    return user_error("pattern", pattern, problem, "use one of tokenizer/patterns.py")

@@ -18,7 +18,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Engine
 
-from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, unmap_bytes
+from tokenizer.patterns import CODE_POINT_OF_BYTE, unmap_bytes
 from tokenizer.formats import TOKENIZER_FILE
 from twofold.errors import UserError, user_error
 

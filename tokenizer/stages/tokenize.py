@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -40,6 +39,7 @@ from tokenizer.shards import (
     read_index,
     write_index,
 )
+from tokenizer.texts import utf8_of
 from twofold.artifacts import Artifact
 from twofold.errors import user_error
 from twofold.files import write_json
@@ -94,13 +94,7 @@ def build(
     }
 
 
-STAGE = Stage(
-    name="shards",
-    makes="token shards",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
-)
+STAGE = Stage(name="shards", makes="token shards", code_version=CODE_VERSION, config=config, build=build)
 
 
 def check_sample(index: Index, documents: Path, record: tokenizers.Tokenizer) -> None:
@@ -133,10 +127,10 @@ class _Pack:
         name = self.names[rank]
         with ShardWriter(self.out, f"{name}.ds") as writer:
             for batch in _batches(self.documents / f"{name}.parquet"):
-                text, ends = _utf8(batch["text"])
-                tokens, token_ends = encoder.encode_utf8(text, ends)
+                text, bounds = utf8_of(batch["text"])
+                tokens, token_ends = encoder.encode_utf8(text, bounds[1:])
                 rows = {column: batch[column] for column in _COLUMNS}
-                writer.add(tokens, token_ends, {**rows, "bytes": pa.array(np.diff(ends, prepend=0))})
+                writer.add(tokens, token_ends, {**rows, "bytes": pa.array(np.diff(bounds))})
         write_json(_result(self.results, rank), asdict(writer.shard()))
 
 
@@ -162,14 +156,6 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         borders = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(batch)]
         for begin, end in pairwise(borders):
             yield batch.slice(begin, end - begin)
-
-
-def _utf8(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The bytes of an array of strings, one after the other, and where each ends; nothing is copied."""
-    texts = texts.cast(pa.large_string())
-    _, offsets, data = texts.buffers()
-    bounds = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return np.frombuffer(data or b"", np.uint8)[bounds[0] : bounds[-1]], bounds[1:] - bounds[0]
 
 
 def _by_source(recipe: Recipe, split: str, names: tuple[str, ...], shards: list[Shard]) -> dict[str, SourceShards]:
