@@ -64,5 +64,8 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        problem, hint = f"holds a lone surrogate at {error.start}", "decode the bytes as UTF-8, or with errors='replace'"
+        problem, hint = (
+            f"holds a lone surrogate at {error.start}",
+            "decode the bytes as UTF-8, or with errors='replace'",
+        )
         raise user_error("text", text[error.start : error.end], problem, hint) from None

@@ -120,7 +120,7 @@ def read_tokenizer(folder: Path) -> Record:
     try:
         return _record(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        problem = f"is no tokenizer ({error!r})"
+        problem = f"is not a tokenizer ({error!r})"
         raise user_error(str(path), None, problem, "train the tokenizer again") from None
 
 
@@ -141,7 +141,7 @@ def _record(raw: Mapping[str, Any]) -> Record:
         or tokens[: len(specials)] != specials
         or [number for *_, number in merges] != list(range(len(tokens) - len(merges), len(tokens)))
     ):
-        raise ValueError("it holds parts, or an order of ids, that are not written here")
+        raise ValueError("it was not written by this project")
     return Record(
         pattern=split["pattern"]["Regex"],
         specials=len(specials),

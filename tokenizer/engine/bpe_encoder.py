@@ -1,9 +1,9 @@
 """Byte-pair encoding of UTF-8 text: each word is found in a cache, or merged.
 
 Contract: `encode` gives the ids of tokenizer.json: in each word the pair of lowest rank is merged, leftmost first,
-until no pair has a merge; ids of merges grow with their rank. Text must be UTF-8: for other bytes the ids are undefined,
-but nothing outside the arrays is read or written. Time is linear in the text, except for uncached words of n bytes,
-which take n log n. Memory: 5 bytes for each byte of text, and 32 for each byte of its longest word.
+until no pair has a merge; ids of merges grow with their rank. Text must be UTF-8: for other bytes the ids are
+undefined, but nothing outside the arrays is read or written. Time is linear in the text, except for uncached words of n
+bytes, which take n log n. Memory: 5 bytes for each byte of text, and 32 for each byte of its longest word.
 
 A word of at most 31 bytes that took at most 7 ids is cached, in 64 bytes, in the one slot that its hash names, until
 another word needs the slot. Words are compared by their bytes, not by their hash.
@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenizer.engine import dfa, hash_table, heap, pretokenizer
-from tokenizer.engine.hash_table import FREE, Slots, finder, mix, slots_for
+from tokenizer.engine.hash_table import FREE, Slots, mix, probe, slots_for
 from tokenizer.engine.heap import heap_of
 from tokenizer.engine.pretokenizer import Bytes, Cutter, Integers, cutter_of, padded, word_end
 from twofold.compiled import compiled, entry_point
@@ -98,18 +98,16 @@ def _merge_table(merges: Ids) -> Slots:
 
 
 @compiled
-def _is_pair(slot, table, data, pair):  # type: ignore[no-untyped-def]
-    return slot >> _ID_BITS == pair
-
-
-_find = finder(_is_pair)
+def _place(merges, pair):  # type: ignore[no-untyped-def]
+    """The place of a pair's merge, or the free one where it belongs."""
+    return probe(merges, mix(pair), pair << _ID_BITS, ~_ID)
 
 
 @compiled
 def _merged(left, right, merges):  # type: ignore[no-untyped-def]
     """The id that two ids merge to, or _ABSENT."""
     pair = (np.uint64(left) << _ID_BITS) | np.uint64(right)
-    entry = merges[_find(merges, mix(pair), None, None, pair)]
+    entry = merges[_place(merges, pair)]
     return _ABSENT if entry == FREE else np.uint32(entry & _ID)
 
 
@@ -249,7 +247,7 @@ def _fill_table(merges, slots):  # type: ignore[no-untyped-def]
     """Put merges into empty slots."""
     for number in range(len(merges)):
         pair = (np.uint64(merges[number, 0]) << _ID_BITS) | np.uint64(merges[number, 1])
-        slots[_find(slots, mix(pair), None, None, pair)] = (pair << _ID_BITS) | np.uint64(merges[number, 2])
+        slots[_place(slots, pair)] = (pair << _ID_BITS) | np.uint64(merges[number, 2])
 
 
 def _merges_before_joints(byte_ids, merges):  # type: ignore[no-untyped-def]

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenizer.engine import hash_table, heap
-from tokenizer.engine.hash_table import FREE, finder, mix, slots_for
+from tokenizer.engine.hash_table import FREE, mix, probe, slots_for
 from tokenizer.engine.heap import heap_of
 from tokenizer.engine.pretokenizer import Bytes, Integers
 from tokenizer.engine.word_counts import Words
@@ -38,6 +38,7 @@ _FIRST_PAIRS = 1 << 16
 _NO_PAIR, _NEW_PAIR = -1, -2
 _DONE, _FULL = 0, 1
 _SHIFT_32, _ONE = np.uint64(32), np.uint64(1)
+_LOWER_HALF, _UPPER_HALF = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFF00000000)
 
 Numbers = npt.NDArray[np.int32]
 
@@ -148,7 +149,12 @@ def _is_preferred(tables, pair, other):  # type: ignore[no-untyped-def]
     size, other_size = _pair_length(table, pairs, pair), _pair_length(table, pairs, other)
     if size != other_size:
         return size < other_size
-    left, right, other_left, other_right = pairs.lefts[pair], pairs.rights[pair], pairs.lefts[other], pairs.rights[other]
+    left, right, other_left, other_right = (
+        pairs.lefts[pair],
+        pairs.rights[pair],
+        pairs.lefts[other],
+        pairs.rights[other],
+    )
     for at in range(size):
         letter, other_letter = _letter(table, left, right, at), _letter(table, other_left, other_right, at)
         if letter != other_letter:
@@ -284,29 +290,33 @@ def _merge(corpus, table, pairs, used, slots, pair, piece):  # type: ignore[no-u
 
 
 @compiled
-def _is_pair(slot, pairs, data, key):  # type: ignore[no-untyped-def]
-    pair = slot - _ONE
-    return (np.uint64(pairs.lefts[pair]) << _SHIFT_32) | np.uint64(pairs.rights[pair]) == key
-
-
-_find = finder(_is_pair)
+def _place(slots, pairs, left, right):  # type: ignore[no-untyped-def]
+    """(place of a pair, or the free one where it belongs; its tag). A slot holds tag and number + 1."""
+    value = mix((np.uint64(left) << _SHIFT_32) | np.uint64(right))
+    tag = value & _UPPER_HALF
+    place = probe(slots, value, tag, _UPPER_HALF)
+    while slots[place] != FREE:
+        pair = np.int64(slots[place] & _LOWER_HALF) - 1
+        if pairs.lefts[pair] == left and pairs.rights[pair] == right:
+            break
+        place = probe(slots, place + _ONE, tag, _UPPER_HALF)
+    return place, tag
 
 
 def _number_pairs(corpus, table, pairs, used, slots):  # type: ignore[no-untyped-def]
-    """Number and count the pairs of all words; _FULL where there are too many. Slots hold a pair's number + 1."""
+    """Number and count the pairs of all words; _FULL where there are too many."""
     born, words = np.empty(len(corpus.pieces), np.int32), np.empty(len(corpus.pieces), np.int32)
     found = 0
     for word in range(len(corpus.starts)):
         start, end = corpus.starts[word], corpus.starts[word] + corpus.sizes[word]
         for at in range(start, end - 1):
             left, right = corpus.pieces[at], corpus.pieces[at + 1]
-            key = (np.uint64(left) << _SHIFT_32) | np.uint64(right)
-            place = _find(slots, mix(key), pairs, None, key)
+            place, tag = _place(slots, pairs, left, right)
             if slots[place] == FREE:
                 if used[_PAIRS] == len(pairs.counts):
                     return _FULL
-                slots[place] = np.uint64(_new_pair(pairs, used, left, right)) + _ONE
-            pair = np.int64(slots[place] - _ONE)
+                slots[place] = tag | np.uint64(_new_pair(pairs, used, left, right) + 1)
+            pair = np.int64(slots[place] & _LOWER_HALF) - 1
             pairs.counts[pair] += corpus.counts[word]
             corpus.pairs[at], born[found], words[found] = pair, pair, word
             found += 1

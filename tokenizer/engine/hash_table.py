@@ -1,14 +1,11 @@
 """Open addressing with linear probing: the one hash table of the engine's compiled code.
 
-Contract: slots are uint64, a power of two of them, and at least half stay free; a free slot holds 0. What a slot holds
-otherwise is up to the user of the table, who says by `matches(slot, table, data, key)` whether it is the slot of a key:
-`key` holds numbers, and `table` and `data` the arrays that they refer to (arrays in a tuple cost twice the time).
+Contract: slots are uint64, a power of two of them, and at least half stay free. A free slot holds 0; what the others
+hold is up to the user of the table, as long as some of their bits, the tag, tell most keys apart. Where two keys can
+share a tag, the user compares the keys and probes on.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +32,11 @@ def mix(value):  # type: ignore[no-untyped-def]
     return value ^ (value >> _SHIFT)
 
 
-def finder(matches: Callable[..., Any]) -> Any:
-    """`find(slots, hashed, table, data, key)`: the place of a key, or the free one where it belongs."""
-
-    @compiled
-    def find(slots, hashed, table, data, key):  # type: ignore[no-untyped-def]
-        mask = np.uint64(len(slots) - 1)
-        place = hashed & mask
-        while slots[place] != FREE and not matches(slots[place], table, data, key):
-            place = (place + _ONE) & mask
-        return place
-
-    return find
+@compiled
+def probe(slots, place, tag, tag_bits):  # type: ignore[no-untyped-def]
+    """The first place from `place` (a hash, or the next place) on that is free, or whose `tag_bits` are `tag`."""
+    last = np.uint64(len(slots) - 1)
+    place = place & last
+    while slots[place] != FREE and slots[place] & tag_bits != tag:
+        place = (place + _ONE) & last
+    return place

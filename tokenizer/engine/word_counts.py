@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenizer.engine import hash_table
-from tokenizer.engine.hash_table import FREE, Slots, finder, mix, slots_for
+from tokenizer.engine.hash_table import FREE, Slots, mix, probe, slots_for
 from tokenizer.engine.pretokenizer import Bytes, Integers
 from twofold.compiled import compiled, entry_point
 
@@ -123,14 +123,23 @@ def _hash(data, begin, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _matches(slot, table, data, key):  # type: ignore[no-untyped-def]
-    """Whether the word of a slot is data[begin:end], of which the hash and the last block are known."""
-    begin, end, value, block = key
-    if slot & _UPPER_HALF != value & _UPPER_HALF:
-        return False
-    number = (slot & _LOWER_HALF) - _ONE
-    if table.entries[number, _HASH] != value or table.entries[number, _BLOCK] != block:
-        return False
+def _add(table, data, begin, end, count):  # type: ignore[no-untyped-def]
+    """Count a word; False where it is new and does not fit."""
+    value, block = _hash(data, begin, end)
+    place = probe(table.slots, value, value & _UPPER_HALF, _UPPER_HALF)
+    while table.slots[place] != FREE:
+        number = (table.slots[place] & _LOWER_HALF) - _ONE
+        entry = table.entries[number]
+        if entry[_HASH] == value and entry[_BLOCK] == block and _is_same(table, number, data, begin, end):
+            entry[_COUNT] += np.uint64(count)
+            return True
+        place = probe(table.slots, place + _ONE, value & _UPPER_HALF, _UPPER_HALF)
+    return _add_new(table, place, data, begin, end, value, block, count)
+
+
+@compiled
+def _is_same(table, number, data, begin, end):  # type: ignore[no-untyped-def]
+    """Whether a word is the one of that number, whose hash and last block it has."""
     span, length = table.entries[number, _SPAN], end - begin
     if span & _LENGTH_MASK != length:
         return False
@@ -142,21 +151,6 @@ def _matches(slot, table, data, key):  # type: ignore[no-untyped-def]
         at += _ONE
         other += _ONE
     return at == end
-
-
-_find = finder(_matches)
-
-
-@compiled
-def _add(table, data, begin, end, count):  # type: ignore[no-untyped-def]
-    """Count a word; False where it is new and does not fit."""
-    value, block = _hash(data, begin, end)
-    place = _find(table.slots, value, table, data, (begin, end, value, block))
-    slot = table.slots[place]
-    if slot == FREE:
-        return _add_new(table, place, data, begin, end, value, block, count)
-    table.entries[(slot & _LOWER_HALF) - _ONE, _COUNT] += np.uint64(count)
-    return True
 
 
 @compiled

@@ -81,6 +81,6 @@ def _open(path: Path) -> pa.RecordBatchFileReader:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except (OSError, pa.ArrowException) as error:
-        problem = f"holds no counts of words ({str(error).splitlines()[0]})"
+        problem = f"is not a complete file of word counts ({str(error).splitlines()[0]})"
         hint = "remove the stage's .partial folder that it lies in, and run again"
         raise user_error(str(path), None, problem, hint) from None
