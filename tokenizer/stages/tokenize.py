@@ -78,7 +78,7 @@ def build(
     task = _Tokenize(documents, names, tokenizer.path, out, work / "results")
     runner.run("tokenize", task, len(names), work / "tokenize-log")
     shards = [Shard(**json.loads(_result(task.results, rank).read_text())) for rank in range(len(names))]
-    splits = {split: _by_source(recipe, split, names, shards) for split in SPLITS}
+    splits = {split: _by_source(recipe, split, shards) for split in SPLITS}
     if not splits["train"]:
         raise user_error("data", None, "keeps no document to train on", "loosen data.rules, or add documents")
     record = tokenizers.Tokenizer.from_file(str(tokenizer.path / TOKENIZER_FILE))
@@ -157,20 +157,14 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield batch.slice(begin, end - begin)
 
 
-def _by_source(recipe: Recipe, split: str, names: tuple[str, ...], shards: list[Shard]) -> dict[str, SourceShards]:
+def _by_source(recipe: Recipe, split: str, shards: list[Shard]) -> dict[str, SourceShards]:
     """The shards that hold documents, in the recipe's order of sources."""
     found = {}
     for source, domain in recipe.destinations.items():
-        own = tuple(
-            shard
-            for name, shard in zip(names, shards, strict=True)
-            if name.startswith(f"{split}/{source}/") and shard.documents
-        )
+        own = tuple(shard for shard in shards if shard.path.startswith(f"{split}/{source}/") and shard.documents)
         if own:
-            documents, tokens, size = (
-                sum(column) for column in zip(*((s.documents, s.tokens, s.bytes) for s in own), strict=True)
-            )
-            found[source] = SourceShards(domain, documents, tokens, size, own)
+            documents, tokens = sum(shard.documents for shard in own), sum(shard.tokens for shard in own)
+            found[source] = SourceShards(domain, documents, tokens, sum(shard.bytes for shard in own), own)
     return found
 
 

@@ -27,7 +27,7 @@ from configs.schema import Tokenizer as Wish
 from tokenizer.encoder import Encoder
 from tokenizer.formats import write_tokenizer
 from tokenizer.patterns import SUPERWORDS
-from tokenizer.training.count_words import Counted, count_words, training_files
+from tokenizer.training.count_words import count_words, training_files
 from tokenizer.training.learn import learn_superwords, learn_words
 from tokenizer.training.morphemes import analyser, split_words, versions
 from tokenizer.training.sentencepiece_model import model_of
@@ -83,23 +83,16 @@ def build(
         "superwords": len(found),
         "unused_ids": missing,
         "morphemes": versions() if wish.morphemes == "mecab" else {},
-        **_counted(counted),
-        "held_out": held_out_compression(kept.path, Encoder(out)),
-    }
-
-
-STAGE = Stage(name="tokenizer", makes="tokenizer", code_version=CODE_VERSION, config=config, build=build)
-
-
-def _counted(counted: Counted) -> dict[str, Any]:
-    """What the manifest says of the words."""
-    return {
         "distinct_words": counted.distinct_words,
         "words": counted.words,
         "pruned_words": counted.pruned_words,
         "pruned_share": counted.pruned_count / counted.words,
         "sampled_bytes": counted.sampled_bytes,
+        "held_out": held_out_compression(kept.path, Encoder(out)),
     }
+
+
+STAGE = Stage(name="tokenizer", makes="tokenizer", code_version=CODE_VERSION, config=config, build=build)
 
 
 def held_out_compression(documents: Path, encoder: Encoder) -> dict[str, dict[str, float]]:
