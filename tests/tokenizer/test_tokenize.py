@@ -19,6 +19,7 @@ from tests.tokenizer.conftest import ENGLISH, KOREAN, VOCAB_SIZE, small_recipe, 
 from tokenizer import shards
 from tokenizer.encoder import Encoder
 from tokenizer.stages import tokenize
+from tokenizer.texts import utf8_of
 from twofold.artifacts import Artifact, StageSpec, ensure
 from twofold.errors import UserError
 from twofold.files import sha256_of
@@ -267,9 +268,10 @@ def test_what_is_no_text_is_refused(tmp_path: Path, texts: pa.Array | bytes) -> 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_bytes_of_texts_are_taken_where_they_lie(kind: pa.DataType) -> None:
     texts = pa.array(["skipped", "가a", "", "끝", "skipped"], kind).slice(1, 3)
-    data, ends = tokenize._utf8(texts)
+    data, bounds = utf8_of(texts)
+    ends = bounds[1:]
     assert (data.tobytes(), ends.tolist()) == ("가a끝".encode(), [4, 4, 7])
-    assert tokenize._utf8(pa.array(["", ""], kind))[1].tolist() == [0, 0]
+    assert utf8_of(pa.array(["", ""], kind))[1].tolist() == [0, 0, 0]
 
 
 def test_shards_that_differ_from_the_record_are_not_committed(
