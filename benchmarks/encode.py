@@ -33,10 +33,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks import common
+from benchmarks.tokenizer_variants import OneByOne
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from twofold.artifacts import Artifact, StageSpec, digest, ensure, open_artifact
-from twofold.tasks import Task
 
 _FOLDERS = {
     "ko-text": ("general/ko-text/kowiki", "domain/law/kr-statutes"),
@@ -112,7 +112,7 @@ def trained(recipe: Recipe, kept: Artifact, world: Path) -> Artifact:
     from tokenizer.stages import train
 
     spec = StageSpec("tokenizer", train.CODE_VERSION, train.config(recipe), {"write": kept.identity})
-    return ensure(world, spec, lambda out, work: train.build(recipe, kept, out, work, _InProcess()))
+    return ensure(world, spec, lambda out, work: train.build(recipe, kept, out, work, OneByOne()))
 
 
 def end_to_end(
@@ -156,15 +156,11 @@ def run_datatrove(kept: Path, tokenizer: Path, out: Path, cores: int) -> None:
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.tokens import DocumentTokenizer
 
-    pipeline = [
-        ParquetReader(str(kept / "documents"), glob_pattern="**/*.parquet"),
-        DocumentTokenizer(
-            str(out / "tokens"), tokenizer_name_or_path=str(tokenizer / "tokenizer.json"), eos_token="<|eos|>",
-            shuffle_documents=False,
-        ),
-    ]  # fmt: skip
+    reader = ParquetReader(str(kept / "documents"), glob_pattern="**/*.parquet")
+    path = str(tokenizer / "tokenizer.json")
+    writer = DocumentTokenizer(str(out / "tokens"), path, eos_token="<|eos|>", shuffle_documents=False)
     tasks = len(list(kept.rglob("*.parquet")))
-    LocalPipelineExecutor(pipeline, tasks=tasks, workers=cores, logging_dir=str(out / "logs")).run()
+    LocalPipelineExecutor([reader, writer], tasks=tasks, workers=cores, logging_dir=str(out / "logs")).run()
 
 
 def run_batch_fast(kept: Path, tokenizer: Path, out: Path, cores: int) -> None:
@@ -215,14 +211,6 @@ def engines(kept: Path, tokenizer: Path, repetitions: int) -> dict[str, float]:
     seconds = common.interleaved(contestants, repetitions)
     os.sched_setaffinity(0, everywhere)
     return {name: size / 1e6 / taken for name, taken in seconds.items()}
-
-
-class _InProcess:
-    """Tasks one after the other, here."""
-
-    def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
-        for rank in range(n_tasks):
-            task(rank, n_tasks)
 
 
 def _in_new_process(name: str, kept: Path, tokenizer: Path, out: Path, cores: int) -> None:

@@ -8,7 +8,7 @@ the first document to the last merge (imports and compiling not counted), memory
 its workers together (proportional set size, every 50 ms). Medians over the repetitions, contestants in turn.
 
 - comparison: ours (counting by tasks in two processes, then merges in one), BpeTrainer, rustbpe.
-- counting: one core, from Parquet to files of counts; and Python's Counter over the regex on the same text.
+- counting: one core, from Parquet to files of counts; and Python's Counter over the words of `tokenizers`.
 - growth: synthetic tables of distinct Korean words, seconds and memory of training on each.
 rustbpe is not a dependency: pip install rustbpe.
 """
@@ -35,12 +35,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import common
+from benchmarks.tokenizer_variants import OneByOne
 from configs.schema import Tokenizer
-from tokenizer.engine.patterns import PATTERNS
-from tokenizer.engine.pretokenizer import cutter_of
+from tokenizer.engine import Words, pretokenize
+from tokenizer.patterns import PATTERNS
 from tokenizer.training.count_words import count_words, training_files
 from tokenizer.training.learn import learn_words
-from tokenizer.training.word_files import BATCH_WORDS, Batch, record_batch, write_batches
+from tokenizer.training.word_files import BATCH_WORDS, record_batch, write_batches
 from twofold.tasks import Task
 
 PATTERN = "exaone3-code"
@@ -140,13 +141,12 @@ def train_ours(folder: Path, merges: int) -> dict[str, float]:
         runner = _InPool(pool)
         runner.run("start workers", _import, 2, Path(work))
         started = time.perf_counter()
-        counted = count_words(folder, Tokenizer(), PATTERN, Path(work), runner)
+        counted = count_words(folder, Tokenizer(), [PATTERN], Path(work), runner)[PATTERN]
         counting = time.perf_counter() - started
         pieces = learn_words(counted.path, merges)
         seconds = time.perf_counter() - started
-        return {
-            "seconds": seconds, "counting_seconds": counting, "pieces": len(pieces), "words": counted.distinct_words
-        }  # fmt: skip
+    measured = {"seconds": seconds, "counting_seconds": counting}
+    return {**measured, "pieces": len(pieces), "words": counted.distinct_words}
 
 
 def train_theirs(folder: Path, merges: int) -> dict[str, float]:
@@ -181,20 +181,20 @@ def count_ours(folder: Path, merges: int) -> dict[str, float]:
     """Documents to the table of words, on one core."""
     with tempfile.TemporaryDirectory(dir=folder) as work:
         started = time.perf_counter()
-        count_words(folder, Tokenizer(), PATTERN, Path(work), _OneByOne())
+        count_words(folder, Tokenizer(), [PATTERN], Path(work), OneByOne())
         return {"seconds": time.perf_counter() - started}
 
 
 def count_in_python(folder: Path, merges: int) -> dict[str, float]:
-    """Python's Counter over the regex, on one core, on the first documents."""
-    import regex
+    """Python's Counter over the words of `tokenizers`, on one core, on the first documents."""
+    from tokenizers import Regex, pre_tokenizers
 
-    cut = regex.compile(PATTERNS[PATTERN]).findall
+    cut = pre_tokenizers.Split(Regex(PATTERNS[PATTERN]), behavior="isolated").pre_tokenize_str
     counts: Counter[str] = Counter()
     started, size = time.perf_counter(), 0
     for batch in _batches(folder):
         for text in batch:
-            counts.update(cut(text))
+            counts.update(word for word, _ in cut(text))
             size += len(text.encode())
         if size > _COUNTER_BYTES:
             break
@@ -229,17 +229,9 @@ class _InPool:
             future.result()
 
 
-class _OneByOne:
-    """A runner of this process."""
-
-    def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
-        for rank in range(n_tasks):
-            task(rank, n_tasks)
-
-
 def _import(rank: int, world_size: int) -> None:
-    """A task that does nothing: its process is there, and has imported this module."""
-    cutter_of(PATTERNS[PATTERN])
+    """A task that starts its process, imports this module and compiles the pattern."""
+    pretokenize(np.zeros(0, np.uint8), np.zeros(0, np.int64), PATTERNS[PATTERN])
 
 
 # --- data --------------------------------------------------------------------------------------
@@ -285,7 +277,7 @@ def _synthetic(words: int) -> Iterator[pa.RecordBatch]:
             pieces.append(f" {''.join(digits)}".encode())
         bounds = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
         counts = 20 * words // (numbers + 1) + 1
-        yield record_batch(Batch(np.frombuffer(b"".join(pieces), np.uint8), bounds, counts))
+        yield record_batch(Words(np.frombuffer(b"".join(pieces), np.uint8), bounds, counts))
 
 
 def _batches(folder: Path) -> Iterator[list[Any]]:

@@ -27,7 +27,7 @@ OWNERS = {
     "datatrove": "launch/executors/",
     "matplotlib": "launch/reports/plots.py",
     "jinja2": "launch/reports/__init__.py",
-    "numba": ["twofold/compiled.py", "twofold/compiled.py"],  # stages do not import each other
+    "numba": "twofold/compiled.py",
     "ray": "launch/executors/ray.py",
     "rensa": "data_pipeline/features/minhash.py",
 }

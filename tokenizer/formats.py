@@ -1,18 +1,18 @@
-"""Pieces in rank order -> `tokenizer.json`, the artefact of record, and the same for tiktoken; and back.
+"""Pieces in rank order -> `tokenizer.json`, the artifact of record, and the same for tiktoken; and back.
 
     tokenizer.json        for `tokenizers` and `transformers` (with tokenizer_config.json, special_tokens_map.json)
-    tokenizer.tiktoken    a line an id: base64 of its bytes, the id; specials are not in it
+    tokenizer.tiktoken    one line per id without specials: base64 of its bytes, the id
     tiktoken.json         the other arguments of `tiktoken.Encoding`: name, pat_str, special_tokens, explicit_n_vocab
     token_bytes.npy       how many bytes each id stands for, uint16
 
-Contract: ids are pad 0, bos 1, eos 2, unk 3, reserved slots, the 256 bytes in order of value, then one id a
-merge in order of rank. No normaliser, no token added around a text. All files give equal ids. Seconds at 102,400.
-`tiktoken.load.load_tiktoken_bpe` keeps a copy by path and not by content: give it the manifest's hash as
-`expected_hash`, or read the lines yourself.
+Contract: ids are pad 0, bos 1, eos 2, unk 3, reserved slots, the 256 bytes in order of value, then one id per merge in
+order of rank. Nothing is normalised, and no token is added around a text. All files give equal ids. Writing takes
+seconds at 102,400 ids. `tiktoken.load.load_tiktoken_bpe` caches files by path, not by content: pass the hash in the
+manifest as `expected_hash`, or read the lines yourself.
 
-A piece's merge is the pair of parts that encoding it with the earlier ranks alone leaves: always two,
-since training made it from two. No other split of it can be met when text is encoded: within a piece's
-bounds merges happen as they do in the piece alone. (Listing every split would double the file.)
+A piece's merge is the pair of parts that remains when it is encoded with the earlier ranks alone: always two, since
+training made it from two. Encoding never meets another split of it, because within a piece's bounds merges happen as
+they do in the piece alone. (Listing every split would double the file.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Engine
 
-from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, PATTERNS, unmap_bytes
+from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, unmap_bytes
 from twofold.errors import user_error
 from twofold.files import atomic_path, write_json
 from twofold.special_ids import SPECIAL_TOKENS
@@ -57,7 +57,7 @@ def merges_of(pieces: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def write_tokenizer(folder: Path, pieces: Sequence[str], reserved: int, pattern: str) -> None:
-    """Write tokenizer.json, what `transformers` wants beside it, and token_bytes.npy."""
+    """Write tokenizer.json, the files that `transformers` and tiktoken need, and token_bytes.npy."""
     specials = special_tokens(reserved)
     vocabulary = {token: number for number, token in enumerate([*specials, *CODE_POINT_OF_BYTE, *pieces])}
     engine = Engine(models.BPE(vocab=vocabulary, merges=merges_of(pieces)))
@@ -84,7 +84,7 @@ def write_tokenizer(folder: Path, pieces: Sequence[str], reserved: int, pattern:
 
 
 def _write_tiktoken(folder: Path, pieces: Sequence[bytes], specials: Sequence[str], pattern: str) -> None:
-    """Its rank of a piece is our id; any pair that makes a piece merges there, which is the same (see above)."""
+    """tiktoken ranks pieces by id, and merges any pair that makes a piece, which is the same (see the module)."""
     lines = [b"%s %d\n" % (base64.b64encode(piece), number) for number, piece in enumerate(pieces, start=len(specials))]
     with atomic_path(folder / "tokenizer.tiktoken") as path:
         path.write_bytes(b"".join(lines))
@@ -115,12 +115,12 @@ class Record:
 
 
 def read_tokenizer(folder: Path) -> Record:
-    """The tokenizer.json that `write_tokenizer` wrote; any other is a `UserError`."""
+    """Read the tokenizer.json that `write_tokenizer` wrote; any other is a `UserError`."""
     path = folder / TOKENIZER_FILE
     try:
         return _record(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        problem = f"is no tokenizer ({error!r})"
+        problem = f"is not a tokenizer ({error!r})"
         raise user_error(str(path), None, problem, "train the tokenizer again") from None
 
 
@@ -141,7 +141,7 @@ def _record(raw: Mapping[str, Any]) -> Record:
         or tokens[: len(specials)] != specials
         or [number for *_, number in merges] != list(range(len(tokens) - len(merges), len(tokens)))
     ):
-        raise ValueError("it holds parts, or an order of ids, that are not written here")
+        raise ValueError("it was not written by this project")
     return Record(
         pattern=split["pattern"]["Regex"],
         specials=len(specials),

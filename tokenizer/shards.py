@@ -2,17 +2,14 @@
 
     <split>/<source>/<task:05d>.ds                   little-endian uint32 token ids, each document ended by eos
     <split>/<source>/<task:05d>.ds.index             little-endian uint64: end of each document, in tokens
-    <split>/<source>/<task:05d>.ds.documents.parquet id, source, language, bytes of text; a row a document
+    <split>/<source>/<task:05d>.ds.documents.parquet id, source, language, bytes of text; one row per document
     index.json                                       shards and totals by split and source; the tokenizer's identity
 
 `.ds` and `.ds.index` are datatrove's (its `TokenizedFile`), so its readers open them too.
 
-Contract: `open_tokens` maps a shard without reading it; `read_index` refuses a folder whose shards are
-not all there at the size the index says, or hold an id outside the vocabulary, or were made with another
-tokenizer than asked for; two `stat`s a shard. `where` leads from a token to its document, and `Index.locate`
-from a place in a source's stream of tokens, which is how training addresses it, to the token: a few pages
-and one row group of the side index are read. Counts are 64-bit. numpy only; pyarrow when documents are
-written or read.
+Contract: `open_tokens` maps a shard without reading it. `read_index` refuses a folder whose shards are missing, differ
+in size from the index, hold an id outside the vocabulary, or were made with another tokenizer than asked for; it takes
+two `stat` calls per shard. Counts are 64-bit. The module needs numpy only, and pyarrow to write or read documents.
 """
 
 from __future__ import annotations
@@ -61,7 +58,7 @@ class SourceShards:
 
 @dataclass(frozen=True)
 class Index:
-    """What `index.json` says of a folder of shards."""
+    """The `index.json` of a folder of shards."""
 
     folder: Path
     vocab_size: int
@@ -72,32 +69,11 @@ class Index:
         """Tokens by source."""
         return {source: entry.tokens for source, entry in self.splits[split].items()}
 
-    def locate(self, split: str, source: str, position: int) -> tuple[Path, int]:
-        """(shard, token in it) of a position in the source's shards, taken one after the other."""
-        assert position >= 0, position
-        for shard in self.splits[split][source].shards:
-            if position < shard.tokens:
-                return self.folder / shard.path, position
-            position -= shard.tokens
-        raise AssertionError(f"{source} ends {position + 1} tokens earlier")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a token comes from."""
-
-    source: str
-    """The document's own, also where a route took it elsewhere."""
-    document: str
-    """Its id."""
-    offset: int
-    """Tokens of the document before this one."""
-
 
 class ShardWriter:
-    """Writes one shard, its document ends and its side index; each appears whole, at the end of the block.
+    """Writes one shard, its document ends and its documents; all files appear when the `with` block ends.
 
-    Use as a context manager; memory is that of one batch.
+    Memory is that of one batch.
     """
 
     def __init__(self, folder: Path, path: str) -> None:
@@ -113,7 +89,7 @@ class ShardWriter:
         strings = [(name, pa.string()) for name in ("id", "source", "language")]
         self._schema = pa.schema([*strings, ("bytes", pa.int64())])
         with ExitStack() as stack:
-            # The tokens come first here and so are renamed last: a shard that exists has its side files.
+            # The tokens are entered first, so they are renamed last: a shard that exists has its side files.
             token_path, end_path, rows_path = (
                 stack.enter_context(atomic_path(self._folder / f"{self._path}{ending}"))
                 for ending in ("", ".index", ".documents.parquet")
@@ -130,7 +106,7 @@ class ShardWriter:
     def add(
         self, tokens: npt.NDArray[np.uint32], ends: npt.NDArray[np.integer[Any]], rows: Mapping[str, Sequence[Any]]
     ) -> None:
-        """Append documents: their ids, eos included, one after the other; the end of each; the side index's columns."""
+        """Append documents: their ids, eos included, one after the other; the end of each; columns of `documents`."""
         import pyarrow as pa
 
         assert len(tokens) == (int(ends[-1]) if len(ends) else 0), "the last document ends with the last token"
@@ -164,9 +140,9 @@ def write_index(
 
 
 def read_index(folder: Path, tokenizer_identity: str | None = None) -> Index:
-    """The index of a folder of shards, every shard checked against it.
+    """Read the index of a folder of shards, and check every shard against it.
 
-    `tokenizer_identity`, where given, is the tokenizer that the shards must have been made with.
+    `tokenizer_identity`, if given, is the tokenizer that the shards must have been made with.
     """
     path = folder / INDEX_FILE
     try:
@@ -181,10 +157,8 @@ def read_index(folder: Path, tokenizer_identity: str | None = None) -> Index:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"cannot be read ({error!r})") from None
     if tokenizer_identity not in (None, index.tokenizer_identity):
-        raise user_error(
-            str(path), index.tokenizer_identity, f"was made with another tokenizer than {tokenizer_identity}",
-            "use the shards and the tokenizer of one run",
-        )  # fmt: skip
+        problem = f"was made with another tokenizer than {tokenizer_identity}"
+        raise user_error(str(path), index.tokenizer_identity, problem, "use the shards and the tokenizer of one run")
     for sources in splits.values():
         for shard in chain.from_iterable(entry.shards for entry in sources.values()):
             _check(index, shard)
@@ -214,30 +188,6 @@ def read_documents(path: Path) -> dict[str, list[Any]]:
     return columns
 
 
-def where(path: Path, position: int) -> Place:
-    """The document that holds token `position` of a shard; its eos belongs to it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    ends = open_document_ends(path)
-    tokens = int(ends[-1]) if len(ends) else 0
-    if not 0 <= position < tokens:
-        raise user_error("position", position, f"lies outside the {tokens} tokens of {path}", "count tokens from 0")
-    number = int(np.searchsorted(ends, np.uint64(position), side="right"))
-    offset = position - (int(ends[number - 1]) if number else 0)
-    rows = path.with_name(f"{path.name}.documents.parquet")
-    try:
-        with pq.ParquetFile(rows) as file:
-            for group in range(file.num_row_groups):
-                if number < (held := file.metadata.row_group(group).num_rows):
-                    row = file.read_row_group(group, columns=["source", "id"]).slice(number, 1).to_pylist()[0]
-                    return Place(row["source"], row["id"], offset)
-                number -= held
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(rows, f"cannot be read ({error})") from None
-    raise _damaged(rows, f"has {number + 1} documents fewer than its shard")
-
-
 def _source_shards(raw: Mapping[str, Any]) -> SourceShards:
     return SourceShards(**{**raw, "shards": tuple(Shard(**shard) for shard in raw["shards"])})
 
@@ -251,16 +201,15 @@ def _check(index: Index, shard: Shard) -> None:
         if size != expected:
             raise _damaged(path, "is missing" if size is None else f"has {size} bytes, and the index says {expected}")
     if shard.largest_id >= index.vocab_size:
-        raise _damaged(
-            index.folder / shard.path, f"holds the id {shard.largest_id}, beyond the vocabulary of {index.vocab_size}"
-        )
+        problem = f"holds the id {shard.largest_id}, beyond the vocabulary of {index.vocab_size}"
+        raise _damaged(index.folder / shard.path, problem)
 
 
 def _map(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     try:
         size = path.stat().st_size
         if size % dtype.itemsize:
-            raise _damaged(path, f"has {size} bytes, no multiple of {dtype.itemsize}")
+            raise _damaged(path, f"has {size} bytes, not a multiple of {dtype.itemsize}")
         # numpy cannot map an empty file.
         return np.memmap(path, dtype, mode="r") if size else np.empty(0, dtype)
     except OSError as error:
@@ -268,4 +217,4 @@ def _map(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _damaged(path: Path, problem: str) -> UserError:
-    return user_error(str(path), None, problem, "make the shards again")
+    return user_error(str(path), None, problem, "run the stage shards again")

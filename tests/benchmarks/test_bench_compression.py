@@ -17,9 +17,12 @@ ENGLISH = "When the wind rose the people of the village looked after {0} boats i
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     for source, text, language in (
-        ("a/ko", KOREAN, "ko"), ("a/en", ENGLISH, "en"), ("b/ko", KOREAN[::-1], "ko"), ("b/en", ENGLISH, "en"),
+        ("a/ko", KOREAN, "ko"),
+        ("a/en", ENGLISH, "en"),
+        ("b/ko", KOREAN[::-1], "ko"),
+        ("b/en", ENGLISH, "en"),
         ("b/code/py", "def f(n):\n    return n + {0}\n", "python"),
-    ):  # fmt: skip
+    ):
         path = tmp_path / "corpus" / source / "0000.jsonl"
         path.parent.mkdir(parents=True)
         rows = [{"id": f"{source}/{n}", "text": text.replace("{0}", str(n)), "lang": language} for n in range(40)]

@@ -31,9 +31,19 @@ def test_tokens_are_equal_and_figures_are_written(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(encode.os, "sched_getaffinity", lambda pid: {0})
     encode.main(
-        ["--corpus", str(corpus), "--megabytes", "1", "--vocab-size", "300", "--repetitions", "1",
-         "--json", str(tmp_path / "out.json")]
-    )  # fmt: skip
+        [
+            "--corpus",
+            str(corpus),
+            "--megabytes",
+            "1",
+            "--vocab-size",
+            "300",
+            "--repetitions",
+            "1",
+            "--json",
+            str(tmp_path / "out.json"),
+        ]
+    )
     result = json.loads((tmp_path / "out.json").read_text())
     assert set(result["peers"]) == {"datatrove", "encode_batch_fast"}
     assert result["documents"] == 240

@@ -123,9 +123,21 @@ def test_finished_runs_are_not_made_again(prepared: Any, tmp_path: Path, monkeyp
     monkeypatch.setattr(ablation, "prepared", lambda *_: dict.fromkeys(ablation.ARMS, (Path(), Path())))
     before = results.read_bytes()
     ablation.main(
-        ["--results", str(results), "--seeds", "2", "--megabytes", "0.02", "--vocab-size", "300",
-         "--json", str(tmp_path / "out.json"), "--docs", str(tmp_path)]
-    )  # fmt: skip
+        [
+            "--results",
+            str(results),
+            "--seeds",
+            "2",
+            "--megabytes",
+            "0.02",
+            "--vocab-size",
+            "300",
+            "--json",
+            str(tmp_path / "out.json"),
+            "--docs",
+            str(tmp_path),
+        ]
+    )
     assert results.read_bytes() == before
     out = json.loads((tmp_path / "out.json").read_text())
     assert out["ours"] == {"exaone3-code": dict.fromkeys(ablation.SHARES, 3.5)}

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tokenizer_train
+from tests.tokenizer.tables import read_words
 from tokenizer.training.count_words import training_files
 from tokenizer.training.learn import learn_words
-from tokenizer.training.word_files import read_words, write_batches
+from tokenizer.training.word_files import write_batches
 
 TEXT = "바람이 불면 배를 살폈다. The wind rose, and the people went down to look after the boats. "
 

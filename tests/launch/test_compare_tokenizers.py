@@ -136,7 +136,7 @@ def test_texts_without_korean_are_measured_as_well(run_dir: Path, tmp_path: Path
     ("arguments", "problem"),
     [
         (["--with", "{tmp}/absent"], "holds no tokenizer"),
-        (["--with", "{tmp}/broken"], "x.json: is no tokenizer.json"),
+        (["--with", "{tmp}/broken"], "x.json: is not a tokenizer.json"),
         (["--with", "{tmp}/same"], "is also the recipe's own name"),
         (["--text", "{tmp}/absent"], "is not there"),
         (["--text", "{tmp}/empty.txt"], "has nothing to measure"),

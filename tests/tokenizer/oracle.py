@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
-from tokenizer.engine.patterns import unmap_bytes
 from tokenizer.formats import Record
+from tokenizer.patterns import unmap_bytes
 
 LONGEST = 64
 """No longer piece is made."""

@@ -97,10 +97,10 @@ def test_a_folder_without_tokenizers_is_refused(tmp_path: Path, folder: str) -> 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("{", "is no tokenizer.json"),
-        ("[1, 2]", "is no tokenizer.json"),
-        ('{"model": null}', "is no tokenizer.json"),
-        ('{"version": "1.0"}', "is no tokenizer.json"),
+        ("{", "is not a tokenizer.json"),
+        ("[1, 2]", "is not a tokenizer.json"),
+        ('{"model": null}', "is not a tokenizer.json"),
+        ('{"version": "1.0"}', "is not a tokenizer.json"),
         ('{"model": {"type": "WordPiece", "vocab": {}}}', "is of the kind WordPiece, whose tokens do not give"),
         ('{"model": {"vocab": {}}}', "is of the kind None"),
         ('{"model": {"type": "BPE", "vocab": 3}}', "cannot be read by tokenizers"),
@@ -114,7 +114,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: str, problem: str) -> N
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b"\xff\xfe{")
-    with pytest.raises(UserError, match=r"x.json: is no tokenizer.json"):
+    with pytest.raises(UserError, match=r"x.json: is not a tokenizer.json"):
         load("x", tmp_path / "x.json")
 
 

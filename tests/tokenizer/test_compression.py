@@ -106,9 +106,10 @@ def test_held_out_text_is_that_of_validation(tmp_path: Path) -> None:
     write_documents(tmp_path, "validation", "a", ["일", "이", "삼"], "ko")
     write_documents(tmp_path, "validation", "b", ["one two three"] * 2, "en")
     assert list(measures.held_out(tmp_path, 4)) == [
-        LabelledText("ko", "general", "일"), LabelledText("ko", "general", "이"),
+        LabelledText("ko", "general", "일"),
+        LabelledText("ko", "general", "이"),
         LabelledText("en", "general", "one two three"),
-    ]  # fmt: skip
+    ]
     assert list(measures.held_out(tmp_path / "nothing", 4)) == []
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, map_bytes
+from tests.tokenizer.tables import map_bytes
 from tokenizer.evaluation.candidates import Candidate, load
 from tokenizer.evaluation.morpheme_scores import boundary_scores, korean_words
+from tokenizer.patterns import CODE_POINT_OF_BYTE
 
 BORDERS = {"배를": ["배", "를"], "살폈다": ["살피", "었", "다"], "사람들은": ["사람", "들", "은"], "뷁은": ["뷁", "은"]}
 

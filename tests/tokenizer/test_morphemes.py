@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from tests.conftest import InProcessRunner
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, VOCAB_SIZE, trained
-from tests.tokenizer.tables import counter_of, table_of
+from tests.tokenizer.tables import counter_of, map_bytes, read_words, table_of
 from tokenizer.encoder import Encoder
-from tokenizer.engine.patterns import map_bytes, unmap_bytes
+from tokenizer.patterns import unmap_bytes
 from tokenizer.stages import train
 from tokenizer.training import morphemes
 from tokenizer.training.morphemes import analyser, morphemes_of, split_words
-from tokenizer.training.word_files import read_words
 from twofold.artifacts import Artifact
 from twofold.errors import UserError
 from twofold.special_ids import SPECIAL_TOKENS

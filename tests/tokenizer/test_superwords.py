@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import regex
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,11 +15,11 @@ from hypothesis import strategies as st
 from configs.schema import Tokenizer
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, small_recipe, trained
-from tests.tokenizer.tables import counter_of
-from tests.tokenizer.test_tally import DENSE_TEXT
+from tests.tokenizer.tables import counter_of, cut, map_bytes
+from tests.tokenizer.test_word_counts import DENSE_TEXT
 from tokenizer.encoder import Encoder
-from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
-from tokenizer.stages.train import stretch_sample
+from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS
+from tokenizer.training.count_words import stretch_limit
 from twofold.artifacts import Artifact
 from twofold.errors import UserError
 from twofold.special_ids import SPECIAL_TOKENS
@@ -79,7 +78,7 @@ def test_ids_are_those_of_all_merges_in_order_of_rank(tokenizer: Artifact) -> No
     order |= {letter: FIRST_BYTE + n for n, letter in enumerate(CODE_POINT_OF_BYTE)}
     encoder = Encoder(tokenizer.path)
     for text in UNSEEN:
-        stretches = [map_bytes(stretch) for stretch in regex.findall(PATTERNS["superwords"], text)]
+        stretches = [map_bytes(stretch) for stretch in cut(PATTERNS["superwords"], text)]
         assert encoder.encode([text])[0] == [order[part] for stretch in stretches for part in encode(stretch, ranks)]
         assert encoder.decode(encoder.encode([text])[0]) == text
 
@@ -90,14 +89,14 @@ def test_the_sentencepiece_model_has_both_stages(tokenizer: Artifact) -> None:
     assert pieces == [*learnt(tokenizer), *CODE_POINT_OF_BYTE]
     ranks = ranks_of(tokenizer)
     for text in UNSEEN:
-        for stretch in regex.findall(PATTERNS["superwords"], text):
+        for stretch in cut(PATTERNS["superwords"], text):
             assert model.encode(map_bytes(stretch), out_type=str) == encode(map_bytes(stretch), ranks)
 
 
 @given(DENSE_TEXT | st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=40))
 def test_every_border_of_a_stretch_is_one_of_words(text: str) -> None:
     def ends(pattern: str) -> set[int]:
-        return {match.end() for match in regex.finditer(PATTERNS[pattern], text)}
+        return set(accumulate(map(len, cut(PATTERNS[pattern], text))))
 
     assert ends("superwords") <= ends("exaone3-code")
 
@@ -117,7 +116,7 @@ def test_superwords_beyond_what_stretches_support_are_refused_or_left_unused(
 def test_stretches_are_sampled_as_far_as_their_budget_goes(sizes: list[int], max_words: int) -> None:
     """Sources give equally much, but for those that have less; all of it where all of it fits."""
     wish = Tokenizer(max_words=max_words)
-    limit = stretch_sample(wish, {str(number): size for number, size in enumerate(sizes)})
+    limit = stretch_limit(wish, {str(number): size for number, size in enumerate(sizes)})
     budget = 64 * max_words
     if sum(sizes) <= budget:
         assert limit == wish.sample_bytes_per_source
@@ -129,10 +128,15 @@ def test_stretches_are_sampled_as_far_as_their_budget_goes(sizes: list[int], max
 @pytest.mark.parametrize(
     ("said", "share"),
     [
-        ({}, 0.1), ({"pattern": "exaone3-code"}, 0.1), ({"morphemes": "none"}, 0.1), ({"superwords": 0}, 0),
-        ({"pattern": "plain"}, 0), ({"pattern": "exaone3", "morphemes": "mecab"}, 0), ({"morphemes": "mecab"}, 0),
+        ({}, 0.1),
+        ({"pattern": "exaone3-code"}, 0.1),
+        ({"morphemes": "none"}, 0.1),
+        ({"superwords": 0}, 0),
+        ({"pattern": "plain"}, 0),
+        ({"pattern": "exaone3", "morphemes": "mecab"}, 0),
+        ({"morphemes": "mecab"}, 0),
     ],
-)  # fmt: skip
+)
 def test_the_default_profile_has_superwords_and_no_other(said: dict[str, Any], share: float) -> None:
     assert Tokenizer(**said).superwords == share
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import regex
 import sentencepiece
 import zstandard
 from hypothesis import given, settings
@@ -17,11 +16,11 @@ from hypothesis import strategies as st
 
 from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, VOCAB_SIZE, decided, trained, write_documents
-from tests.tokenizer.tables import counter_of, table_of
+from tests.tokenizer.tables import counter_of, cut, map_bytes, table_of
 from tokenizer.encoder import Encoder
 from tokenizer.engine import bpe_trainer as merges
-from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, PATTERNS, map_bytes
 from tokenizer.formats import merges_of, special_tokens
+from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS
 from tokenizer.training import learn
 from tokenizer.training.learn import learn_words
 from twofold.artifacts import Artifact, StageSpec, ensure
@@ -100,13 +99,30 @@ def by_sentencepiece(words: dict[str, int], merges: int) -> list[str]:
     model = io.BytesIO()
     rows = [*words.items(), *((letter, 1 + sum(words.values()) // 1000) for letter in CODE_POINT_OF_BYTE)]
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=(f"{word}\t{count}" for word, count in rows), input_format="tsv", model_writer=model,
-        model_type="bpe", num_threads=2, minloglevel=2, vocab_size=257 + merges, unk_id=0, bos_id=-1, eos_id=-1,
-        pad_id=-1, normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=False,
-        split_by_whitespace=False, split_by_unicode_script=False, split_by_number=False, split_digits=False,
-        allow_whitespace_only_pieces=True, character_coverage=1.0, byte_fallback=False,
-        max_sentence_length=1 << 20, max_sentencepiece_length=64,
-    )  # fmt: skip
+        sentence_iterator=(f"{word}\t{count}" for word, count in rows),
+        input_format="tsv",
+        model_writer=model,
+        model_type="bpe",
+        num_threads=2,
+        minloglevel=2,
+        vocab_size=257 + merges,
+        unk_id=0,
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+        split_by_whitespace=False,
+        split_by_unicode_script=False,
+        split_by_number=False,
+        split_digits=False,
+        allow_whitespace_only_pieces=True,
+        character_coverage=1.0,
+        byte_fallback=False,
+        max_sentence_length=1 << 20,
+        max_sentencepiece_length=64,
+    )
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [processor.id_to_piece(number) for number in range(1, processor.get_piece_size())]
     return [piece for piece in pieces if len(piece) > 1]
@@ -135,7 +151,7 @@ def test_ids_equal_sentencepiece(tokenizer: Artifact) -> None:
     encoder = Encoder(tokenizer.path)
     order = {piece: FIRST_BYTE + n for n, piece in enumerate([*CODE_POINT_OF_BYTE, *learnt(tokenizer)])}
     for text in [*KOREAN, *ENGLISH, "낯선 낱말 unseen wwwwwwwww 가가가가", "\x00\x7f\x85"]:
-        words = [map_bytes(word) for word in regex.findall(PATTERNS["exaone3-code"], text)]
+        words = [map_bytes(word) for word in cut(PATTERNS["exaone3-code"], text)]
         pieces = [piece for word in words for piece in model.encode(word, out_type=str)]
         assert encoder.encode([text])[0] == [order[piece] for piece in pieces]
 
@@ -203,8 +219,10 @@ def test_a_smaller_one_keeps_the_size_with_reserved_slots(documents: Artifact, t
     assert Encoder(made.path).vocab_size == 4000
     vocabulary = json.loads((made.path / "tokenizer.json").read_text())["model"]["vocab"]
     assert sorted(vocabulary, key=vocabulary.__getitem__) == [
-        *special_tokens(RESERVED + unused), *CODE_POINT_OF_BYTE, *pieces
-    ]  # fmt: skip
+        *special_tokens(RESERVED + unused),
+        *CODE_POINT_OF_BYTE,
+        *pieces,
+    ]
 
 
 def test_one_word_again_and_again_is_learnt_and_no_more(tmp_path: Path) -> None:
@@ -220,9 +238,12 @@ def test_one_word_again_and_again_is_learnt_and_no_more(tmp_path: Path) -> None:
 
 def test_weights_budget_and_sample_are_reported(documents: Artifact, tmp_path: Path) -> None:
     made = trained(
-        tmp_path, documents, "tokenizer.weights={ko-text: 0.9, en-text: 0.1}", "tokenizer.max_words=60",
+        tmp_path,
+        documents,
+        "tokenizer.weights={ko-text: 0.9, en-text: 0.1}",
+        "tokenizer.max_words=60",
         "tokenizer.allow_smaller=true",
-    )  # fmt: skip
+    )
     words = words_of("exaone3-code")
     assert made.counts["pruned_words"] == len(words) - 60
     assert 0 < made.counts["pruned_share"] < 1

@@ -1,14 +1,14 @@
 """A pattern that cuts text into words -> a finite automaton over classes of characters.
 
-Contract: `automaton(pattern)` cuts every text exactly as the pattern does in `tokenizer.json`: at each place the
-first alternative that matches, quantifiers greedy. A pattern may hold characters, classes, `\\p{..}`, groups,
-alternatives, `?`, `*`, `+`, `{m,n}` and look-ahead at one character; anything else is a `UserError`, and so is a
-pattern that leaves text uncut. What `\\p{L}` or `\\s` holds is asked of the engine of record, so its Unicode
-version counts and no other's. Cost: 0.4 s, once a process and pattern.
+Contract: `automaton(pattern)` cuts every text exactly as the pattern does in `tokenizer.json`: at each place the first
+alternative that matches, with greedy quantifiers. A pattern may hold characters, classes, `\\p{..}`, groups,
+alternatives, `?`, `*`, `+`, `{m,n}` and look-ahead at one character. Anything else is a `UserError`, and so is a
+pattern that leaves text uncut. The members of `\\p{L}` or `\\s` are taken from `tokenizers`, so its Unicode version
+counts and no other. Cost: 0.4 s per process and pattern.
 
-An expression without captures is a list of threads in order of preference, and the automaton's states are such
-lists (Cox, "Regular Expression Matching: the Virtual Machine Approach", 2009). A word's end is noted one
-character late, which is when a look-ahead at one character is decided.
+An expression without captures is a list of threads in order of preference, and the automaton's states are such lists
+(Cox, "Regular Expression Matching: the Virtual Machine Approach", 2009). The end of a word is noted one character late,
+when a look-ahead at one character has been decided.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ def _members(expression: str) -> Members:
     try:
         others = normalizers.Replace(Regex(f"[^{expression}]+"), "")
     except Exception as error:  # the binding raises bare Exception
-        raise _refused(expression, f"names no class of characters ({error})") from None
+        raise _refused(expression, f"is not a class of characters ({error})") from None
     # Surrogates are no characters, and no string of the engine's holds one.
     characters = np.r_[0:0xD800, 0xE000:CODE_POINTS].astype("<u4").tobytes().decode("utf-32-le")
     kept = others.normalize_str(characters)
@@ -300,4 +300,4 @@ def _members(expression: str) -> Members:
 
 
 def _refused(pattern: str, problem: str) -> UserError:
-    return user_error("pattern", pattern, problem, "use one of tokenizer/engine/patterns.py")
+    return user_error("pattern", pattern, problem, "use one of tokenizer/patterns.py")

@@ -1,10 +1,10 @@
-"""Any tokenizer.json, ours or a public one, as something to be measured.
+"""Any tokenizer.json, ours or a public one, in a form that can be measured.
 
-Contract: `load` takes byte-level BPE and sentencepiece's kinds (BPE or Unigram, `▁` for a blank, bytes where a
-character is unknown); tokens of other kinds do not give their text back, and they are a `UserError`, as is a file
-that `tokenizers` cannot read. Text is encoded as corpus text: no token is added around it, and what looks like a
-special token is text. Cost: 0.3 to 2 s and up to 0.5 GB a file; encoding is that of `tokenizers`, 2 MB/s a core,
-so that every candidate is measured through the same engine.
+Contract: `load` takes byte-level BPE and sentencepiece's kinds (BPE or Unigram, `▁` for a blank, bytes for unknown
+characters). Tokens of other kinds do not give the text back, so those are a `UserError`, as is a file that `tokenizers`
+cannot read. Text is encoded as corpus text: no token is added around it, and text that looks like a special token is
+text. Cost: 0.3 to 2 s and up to 0.5 GB per file. All candidates are encoded by `tokenizers`, at 2 MB/s per core, so
+that they are measured through the same engine.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 from tokenizers import Tokenizer as Engine
 
-from tokenizer.engine.patterns import CODE_POINT_OF_BYTE, unmap_bytes
 from tokenizer.formats import TOKENIZER_FILE
+from tokenizer.patterns import CODE_POINT_OF_BYTE, unmap_bytes
 from twofold.errors import UserError, user_error
 
 CURVE = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -59,7 +59,7 @@ def load(name: str, path: Path) -> Candidate:
         raw = json.loads(text)
         kind = raw["model"].get("type")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _refused(path, f"is no tokenizer.json ({error!r})") from None
+        raise _refused(path, f"is not a tokenizer.json ({error!r})") from None
     if kind not in ("BPE", "Unigram"):
         raise _refused(path, f"is of the kind {kind}, whose tokens do not give the text back")
     return _candidate(name, path, raw, text)
@@ -73,9 +73,8 @@ def load_folder(folder: Path) -> list[Candidate]:
             raise user_error(str(path), None, f"has the name of {found[path.stem]}", "rename one of them")
         found[path.stem] = path
     if not found:
-        raise user_error(
-            "--with", str(folder), "holds no tokenizer", "put <name>/tokenizer.json or <name>.json files there"
-        )
+        hint = "put <name>/tokenizer.json or <name>.json files there"
+        raise user_error("--with", str(folder), "holds no tokenizer", hint)
     return [load(name, found[name]) for name in sorted(found)]
 
 
@@ -100,8 +99,8 @@ def _candidate(name: str, path: Path, raw: Mapping[str, Any], text: str) -> Cand
     engine.no_padding()
     engine.encode_special_tokens = True
     byte_level = '"ByteLevel"' in json.dumps((raw.get("pre_tokenizer"), raw.get("decoder")))
-    specials = {token["content"] for token in raw.get("added_tokens") or () if token["special"]}
-    added = {token["content"] for token in raw.get("added_tokens") or ()}
+    tokens = raw.get("added_tokens") or ()
+    specials, added = {row["content"] for row in tokens if row["special"]}, {row["content"] for row in tokens}
     specials.add(raw["model"].get("unk_token") or "")
     vocabulary = engine.get_vocab()
     pieces: list[bytes | None] = [None] * (1 + max(vocabulary.values(), default=-1))
@@ -120,6 +119,5 @@ def _bytes_of(token: str, byte_level: bool) -> bytes:
 
 
 def _refused(path: Path, problem: str) -> UserError:
-    return user_error(
-        str(path), None, problem, "give the tokenizer.json of a byte-level BPE or sentencepiece tokenizer"
-    )
+    hint = "give the tokenizer.json of a byte-level BPE or sentencepiece tokenizer"
+    return user_error(str(path), None, problem, hint)

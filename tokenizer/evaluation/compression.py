@@ -1,8 +1,8 @@
-"""How many tokens a tokenizer makes of held-out text: by language and domain, by size, by Unicode form.
+"""How many tokens a tokenizer needs for held-out text: by language and domain, by size, by Unicode form.
 
-Contract: pure functions of a candidate and labelled texts. A word is a run without white space. Counts are summed
-over texts before they are divided, so long documents weigh more than short ones. Cost: one encoding of the text
-for each function, at 2 MB/s a core; `curve` encodes five times.
+Contract: pure functions of a candidate and labelled texts. A word is a run without white space. Counts are summed over
+texts before they are divided, so long documents weigh more than short ones. Cost: each function encodes the text once,
+at 2 MB/s per core; `curve` encodes it five times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ROWS = 64
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text of which the language and the domain are known."""
+    """A text with its language and domain."""
 
     language: str
     domain: str
@@ -100,12 +100,12 @@ def _figures(
 
 
 def partial_ids(candidate: Candidate) -> npt.NDArray[np.bool_]:
-    """Which tokens are no whole UTF-8 characters, bool [vocab_size]."""
+    """Which tokens are not whole UTF-8 characters, bool [vocab_size]."""
     return np.array([piece is not None and not _is_text(piece) for piece in candidate.pieces], np.bool_)
 
 
 def silent_ids(candidate: Candidate) -> npt.NDArray[np.bool_]:
-    """Which tokens stand for no text, bool [vocab_size]: met in text, they have lost some."""
+    """Which tokens stand for no text, bool [vocab_size]; where text is encoded into one, something of it is lost."""
     return np.array([piece is None for piece in candidate.pieces], np.bool_)
 
 

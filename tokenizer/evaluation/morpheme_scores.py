@@ -1,9 +1,9 @@
-"""Where a tokenizer cuts Korean words, against the borders of their morphemes.
+"""Where a tokenizer cuts Korean words, compared with the borders of their morphemes.
 
-Contract: words are runs without white space that hold a Hangul syllable; each is analysed and encoded on its own,
-after a blank, and counts as often as it occurs. Recall is the share of borders inside words that are cut, precision
-the share of cuts inside words that are borders; a cut inside a character is no border. The borders are MeCab's on the
-word alone, as in training (morphemes.py). Cost: 30 microseconds a distinct word, and its encoding.
+Contract: words are runs without white space that hold a Hangul syllable. Each is analysed and encoded on its own, after
+a blank, and counts as often as it occurs. Recall is the share of borders inside words that are cut; precision is the
+share of cuts inside words that are borders; a cut inside a character is not a border. The borders are MeCab's for the
+word alone, as in training (morphemes.py). Cost: 30 microseconds per distinct word, and its encoding.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What a vocabulary holds, and which of its tokens training never sees.
 
-Contract: `contents` looks at the pieces alone. `usage` counts ids over the training shards, which it maps and does
-not load: tokens that the model cannot learn, since it never or hardly ever meets them, are the candidates for
-glitches (Land and Bartolo 2024, "Fishing for Magikarp"). Many of them are steps on the way to a longer token and
-harm nobody until somebody writes them. Cost: 1 to 2 s for 1e9 tokens, 8 bytes an id.
+Contract: `contents` uses the pieces alone. `usage` counts ids over the training shards, which it maps without loading.
+Tokens that are rare or absent in training cannot be learned and may act as glitch tokens (Land and Bartolo 2024,
+"Fishing for Magikarp"). Many of them are steps on the way to a longer token, and do no harm until someone writes them.
+Cost: 1 to 2 s per 1e9 tokens, 8 bytes per id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokenizer.evaluation.compression import partial_ids
 from tokenizer.shards import Index, open_tokens
 
 RARE = 100
-"""Training tokens below which a token is a candidate for a glitch."""
+"""Tokens with fewer occurrences in training may be glitch tokens."""
 EXAMPLES = 24
 LISTED = 200
 _STEP = 1 << 24
@@ -42,13 +42,13 @@ def contents(candidate: Candidate) -> dict[str, Row]:
 
 
 def partial_count(candidate: Candidate) -> int:
-    """Tokens that are no whole characters, the single bytes not counted."""
+    """How many tokens are not whole characters, apart from the single bytes."""
     single = [piece is not None and len(piece) == 1 for piece in candidate.pieces]
     return int((partial_ids(candidate) & ~np.array(single)).sum())
 
 
 def usage(candidate: Candidate, index: Index) -> Row:
-    """How often the training shards hold each token of ours."""
+    """How often our tokens occur in the training shards."""
     counts = token_counts(index)
     usual = np.array([piece is not None and len(piece) > 1 for piece in candidate.pieces], np.bool_)
     own = counts[usual]
@@ -74,7 +74,7 @@ def usage(candidate: Candidate, index: Index) -> Row:
 
 
 def token_counts(index: Index) -> npt.NDArray[np.int64]:
-    """How often each id stands in the training shards, int64 [vocab_size]."""
+    """How often each id occurs in the training shards, int64 [vocab_size]."""
     counts = np.zeros(index.vocab_size, np.int64)
     for entry in index.splits["train"].values():
         for shard in entry.shards:

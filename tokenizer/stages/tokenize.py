@@ -1,13 +1,12 @@
-"""Stage `shards`: kept documents -> token shards with document index, one task a file of documents.
+"""Stage `shards`: kept documents -> token shards with their documents, one task per file of documents.
 
-Contract: each document becomes its tokens and one eos; order is that of the documents; the same documents
-and tokenizer give the same bytes whatever the number of workers. The manifest's counts are totals by
-split and source; `index.json` lists every shard with its own, and the manifest every file with its hash. Text
-that is no UTF-8 is a `UserError`. The first documents of each source are encoded by `tokenizers` as well, and
-no shard is committed that differs.
+Contract: each document becomes its tokens and one eos, in the order of the documents. The same documents and tokenizer
+give the same bytes with any number of workers. The manifest's counts are totals by split and source; `index.json` lists
+every shard with its own counts. Text that is not UTF-8 is a `UserError`. The first documents of each source are also
+encoded by `tokenizers`, and no shard that differs is committed.
 
-Memory: 330 MB a worker at 102,400 ids, and 10 bytes for each of about 8 MB of text, or of one larger document
-(40 where it is one word). Cost: 2 s to start, then 30 MB/s of text a core, Parquet and disk included.
+Memory: 330 MB per worker at 102,400 ids, and 10 bytes for each byte of a batch of about 8 MB, or of one larger document
+(40 where it is one word). Cost: 2 s to start, then 30 MB/s of text per core, Parquet and disk included.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -40,6 +38,7 @@ from tokenizer.shards import (
     read_index,
     write_index,
 )
+from tokenizer.texts import utf8_of
 from twofold.artifacts import Artifact
 from twofold.errors import user_error
 from twofold.files import write_json
@@ -53,11 +52,11 @@ _COLUMNS = ["id", "source", "language"]
 _ROWS = 1_000
 _TEXT_BYTES = 8_000_000
 _CHECKED_DOCUMENTS, _CHECKED_CHARACTERS = 8, 50_000
-"""Of each source's first shard: encoded by `tokenizers` as well, where they are not longer than this."""
+"""How many documents of each source's first shard `check_sample` compares, and how long they may be."""
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """Nothing but the inputs and the sources' domains decides the shards."""
+    """The sources' domains, the only thing apart from the inputs that decides the shards."""
     return {"domains": recipe.destinations}
 
 
@@ -69,17 +68,17 @@ def build(
     work: Path,
     runner: TaskRunner,
 ) -> Mapping[str, Any]:
-    """Pack every kept document; return totals by split and source."""
+    """Tokenize every kept document; return totals by split and source."""
     documents = kept.path / "documents"
     names = tuple(
         path.relative_to(documents).with_suffix("").as_posix()
         for split in SPLITS
         for path in sorted((documents / split).glob("*/*.parquet"))
     )
-    task = _Pack(documents, names, tokenizer.path, out, work / "packed")
-    runner.run("pack tokens", task, len(names), work / "pack-log")
+    task = _Tokenize(documents, names, tokenizer.path, out, work / "results")
+    runner.run("tokenize", task, len(names), work / "tokenize-log")
     shards = [Shard(**json.loads(_result(task.results, rank).read_text())) for rank in range(len(names))]
-    splits = {split: _by_source(recipe, split, names, shards) for split in SPLITS}
+    splits = {split: _by_source(recipe, split, shards) for split in SPLITS}
     if not splits["train"]:
         raise user_error("data", None, "keeps no document to train on", "loosen data.rules, or add documents")
     record = tokenizers.Tokenizer.from_file(str(tokenizer.path / TOKENIZER_FILE))
@@ -94,17 +93,11 @@ def build(
     }
 
 
-STAGE = Stage(
-    name="shards",
-    makes="token shards",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
-)
+STAGE = Stage(name="shards", makes="token shards", code_version=CODE_VERSION, config=config, build=build)
 
 
 def check_sample(index: Index, documents: Path, record: tokenizers.Tokenizer) -> None:
-    """Compare the first documents of each source with what `tokenizers` makes of them."""
+    """Check the first documents of each source against `tokenizers`."""
     record.encode_special_tokens = True
     for shard in (entry.shards[0] for sources in index.splits.values() for entry in sources.values()):
         path, start = index.folder / shard.path, 0
@@ -118,7 +111,7 @@ def check_sample(index: Index, documents: Path, record: tokenizers.Tokenizer) ->
 
 
 @dataclass(frozen=True)
-class _Pack:
+class _Tokenize:
     """Task: one file of documents -> one shard."""
 
     documents: Path
@@ -133,10 +126,10 @@ class _Pack:
         name = self.names[rank]
         with ShardWriter(self.out, f"{name}.ds") as writer:
             for batch in _batches(self.documents / f"{name}.parquet"):
-                text, ends = _utf8(batch["text"])
-                tokens, token_ends = encoder.encode_utf8(text, ends)
+                text, bounds = utf8_of(batch["text"])
+                tokens, token_ends = encoder.encode_utf8(text, bounds[1:])
                 rows = {column: batch[column] for column in _COLUMNS}
-                writer.add(tokens, token_ends, {**rows, "bytes": pa.array(np.diff(ends, prepend=0))})
+                writer.add(tokens, token_ends, {**rows, "bytes": pa.array(np.diff(bounds))})
         write_json(_result(self.results, rank), asdict(writer.shard()))
 
 
@@ -147,7 +140,7 @@ def _encoder(tokenizer: Path) -> Encoder:
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """A few documents at a time: at most _ROWS, about _TEXT_BYTES of text. `UserError` where one is not text."""
+    """A few documents at a time: at most _ROWS, about _TEXT_BYTES of text; `UserError` where one is not text."""
     first_row = 0
     for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=[*_COLUMNS, "text"]):
         try:
@@ -156,7 +149,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
                 raise pa.ArrowInvalid("a text is missing")
         except pa.ArrowInvalid as error:
             problem = f"is not text (rows {first_row} to {first_row + len(batch) - 1}: {error})"
-            raise user_error(str(path), None, problem, "make the kept documents again") from None
+            raise user_error(str(path), None, problem, "run the stage write again") from None
         first_row += len(batch)
         group = np.cumsum(pc.binary_length(batch["text"]).to_numpy()) // _TEXT_BYTES
         borders = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(batch)]
@@ -164,28 +157,14 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield batch.slice(begin, end - begin)
 
 
-def _utf8(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The bytes of an array of strings, one after the other, and where each ends; nothing is copied."""
-    texts = texts.cast(pa.large_string())
-    _, offsets, data = texts.buffers()
-    bounds = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    return np.frombuffer(data or b"", np.uint8)[bounds[0] : bounds[-1]], bounds[1:] - bounds[0]
-
-
-def _by_source(recipe: Recipe, split: str, names: tuple[str, ...], shards: list[Shard]) -> dict[str, SourceShards]:
+def _by_source(recipe: Recipe, split: str, shards: list[Shard]) -> dict[str, SourceShards]:
     """The shards that hold documents, in the recipe's order of sources."""
     found = {}
     for source, domain in recipe.destinations.items():
-        own = tuple(
-            shard
-            for name, shard in zip(names, shards, strict=True)
-            if name.startswith(f"{split}/{source}/") and shard.documents
-        )
+        own = tuple(shard for shard in shards if shard.path.startswith(f"{split}/{source}/") and shard.documents)
         if own:
-            documents, tokens, size = (
-                sum(column) for column in zip(*((s.documents, s.tokens, s.bytes) for s in own), strict=True)
-            )
-            found[source] = SourceShards(domain, documents, tokens, size, own)
+            documents, tokens = sum(shard.documents for shard in own), sum(shard.tokens for shard in own)
+            found[source] = SourceShards(domain, documents, tokens, sum(shard.bytes for shard in own), own)
     return found
 
 

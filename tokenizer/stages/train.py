@@ -1,14 +1,14 @@
 """Stage `tokenizer`: kept documents -> byte-level BPE.
 
-Contract: `build` writes tokenizer.json (the artefact of record), a sentencepiece model of the same
-merges, and token_bytes.npy. Superwords are learnt from a part of the sample, all of it up to 640 MB at the default
-`tokenizer.max_words`. Deterministic: the same kept documents give the same bytes, whatever the
-machine or the number of workers. A vocabulary that the documents do not support is a `UserError` that
-says how large a one they do; with `tokenizer.allow_smaller` the ids that are left become reserved slots,
-so that the vocabulary, and the model's shape with it, stays as the recipe says.
+Contract: `build` writes tokenizer.json (the artifact of record), a sentencepiece model of the same merges, and
+token_bytes.npy. Superwords are learnt from a part of the sample, all of it up to 640 MB at the default
+`tokenizer.max_words`. Deterministic: the same kept documents give the same bytes, on any machine and with any number of
+workers. A vocabulary that the documents do not support is a `UserError` that says how large it may be. With
+`tokenizer.allow_smaller` the ids that are left become reserved slots instead, so that the vocabulary and the model keep
+the size that the recipe says.
 
-Cost: benchmarks/results/tokenizer_train-*.json; 130 MB of text at 102,400 take some 15 s on 2 cores, and 1 GB, without
-superwords.
+Cost: benchmarks/results/tokenizer_train-*.json; 130 MB of text at 102,400 ids take about 15 s on 2 cores and 1 GB of
+memory, without superwords.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from configs.schema import Recipe
 from configs.schema import Tokenizer as Wish
 from tokenizer.encoder import Encoder
 from tokenizer.formats import write_tokenizer
-from tokenizer.training.count_words import Counted, count_words, training_files
+from tokenizer.patterns import SUPERWORDS
+from tokenizer.training.count_words import count_words, training_files
 from tokenizer.training.learn import learn_superwords, learn_words
 from tokenizer.training.morphemes import analyser, split_words, versions
 from tokenizer.training.sentencepiece_model import model_of
@@ -38,17 +39,12 @@ from twofold.tasks import TaskRunner
 
 CODE_VERSION: int = 4
 
-_SUPERWORDS = "superwords"
-"""The pattern of stretches that superwords are learnt from."""
-_STRETCH_BYTES = 64
-"""Of text for each stretch that tokenizer.max_words allows. Most stretches stand in a text once (one more distinct one
-in 66 to 77 bytes of Korean, English and code), so where the budget prunes them only boilerplate is left."""
 _HELD_OUT_DOCUMENTS = 200
 """Validation documents of each source that compression is measured on."""
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """What decides this stage's output beside the documents."""
+    """What decides this stage's output, apart from the documents."""
     return recipe.tokenizer.model_dump(mode="json")
 
 
@@ -61,73 +57,46 @@ def build(
         raise _nothing_to_learn()
     if wish.morphemes == "mecab":
         analyser()  # refuse before anything is counted
-    counted = count_words(kept.path, wish, wish.pattern, work / "words", runner)
+    merges = wish.vocab_size - NAMED_SPECIALS - wish.reserved_ids - BYTE_TOKENS
+    across_words = round(wish.superwords * merges)
+    patterns = [wish.pattern, SUPERWORDS] if across_words else [wish.pattern]
+    counts = count_words(kept.path, wish, patterns, work, runner)
+    counted = counts[wish.pattern]
     if not counted.words:
         raise _nothing_to_learn()
     table = counted.path
     if wish.morphemes == "mecab":
         table = split_words(table, work / "morphemes", runner)
-    merges = wish.vocab_size - NAMED_SPECIALS - wish.reserved_ids - BYTE_TOKENS
-    across_words = round(wish.superwords * merges)
     pieces = learn_words(table, merges - across_words)
     if not pieces:
         raise _nothing_to_learn()
-    found: list[str] = []
-    if across_words:
-        sample = wish.model_copy(update={"sample_bytes_per_source": stretch_sample(wish, counted.sampled_bytes)})
-        stretches = count_words(kept.path, sample, _SUPERWORDS, work / _SUPERWORDS, runner, "stretches")
-        found = learn_superwords(stretches.path, pieces, merges - len(pieces))
+    found = learn_superwords(counts[SUPERWORDS].path, pieces, merges - len(pieces)) if across_words else []
     missing = merges - len(pieces) - len(found)
     if missing and not wish.allow_smaller:
         raise _too_large(wish, merges, merges - missing)
     with atomic_path(out / "tokenizer.model") as path:
         path.write_bytes(model_of([*pieces, *found]))
-    pattern = _SUPERWORDS if across_words else wish.pattern
-    write_tokenizer(out, [*pieces, *found], wish.reserved_ids + missing, pattern)
+    write_tokenizer(out, [*pieces, *found], wish.reserved_ids + missing, patterns[-1])
     return {
         "vocab_size": wish.vocab_size,
         "merges": len(pieces) + len(found),
         "superwords": len(found),
         "unused_ids": missing,
         "morphemes": versions() if wish.morphemes == "mecab" else {},
-        **_counted(counted),
-        "held_out": held_out_compression(kept.path, Encoder(out)),
-    }
-
-
-STAGE = Stage(
-    name="tokenizer",
-    makes="tokenizer",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
-)
-
-
-def stretch_sample(wish: Wish, sampled_bytes: Mapping[str, int]) -> int:
-    """Bytes of each source that stretches are counted in: the most at which hardly any has to be pruned."""
-    left = _STRETCH_BYTES * wish.max_words
-    for place, size in enumerate(sorted(sampled_bytes.values())):
-        share = left // (len(sampled_bytes) - place)
-        if size > share:
-            return max(1, share)
-        left -= size
-    return wish.sample_bytes_per_source
-
-
-def _counted(counted: Counted) -> dict[str, Any]:
-    """What the manifest says of the words."""
-    return {
         "distinct_words": counted.distinct_words,
         "words": counted.words,
         "pruned_words": counted.pruned_words,
         "pruned_share": counted.pruned_count / counted.words,
         "sampled_bytes": counted.sampled_bytes,
+        "held_out": held_out_compression(kept.path, Encoder(out)),
     }
 
 
+STAGE = Stage(name="tokenizer", makes="tokenizer", code_version=CODE_VERSION, config=config, build=build)
+
+
 def held_out_compression(documents: Path, encoder: Encoder) -> dict[str, dict[str, float]]:
-    """Language -> tokens a whitespace word and bytes a token, on each source's first validation documents."""
+    """Language -> tokens per whitespace word and bytes per token, on each source's first validation documents."""
     totals: dict[str, Counter[str]] = {}
     for folder in sorted((documents / "documents" / "validation").glob("*")):
         for language, text in islice(_held_out(folder), _HELD_OUT_DOCUMENTS):
@@ -152,16 +121,13 @@ def _held_out(folder: Path) -> Iterable[tuple[str, str]]:
 
 
 def _nothing_to_learn() -> UserError:
-    return user_error(
-        "tokenizer", None, "has no kept training text to learn from",
-        "loosen data.rules, add documents, or raise tokenizer.sample_bytes_per_source",
-    )  # fmt: skip
+    problem = "has no kept training text to learn from"
+    hint = "loosen data.rules, add documents, or raise tokenizer.sample_bytes_per_source"
+    return user_error("tokenizer", None, problem, hint)
 
 
 def _too_large(wish: Wish, asked: int, supported: int) -> UserError:
     largest = wish.vocab_size - asked + supported
-    return user_error(
-        "tokenizer.vocab_size", wish.vocab_size,
-        f"asks for {asked:,} merges, and the sampled documents support {supported:,}",
-        f"use tokenizer.vocab_size={largest} at most, add documents, or set tokenizer.allow_smaller=true",
-    )  # fmt: skip
+    problem = f"asks for {asked:,} merges, and the sampled documents support {supported:,}"
+    hint = f"use tokenizer.vocab_size={largest} at most, add documents, or set tokenizer.allow_smaller=true"
+    return user_error("tokenizer.vocab_size", wish.vocab_size, problem, hint)

@@ -1,22 +1,28 @@
-"""Words of the kept training documents, counted.
+"""Words of the kept training documents, and stretches of words for superwords, counted.
 
-Contract: three rounds of tasks that meet in files in `work`, then one pass over their result.
+Contract: rounds of tasks that exchange files in `work`, then one pass over their result.
 
-    measure    sizes/<rank>.npy              bytes of text by place in the sampling order; a task a file
-    count      runs/<rank>-<part>.arrow      words and counts of the file's sampled documents, by hash
-    merge      merged/<partition>.arrow      each word of the partition once; a task a partition of the hashes
-    words.arrow                              all of them, less the rarest beyond `tokenizer.max_words`
+    measure    sizes/<rank>.npy                       bytes of text by place in the sampling order; one task per file
+    count      <pattern>/runs/<rank>-<part>.arrow     words and counts of the file's sampled documents
+    merge      <pattern>/merged/<partition>.arrow     each word of the partition once; one task per partition of hashes
+               <pattern>/words.arrow                  all of them, less the rarest beyond `tokenizer.max_words`
 
-The result depends on the set of documents alone: not on their order, files, tasks or workers.
+The text is read once to measure it and once to count, whatever the number of patterns: the sample of stretches depends
+on sizes alone, and not on the words. The result depends on the set of documents alone, not on their order, files, tasks
+or workers.
 
-The sample: where a source holds more text than `tokenizer.sample_bytes_per_source`, the documents whose
-ids hash lowest are taken, as many as fit. So it is spread evenly over the source, however that is sorted.
-The mixture: with `tokenizer.weights`, counts of each source are multiplied by a whole number, so that the
-sources' samples weigh as the recipe says (within 1 in 2**20 of the one that is multiplied most); sources
-without a weight are left out. The budget: rarest words go first, of equally rare ones those that hash highest.
+The sample: where a source holds more text than `tokenizer.sample_bytes_per_source`, the documents whose ids hash lowest
+are taken, as many as fit, so the sample is spread evenly over the source, however it is sorted. Stretches are counted
+in less text: see `stretch_limit`. The mixture: with `tokenizer.weights`, counts of each source are multiplied by a
+whole number, so that the sources' samples weigh as the recipe says (within 1 in 2**20 of the one that is multiplied
+most); sources without a weight are left out. The budget: the rarest words go first, and of equally rare ones those that
+hash highest.
 
-Memory: a task's table (150 MB, spilled when full), or the distinct words of one partition (partitions are cut
-for 256 MB of sampled text each, 1,024 at most). Cost: text is read twice; 25 MB/s a core, from documents to table.
+Words of more than `WORD_BYTES` are counted in parts, cut between characters: no merge reaches that far, and one line of
+noise must not fill a table of its own.
+
+Memory: a task's table (150 MB per pattern, spilled when full), or the distinct words of one partition (256 MB of
+sampled text each, 1,024 partitions at most). Cost: 25 MB/s per core and pattern, from documents to table.
 """
 
 from __future__ import annotations
@@ -35,20 +41,11 @@ import pyarrow.parquet as pq
 import xxhash
 
 from configs.schema import Tokenizer
-from tokenizer.engine.patterns import PATTERNS
-from tokenizer.engine.pretokenizer import cutter_of
-from tokenizer.engine.word_counts import (
-    Bytes,
-    Integers,
-    Tally,
-    add_words,
-    clear,
-    count_texts,
-    new_resume,
-    new_tally,
-    sorted_words,
-)
-from tokenizer.training.word_files import BATCH_WORDS, ENDING, Batch, read_batch, selected, write_batches, write_words
+from tokenizer.engine import WORD_BYTES, Words, WordTable, pretokenize
+from tokenizer.engine import count_words as add_words
+from tokenizer.patterns import PATTERNS, SUPERWORDS
+from tokenizer.texts import utf8_of
+from tokenizer.training.word_files import BATCH_WORDS, ENDING, read_batch, record_batch, write_batches, write_words
 from twofold.errors import user_error
 from twofold.files import atomic_path
 from twofold.tasks import TaskRunner
@@ -58,6 +55,9 @@ RUN_WORDS = 1_500_000
 RUN_BYTES = 24 * RUN_WORDS
 _PARTITION_BYTES = 2**28
 _MOST_BITS = 10
+_STRETCH_BYTES = 64
+"""Bytes of text for each stretch that tokenizer.max_words allows. Most stretches occur once in a text (one new distinct
+one in 66 to 77 bytes of Korean, English and code), so where the budget prunes them only boilerplate is left."""
 _UNIT = 2**20
 """What counts of the source that weighs most for its size are multiplied by."""
 _PLACES = 59 * 64
@@ -87,30 +87,44 @@ def training_files(documents: Path) -> list[tuple[str, Path]]:
 
 
 def count_words(
-    documents: Path, wish: Tokenizer, pattern: str, work: Path, runner: TaskRunner, unit: str = "words"
-) -> Counted:
-    """Count the words of every source's sample, cut by PATTERNS[pattern]; `unit` is what progress calls them."""
+    documents: Path, wish: Tokenizer, patterns: Sequence[str], work: Path, runner: TaskRunner
+) -> dict[str, Counted]:
+    """For each of `patterns`, names in PATTERNS, count what it cuts every source's sample into."""
     files = [(source, path) for source, path in training_files(documents) if not wish.weights or source in wish.weights]
     sources, paths = [source for source, _ in files], tuple(path for _, path in files)
-    runner.run(f"measure {unit}", _Measure(paths, work / "sizes"), len(files), work / "measure-log")
+    runner.run("measure text", _Measure(paths, work / "sizes"), len(files), work / "measure-log")
     sizes = {source: np.zeros(_PLACES, np.int64) for source in sources}
     for rank, source in enumerate(sources):
         sizes[source] += np.load(_size_path(work / "sizes", rank))
-    places = {source: _places_that_fit(by_place, wish.sample_bytes_per_source) for source, by_place in sizes.items()}
-    sampled = {source: int(by_place[: places[source]].sum()) for source, by_place in sizes.items()}
-    assert sum(sampled.values()) < 2**63 // _UNIT, "counts are 64-bit"
-    factors = multipliers(wish.weights, sampled)
-    bits = _partition_bits(sum(sampled.values()))
-    shares = tuple((places[source], factors[source]) for source in sources)
-    runner.run(f"count {unit}", _Count(paths, shares, pattern, bits, work / "runs"), len(files), work / "count-log")
-    return prune(merge_runs(work, bits, runner, unit), wish.max_words, sampled, work / f"words{ENDING}")
+    samples = {pattern: _sample(wish, pattern, sizes) for pattern in patterns}
+    cuts = tuple(
+        _Cut(pattern, tuple(sample.shares[source] for source in sources), sample.bits, work / pattern / "runs")
+        for pattern, sample in samples.items()
+    )
+    runner.run("count words", _Count(paths, cuts), len(files), work / "count-log")
+    found = {}
+    for pattern, sample in samples.items():
+        parts = merge_runs(work / pattern, sample.bits, runner, "stretches" if pattern == SUPERWORDS else "words")
+        found[pattern] = prune(parts, wish.max_words, sample.sampled_bytes, work / pattern / f"words{ENDING}")
+    return found
 
 
 def merge_runs(work: Path, bits: int, runner: TaskRunner, unit: str = "words") -> list[Path]:
-    """The files of work/runs merged: one file a partition, each word once."""
+    """Merge the files in work/runs into one file per partition, each word once."""
     runs = tuple(sorted((work / "runs").glob(f"*{ENDING}")))
     runner.run(f"merge {unit}", _Merge(runs, work / "merged"), 2**bits, work / "merge-log")
     return [_part_path(work / "merged", part) for part in range(2**bits)]
+
+
+def stretch_limit(wish: Tokenizer, sampled_bytes: Mapping[str, int]) -> int:
+    """Bytes of each source in which stretches are counted: the most at which hardly any has to be pruned."""
+    left = _STRETCH_BYTES * wish.max_words
+    for place, size in enumerate(sorted(sampled_bytes.values())):
+        share = left // (len(sampled_bytes) - place)
+        if size > share:
+            return max(1, share)
+        left -= size
+    return wish.sample_bytes_per_source
 
 
 def multipliers(weights: Mapping[str, float], sampled_bytes: Mapping[str, int]) -> dict[str, int]:
@@ -119,10 +133,9 @@ def multipliers(weights: Mapping[str, float], sampled_bytes: Mapping[str, int]) 
         return dict.fromkeys(sampled_bytes, 1)
     for source in weights:
         if not sampled_bytes.get(source):
-            raise user_error(
-                f"tokenizer.weights.{source}", weights[source], "weighs a source without kept training text",
-                "remove it, or raise tokenizer.sample_bytes_per_source",
-            )  # fmt: skip
+            problem = "weighs a source without kept training text"
+            hint = "remove it, or raise tokenizer.sample_bytes_per_source"
+            raise user_error(f"tokenizer.weights.{source}", weights[source], problem, hint)
     by_byte = {source: Fraction(repr(weight)) / sampled_bytes[source] for source, weight in weights.items()}
     most = max(by_byte.values())
     return {source: max(1, round(_UNIT * share / most)) for source, share in by_byte.items()}
@@ -147,27 +160,54 @@ def prune(parts: Sequence[Path], max_words: int, sampled_bytes: dict[str, int], 
 
 
 def _most_frequent(parts: Sequence[Path], rarest: int, ties: int) -> Iterator[pa.RecordBatch]:
-    """Of each part the words that occur more than `rarest` times; over all, the first `ties` that do as often."""
+    """The words that occur more than `rarest` times; and over all parts, the first `ties` that occur as often."""
     for path in parts:
-        batch = read_batch(path, 0)
-        chosen = batch.counts > rarest
-        equal = np.flatnonzero(batch.counts == rarest)[:ties]
+        words = read_batch(path, 0)
+        chosen = words.counts > rarest
+        equal = np.flatnonzero(words.counts == rarest)[:ties]
         ties -= len(equal)
         chosen[equal] = True
-        numbers = np.flatnonzero(chosen)
-        for first in range(0, len(numbers), BATCH_WORDS):
-            yield selected(batch, numbers[first : first + BATCH_WORDS])
+        frequent = record_batch(words).filter(pa.array(chosen))
+        for first in range(0, len(frequent), BATCH_WORDS):
+            yield frequent.slice(first, BATCH_WORDS)
 
 
 def sample_place(document_id: str) -> int:
     """A document's place in the sampling order, 0.._PLACES-1: its hash as a float of 6-bit mantissa.
 
-    Places get finer towards 0, so a sample can be cut to within 1/64 of its size, whatever share of
-    the source it is.
+    Places get finer towards 0, so a sample can be cut to within 1/64 of its size, whatever share of the source it is.
     """
     hashed = xxhash.xxh3_64_intdigest(f"tokenizer sample {document_id}".encode())
     exponent = max(0, hashed.bit_length() - 7)
     return 64 * exponent + (hashed >> exponent)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What is counted of each source for one pattern."""
+
+    sampled_bytes: dict[str, int]
+    shares: dict[str, tuple[int, int]]
+    """How many places of the sampling order, and what counts are multiplied by."""
+    bits: int
+
+
+def _sample(wish: Tokenizer, pattern: str, sizes: Mapping[str, npt.NDArray[np.int64]]) -> _Sample:
+    """The sample of a pattern; `sizes` holds bytes of text by place in the sampling order."""
+    limit = wish.sample_bytes_per_source
+    if pattern == SUPERWORDS:
+        limit = stretch_limit(wish, _taken(sizes, limit)[1])
+    places, sampled = _taken(sizes, limit)
+    assert sum(sampled.values()) < 2**63 // _UNIT, "counts are 64-bit"
+    factors = multipliers(wish.weights, sampled)
+    bits = min(_MOST_BITS, (sum(sampled.values()) // _PARTITION_BYTES).bit_length())
+    return _Sample(sampled, {source: (places[source], factors[source]) for source in sizes}, bits)
+
+
+def _taken(sizes: Mapping[str, npt.NDArray[np.int64]], limit: int) -> tuple[dict[str, int], dict[str, int]]:
+    """By source: how many places, from the first, hold at most `limit` bytes together; and how many they hold."""
+    places = {source: int(np.searchsorted(np.cumsum(own), limit, side="right")) for source, own in sizes.items()}
+    return places, {source: int(own[: places[source]].sum()) for source, own in sizes.items()}
 
 
 # --- tasks -------------------------------------------------------------------------------------
@@ -182,52 +222,57 @@ class _Measure:
 
     def __call__(self, rank: int, world_size: int) -> None:
         sizes = np.zeros(_PLACES, np.int64)
-        for batch in pq.ParquetFile(self.files[rank]).iter_batches(_ROWS, columns=["id", "text"]):
-            places = [sample_place(name) for name in batch["id"].to_pylist()]
-            np.add.at(sizes, places, pc.binary_length(batch["text"]).to_numpy())
+        for places, texts in _texts(self.files[rank]):
+            np.add.at(sizes, places, pc.binary_length(texts).to_numpy())
         with atomic_path(_size_path(self.out, rank)) as path, path.open("wb") as stream:
             np.save(stream, sizes)
 
 
 @dataclass(frozen=True)
-class _Count:
-    """Task: words of a file's documents in the first places of the sampling order, as runs."""
+class _Cut:
+    """What to count of each file with one pattern, and where to write it."""
 
-    files: tuple[Path, ...]
-    shares: tuple[tuple[int, int], ...]
-    """By file: how many places, and what counts are multiplied by."""
     pattern: str
+    shares: tuple[tuple[int, int], ...]
+    """By file: how many places of the sampling order, and what counts are multiplied by."""
     bits: int
     out: Path
 
+
+@dataclass(frozen=True)
+class _Count:
+    """Task: words of a file's documents in the first places of the sampling order, as runs, for each pattern."""
+
+    files: tuple[Path, ...]
+    cuts: tuple[_Cut, ...]
+
     def __call__(self, rank: int, world_size: int) -> None:
-        cutter = cutter_of(PATTERNS[self.pattern])
-        tally = new_tally(RUN_WORDS, RUN_BYTES)
-        part = 0
-        for data, bounds, wanted in self._texts(rank):
-            resume = new_resume()
-            while not count_texts(cutter, tally, data, bounds, wanted, resume):
-                self._spill(tally, rank, part)
-                clear(tally)
-                part += 1
-        self._spill(tally, rank, part)
+        runs = [_Runs(cut, rank) for cut in self.cuts]
+        for places, texts in _texts(self.files[rank]):
+            for run in runs:
+                run.add(places, texts)
+        for run in runs:
+            run.spill(run.table)
 
-    def _texts(self, rank: int) -> Iterator[tuple[Bytes, Integers, npt.NDArray[np.bool_]]]:
-        """Bytes of a few documents, their bounds, and which of them are in the sample."""
-        places, _ = self.shares[rank]
-        for batch in pq.ParquetFile(self.files[rank]).iter_batches(_ROWS, columns=["id", "text"]):
-            texts = batch["text"].cast(pa.large_binary())
-            _, offsets, data = texts.buffers()
-            bounds = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-            wanted = [places == _PLACES or sample_place(name) < places for name in batch["id"].to_pylist()]
-            # The cutter may look behind the text.
-            padded = np.concatenate([np.frombuffer(data or b"", np.uint8), np.zeros(4, np.uint8)])
-            yield padded, bounds, np.array(wanted, np.bool_)
 
-    def _spill(self, tally: Tally, rank: int, part: int) -> None:
-        words = sorted_words(tally)
-        weighted = words._replace(counts=words.counts * self.shares[rank][1])
-        write_words(run_path(self.out, rank, part), weighted, self.bits)
+class _Runs:
+    """The words of one file by one pattern, in a table that is spilled when it is full."""
+
+    def __init__(self, cut: _Cut, rank: int) -> None:
+        self.table = WordTable.with_room(RUN_WORDS, RUN_BYTES)
+        self._cut, self._rank, self._part = cut, rank, 0
+        self._places, self._factor = cut.shares[rank]
+
+    def add(self, places: npt.NDArray[np.int64], texts: pa.Array) -> None:
+        data, bounds = utf8_of(texts.filter(pa.array(places < self._places)))
+        word_bounds = pretokenize(data, bounds[1:], PATTERNS[self._cut.pattern], WORD_BYTES)
+        add_words(Words(data, word_bounds, np.ones(len(word_bounds) - 1, np.int64)), self.table, self.spill)
+
+    def spill(self, table: WordTable) -> None:
+        words, hashes = table.sorted()
+        weighted = words._replace(counts=words.counts * self._factor)
+        write_words(run_path(self._cut.out, self._rank, self._part), weighted, hashes, self._cut.bits)
+        self._part += 1
 
 
 @dataclass(frozen=True)
@@ -238,29 +283,16 @@ class _Merge:
     out: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
-        tally = new_tally(RUN_WORDS, RUN_BYTES)
+        table = WordTable.with_room(RUN_WORDS, RUN_BYTES)
         for run in self.runs:
-            tally = added(tally, read_batch(run, rank))
-        write_words(_part_path(self.out, rank), sorted_words(tally))
+            table = add_words(read_batch(run, rank), table)
+        write_words(_part_path(self.out, rank), *table.sorted())
 
 
-def added(tally: Tally, batch: Batch) -> Tally:
-    """`tally`, or a larger one in its place, with the words of `batch` added."""
-    done = 0
-    while (done := add_words(tally, batch.data, batch.bounds, batch.counts, done)) < len(batch.counts):
-        held = sorted_words(tally)
-        tally = new_tally(2 * len(tally.entries), 2 * len(tally.data))
-        assert add_words(tally, held.data, held.bounds, held.counts, 0) == len(held.counts)
-    return tally
-
-
-def _places_that_fit(sizes: npt.NDArray[np.int64], limit: int) -> int:
-    """How many places, from the first, hold at most `limit` bytes together."""
-    return int(np.searchsorted(np.cumsum(sizes), limit, side="right"))
-
-
-def _partition_bits(sampled_bytes: int) -> int:
-    return min(_MOST_BITS, (sampled_bytes // _PARTITION_BYTES).bit_length())
+def _texts(path: Path) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
+    """Places in the sampling order, and texts, of a few documents at a time."""
+    for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=["id", "text"]):
+        yield np.array([sample_place(name) for name in batch["id"].to_pylist()], np.int64), batch["text"]
 
 
 def _size_path(folder: Path, rank: int) -> Path:

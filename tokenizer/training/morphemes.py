@@ -1,12 +1,12 @@
 """Words -> their morphemes, by MeCab: borders that no merge of training crosses. The only module that imports it.
 
-Contract: each distinct Korean word of a file is analysed once, on its own, and counted as its morphemes; white
-space before a word stays with its first one. Other words stay whole, and so does one whose morphemes are
-not its text. Encoding never needs this. python-mecab-ko is optional (`pip install twofold-pretrain[mecab]`);
-a missing one, or one without its dictionary, is a `UserError`. The result depends on the words, and on MeCab and its
-dictionary, whose `versions` the manifest notes.
+Contract: each distinct Korean word of a file is analysed once, on its own, and counted as its morphemes; white space
+before a word stays with its first morpheme. Other words stay whole, and so does a word whose morphemes do not spell it.
+Encoding never needs MeCab. python-mecab-ko is optional (`pip install twofold-pretrain[mecab]`); without it, or without
+its dictionary, there is a `UserError`. The result depends on the words, MeCab and its dictionary, whose `versions` are
+in the manifest.
 
-Cost: 30 microseconds a word, in tasks of at most 2**17 words. Source: EXAONE 3.0 (An et al. 2024, section 2.2).
+Cost: 30 microseconds per word, in tasks of at most 2**17 words. Source: EXAONE 3.0 (An et al. 2024, section 2.2).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from tokenizer.engine.word_counts import new_tally, sorted_words
-from tokenizer.training.count_words import added, merge_runs, run_path
-from tokenizer.training.word_files import batch_of, batches_of, read_batch, write_words
+from tokenizer.engine import Words, WordTable, count_words
+from tokenizer.training.count_words import merge_runs, run_path
+from tokenizer.training.word_files import number_of_batches, read_batch, words_of, write_words
 from twofold.errors import user_error
 from twofold.tasks import TaskRunner
 
@@ -29,8 +29,8 @@ Analyse = Callable[[str], list[str]]
 
 
 def split_words(table: Path, work: Path, runner: TaskRunner) -> Path:
-    """The file of morphemes of a file of words, with their counts."""
-    runner.run("split morphemes", _Split(table, work / "runs"), batches_of(table), work / "split-log")
+    """A file of the morphemes of a file of words, with their counts."""
+    runner.run("split morphemes", _Split(table, work / "runs"), number_of_batches(table), work / "split-log")
     return merge_runs(work, 0, runner)[0]
 
 
@@ -53,7 +53,7 @@ def analyser() -> Analyse:
 
 
 def versions() -> dict[str, str]:
-    """What the morphemes depend on beside the words."""
+    """Versions of the packages that decide the morphemes."""
     found = {}
     for name in ("python-mecab-ko", "python-mecab-ko-dic"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -62,9 +62,9 @@ def versions() -> dict[str, str]:
 
 
 def morphemes_of(word: str, analyse: Analyse) -> list[str]:
-    """`word` cut at the ends of its morphemes, or whole where these are not its text.
+    """`word` cut at the ends of its morphemes, or whole where they do not spell it.
 
-    The surfaces are laid along the word here: the spans that python-mecab-ko gives are wrong after spaces.
+    The surfaces are matched to the word here, since python-mecab-ko reports wrong spans after spaces.
     """
     pieces, begin, at = [], 0, 0
     for surface in analyse(word):
@@ -89,15 +89,15 @@ class _Split:
     out: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
-        batch = read_batch(self.table, rank)
-        tally = added(new_tally(max(1, len(batch.counts)), len(batch.data)), batch_of(self._pieces(batch)))
-        write_words(run_path(self.out, rank, 0), sorted_words(tally))
+        words = read_batch(self.table, rank)
+        table = count_words(words_of(self._pieces(words)), WordTable.with_room(len(words.counts), len(words.data)))
+        write_words(run_path(self.out, rank, 0), *table.sorted())
 
-    def _pieces(self, batch: Any) -> Iterator[tuple[bytes, int]]:
+    def _pieces(self, words: Words) -> Iterator[tuple[bytes, int]]:
         analyse = analyser()
-        data, bounds = batch.data.tobytes(), batch.bounds.tolist()
-        for number, count in enumerate(batch.counts.tolist()):
-            word = data[bounds[number] : bounds[number + 1]]
+        data, bounds = words.data.tobytes(), words.bounds.tolist()
+        for (begin, end), count in zip(pairwise(bounds), words.counts.tolist(), strict=True):
+            word = data[begin:end]
             text = word.decode("utf-8", "replace")
             if not any("가" <= character <= "힣" for character in text) or "\ufffd" in text:
                 yield word, count

@@ -1,8 +1,8 @@
 """Pieces in rank order -> a sentencepiece model of them. The only module that imports sentencepiece.
 
 Contract: the model encodes a word (cut by the tokenizer's pattern, its bytes as code points) into the pieces that
-tokenizer.json gives. It normalises nothing and adds nothing; ids are unk 0, merged pieces by rank, the bytes.
-sentencepiece merges the pair whose piece has the highest score, so scores are ranks; it trains nothing here.
+tokenizer.json gives. It normalises nothing and adds nothing; ids are unk 0, then the merged pieces by rank, then the
+bytes. sentencepiece merges the pair whose piece has the highest score, so scores are ranks. Nothing is trained here.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizer.engine.patterns import CODE_POINT_OF_BYTE
+from tokenizer.patterns import CODE_POINT_OF_BYTE
 
 
 def model_of(pieces: Sequence[str]) -> bytes:
     """The serialised model."""
-    from sentencepiece import sentencepiece_model_pb2  # its classes are made at import: 40 ms
+    from sentencepiece import sentencepiece_model_pb2  # takes 40 ms
 
     schema: Any = sentencepiece_model_pb2
     proto = schema.ModelProto()

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, pre_tokenizers
 
+from tests.tokenizer.tables import cut as by_the_record
+from tokenizer.engine import pretokenize
 from tokenizer.engine.dfa import CODE_POINTS, START, automaton
-from tokenizer.engine.patterns import PATTERNS
-from tokenizer.engine.pretokenizer import cutter_of, word_end
+from tokenizer.patterns import PATTERNS
 from twofold.errors import UserError
 
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
     st.text(st.sampled_from("ab'sdtlvereLL 12一가ᄀ́.,_-=\t\n\r \u3000\u2028\u0085\x1c\x00\U0001f600\U0010ffff")),
 )
-
-
-def by_the_record(pattern: str, text: str) -> list[str]:
-    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    return [word for word, _ in split.pre_tokenize_str(text)]
 
 
 def by_the_table(pattern: str, text: str) -> list[str]:
@@ -44,13 +41,8 @@ def by_the_table(pattern: str, text: str) -> list[str]:
 
 
 def by_machine_code(pattern: str, data: bytes) -> list[bytes]:
-    padded = np.frombuffer(data + bytes(3), np.uint8)
-    words, begin = [], 0
-    while begin < len(data):
-        end = int(word_end(padded, np.uint64(begin), np.uint64(len(data)), cutter_of(pattern)))
-        words.append(data[begin:end])
-        begin = end
-    return words
+    bounds = pretokenize(np.frombuffer(data, np.uint8), np.array([len(data)]), pattern)
+    return [data[begin:end] for begin, end in pairwise(bounds.tolist())]
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -101,14 +93,43 @@ def test_bytes_that_are_no_text_are_cut_without_loss(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [
-        "a+?", "a++", "(?i:a)", "^a", "a$", ".", "(a", "a)", "[a", "*", "a{2", "a{x}", "a{2,1}", "a{1,2,3}", "a**",
-        r"\bx", r"\p", r"\p{L", r"\p{Nonsense}", "[b-a]", r"[\s-a]", "[a[b]]", "[a&&b]", r"\u12", r"\u12g4",
-        r"\U00110000", "\\", "(?<=a)b", "(?>a)", "(?=ab)a", r"\1",
+    "pattern",
+    [
+        "a+?",
+        "a++",
+        "(?i:a)",
+        "^a",
+        "a$",
+        ".",
+        "(a",
+        "a)",
+        "[a",
+        "*",
+        "a{2",
+        "a{x}",
+        "a{2,1}",
+        "a{1,2,3}",
+        "a**",
+        r"\bx",
+        r"\p",
+        r"\p{L",
+        r"\p{Nonsense}",
+        "[b-a]",
+        r"[\s-a]",
+        "[a[b]]",
+        "[a&&b]",
+        r"\u12",
+        r"\u12g4",
+        r"\U00110000",
+        "\\",
+        "(?<=a)b",
+        "(?>a)",
+        "(?=ab)a",
+        r"\1",
     ],
-)  # fmt: skip
+)
 def test_what_is_not_understood_is_refused(pattern: str) -> None:
-    with pytest.raises(UserError, match=r"pattern = .*(is not understood at character|names no class)"):
+    with pytest.raises(UserError, match=r"pattern = .*(is not understood at character|is not a class of characters)"):
         automaton(pattern)
 
 

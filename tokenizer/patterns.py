@@ -1,21 +1,21 @@
-"""How text is cut into words before merges are learnt, and how bytes are written as code points.
+"""Patterns that cut text into words before merges are learnt, and the alphabet that bytes are written in.
 
-Contract: pure tables. A pattern cuts every string without remainder, and the same pattern drives
-counting (Python's `regex`) and encoding (the `Split` of tokenizer.json, Oniguruma), so white space is
-written out instead of `\\s`, on whose members engines differ. Code points that only one engine's
-Unicode version knows may be cut differently; that shifts a count, never an encoding, since every id
-comes from tokenizer.json.
+Contract: pure tables. Every pattern cuts every string without remainder. The same pattern drives counting and encoding
+in the engine, and the `Split` of tokenizer.json in other libraries. White space is written out instead of `\\s`, on
+whose members regex engines differ.
 """
 
 from __future__ import annotations
 
+SUPERWORDS = "superwords"
+"""The pattern of stretches of words, from which superwords are learnt."""
 _SPACE = r"\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NEWLINE = r"\r\n"
 _CONTRACTIONS = r"'(?:[sdmtSDMT]|ll|LL|ve|VE|re|RE)"
 
 PATTERNS: dict[str, str] = {
-    # EXAONE 3.0's cut in one expression: every digit alone, then GPT-2's expression on what lies
-    # between digits, where white space before a digit is white space at an end.
+    # EXAONE 3.0's cut in one expression: every digit alone, then GPT-2's expression on the text between digits, where
+    # white space before a digit counts as white space at an end.
     "exaone3": (
         r"'(?:[sdmt]|ll|ve|re)"
         r"| ?\p{L}+"
@@ -23,8 +23,8 @@ PATTERNS: dict[str, str] = {
         rf"| ?[^{_SPACE}\p{{L}}\p{{N}}]+"
         rf"|[{_SPACE}]+(?=\p{{N}})|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
     ),
-    # Keeps indentation, line ends and operators together; letters take one symbol before them, so
-    # that `.append` and `_name` are one word. Digits stay alone, as in EXAONE.
+    # Keeps indentation, line ends and operators together. Letters take one symbol before them, so that `.append` and
+    # `_name` are one word. Digits stay alone, as in EXAONE.
     "exaone3-code": (
         rf"{_CONTRACTIONS}"
         rf"|[^{_NEWLINE}\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+"
@@ -33,8 +33,8 @@ PATTERNS: dict[str, str] = {
         rf"|[{_SPACE}]*[{_NEWLINE}]+"
         rf"|[{_SPACE}]+(?=\p{{N}})|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
     ),
-    # Llama 3's, with our white space and contractions in one case: digits by threes, letters take one
-    # symbol before them, marks are symbols.
+    # Llama 3's, with our white space and contractions in one case: digits by threes, letters take one symbol before
+    # them, marks are symbols.
     "plain": (
         rf"{_CONTRACTIONS}"
         rf"|[^{_NEWLINE}\p{{L}}\p{{N}}]?\p{{L}}+"
@@ -43,9 +43,9 @@ PATTERNS: dict[str, str] = {
         rf"|[{_SPACE}]*[{_NEWLINE}]+"
         rf"|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
     ),
-    # exaone3-code with words of letters that one blank, a comma and a blank, or an apostrophe joins taken
-    # as one: what superwords are learnt from and encoded in. Every border is one of exaone3-code's too.
-    "superwords": (
+    # exaone3-code, but letters that are joined by one blank, a comma and a blank, or an apostrophe stay together.
+    # Superwords are learnt from these stretches and encoded in them. Every border is one of exaone3-code's too.
+    SUPERWORDS: (
         rf"{_CONTRACTIONS}"
         rf"|[^{_NEWLINE}\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+(?:(?:,? |')[\p{{L}}\p{{M}}]+)*"
         r"|\p{N}"
@@ -69,13 +69,8 @@ _MAP = dict(enumerate(CODE_POINT_OF_BYTE))
 _UNMAP = {ord(character): byte for byte, character in enumerate(CODE_POINT_OF_BYTE)}
 
 
-def map_bytes(text: str) -> str:
-    """The UTF-8 bytes of `text`, each as its code point."""
-    return text.encode("utf-8").decode("latin-1").translate(_MAP)
-
-
 def map_piece(piece: bytes) -> str:
-    """Bytes, UTF-8 or not, each as its code point."""
+    """Bytes, UTF-8 or not, each written as its code point."""
     return piece.decode("latin-1").translate(_MAP)
 
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from configs.schema import Tokenizer
 from tests.conftest import InProcessRunner
 from tests.tokenizer.conftest import ENGLISH, KOREAN, decided, write_documents, write_rows
-from tests.tokenizer.tables import counter_of, table_of
-from tokenizer.engine.patterns import PATTERNS, map_bytes
-from tokenizer.engine.word_counts import new_tally, sorted_words
+from tests.tokenizer.tables import counter_of, map_bytes, read_words, table_of
+from tokenizer.engine import WordTable
+from tokenizer.engine import count_words as add_words
+from tokenizer.patterns import PATTERNS
 from tokenizer.training import count_words as counts
 from tokenizer.training.count_words import Counted, count_words, multipliers, prune, sample_place
-from tokenizer.training.word_files import batch_of, batches_of, read_batch, read_words, write_words
+from tokenizer.training.word_files import number_of_batches, read_batch, words_of, write_words
 from twofold.artifacts import Artifact
 from twofold.errors import UserError
 
@@ -30,7 +31,7 @@ def counted(
     documents: Path, work: Path, limit: int = EVERYTHING, pattern: str = "exaone3", **wishes: object
 ) -> Counted:
     wish = Tokenizer(sample_bytes_per_source=limit, **wishes)
-    return count_words(documents, wish, pattern, work, InProcessRunner())
+    return count_words(documents, wish, [pattern], work, InProcessRunner())[pattern]
 
 
 def bytes_of(texts: list[str]) -> int:
@@ -47,6 +48,23 @@ def test_words_are_counted_as_a_counter_over_all_text_does(documents: Artifact, 
     assert result.sampled_bytes == {"ko-text": bytes_of(KOREAN * 3), "en-text": bytes_of(ENGLISH * 3)}
 
 
+def test_words_and_stretches_are_counted_in_one_reading(
+    documents: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is read once to be measured and once to be counted, and the counts are those of one pattern alone."""
+    read: list[str] = []
+    texts = counts._texts
+    monkeypatch.setattr(counts, "_texts", lambda path: read.append(path.parent.name) or texts(path))
+    wish = Tokenizer(sample_bytes_per_source=EVERYTHING, max_words=20)
+    both = count_words(documents.path, wish, ["exaone3-code", "superwords"], tmp_path / "both", InProcessRunner())
+    assert sorted(read) == ["en-text", "en-text", "ko-text", "ko-text"]
+    for pattern, found in both.items():
+        alone = counted(documents.path, tmp_path / pattern, pattern=pattern, max_words=20)
+        assert found.path.read_bytes() == alone.path.read_bytes()
+        assert found.sampled_bytes == alone.sampled_bytes
+    assert sum(both["superwords"].sampled_bytes.values()) <= 64 * 20 < sum(both["exaone3-code"].sampled_bytes.values())
+
+
 @pytest.mark.parametrize("limit", [EVERYTHING, 900])
 def test_the_table_does_not_depend_on_files_or_spills(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
@@ -56,8 +74,8 @@ def test_the_table_does_not_depend_on_files_or_spills(
     monkeypatch.setattr(counts, "RUN_WORDS", 7)
     monkeypatch.setattr(counts, "RUN_BYTES", 300)
     cut = counted(decided(tmp_path / "5", files=5).path, tmp_path / "work-5", limit)
-    assert len(list((tmp_path / "work-5" / "runs").iterdir())) > 10 or limit < EVERYTHING
-    assert len(list((tmp_path / "work-5" / "merged").iterdir())) > 1
+    assert len(list((tmp_path / "work-5" / "exaone3" / "runs").iterdir())) > 10 or limit < EVERYTHING
+    assert len(list((tmp_path / "work-5" / "exaone3" / "merged").iterdir())) > 1
     assert cut.path.read_bytes() == whole.path.read_bytes()
     assert cut.sampled_bytes == whole.sampled_bytes
 
@@ -152,8 +170,8 @@ def test_the_rarest_words_go_first_and_the_rest_is_accounted_for(
     tmp_path_factory: pytest.TempPathFactory, words: dict[str, int], budget: int
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
-    tally = counts.added(new_tally(1, 1), batch_of((word.encode(), count) for word, count in words.items()))
-    write_words(folder / "part.arrow", sorted_words(tally))
+    table = add_words(words_of((word.encode(), count) for word, count in words.items()), WordTable.with_room(1, 1))
+    write_words(folder / "part.arrow", *table.sorted())
     order = {word: place for place, (word, _) in enumerate(read_words(folder / "part.arrow"))}
     result = prune([folder / "part.arrow"], budget, {}, folder / "words.arrow")
     ranked = sorted(words, key=lambda word: (-words[word], order[word]))
@@ -179,9 +197,9 @@ def test_the_budget_is_over_all_partitions(
 
 def test_partitions_cut_the_hashes_and_lose_nothing(tmp_path: Path) -> None:
     words = Counter({f"word{number}": number + 1 for number in range(500)})
-    tally = counts.added(new_tally(3, 20), batch_of((word.encode(), count) for word, count in words.items()))
-    write_words(tmp_path / "words.arrow", sorted_words(tally), bits=3)
-    assert batches_of(tmp_path / "words.arrow") == 8
+    table = add_words(words_of((word.encode(), count) for word, count in words.items()), WordTable.with_room(3, 20))
+    write_words(tmp_path / "words.arrow", *table.sorted(), bits=3)
+    assert number_of_batches(tmp_path / "words.arrow") == 8
     assert all(len(read_batch(tmp_path / "words.arrow", part).counts) > 30 for part in range(8))
     assert dict(read_words(tmp_path / "words.arrow")) == words
 
@@ -194,18 +212,18 @@ def test_every_count_is_written_in_full(tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", [0, 7, 0.5, 0.99])
 def test_a_count_file_that_was_cut_off_is_refused(documents: Artifact, tmp_path: Path, left: float) -> None:
     counted(documents.path, tmp_path)
-    run = min((tmp_path / "runs").iterdir())
+    run = min((tmp_path / "exaone3" / "runs").iterdir())
     whole = run.read_bytes()
     run.write_bytes(whole[: int(left * len(whole)) if left < 1 else int(left)])
-    with pytest.raises(UserError, match=r"00000-000.arrow: holds no counts of words .* Hint: remove"):
-        counts.merge_runs(tmp_path, 0, InProcessRunner())
+    with pytest.raises(UserError, match=r"00000-000.arrow: is not a complete file of word counts .* Hint: remove"):
+        counts.merge_runs(tmp_path / "exaone3", 0, InProcessRunner())
 
 
 def test_tasks_travel_to_other_processes(documents: Artifact, tmp_path: Path) -> None:
     files = tuple(path for _, path in counts.training_files(documents.path))
     for task in (
         counts._Measure(files, tmp_path),
-        counts._Count(files, ((9, 1), (9, 1)), "exaone3", 0, tmp_path),
+        counts._Count(files, (counts._Cut("exaone3", ((9, 1), (9, 1)), 0, tmp_path),)),
         counts._Merge(files, tmp_path),
     ):
         assert pickle.loads(pickle.dumps(task)) == task
