@@ -26,7 +26,7 @@ from configs.features import FEATURES
 from configs.schema import Recipe
 from configs.units import format_bytes
 from data_pipeline import tables
-from data_pipeline.decisions import reasons as verdicts
+from data_pipeline.decisions import rules as verdicts
 from data_pipeline.features import pii
 from data_pipeline.stages import decontaminate, dedup
 from launch import reports
