@@ -57,10 +57,10 @@ def test_micro_batches_divide_every_batch_of_a_ramp() -> None:
         (("--gpus", "0"), "--gpus = 0: must be a positive integer"),
         (("--gpus", "8", "--gpu", "h1000"), "--gpu = 'h1000': is not in the planner's table. Hint: use one of h100,"),
         (("--gpus", "2048"), "is 1024 sequences, which do not divide over 2048 devices"),
-        (("--gpus", "96"), "take 64 devices, or a batch of"),
+        (("--gpus", "96"), "use 64 devices, or a batch of"),
         (("--gpus", "1"), "do not hold the model"),
         (("--gpus", "8", "--constants", "nowhere.json"), "does not exist"),
-        (("--gpus", "8", "--constants", EXAONE), "is no file of constants"),
+        (("--gpus", "8", "--constants", EXAONE), "is not a constants file"),
     ],
 )
 def test_what_cannot_be_planned_is_named_with_a_hint(arguments: tuple[str, ...], says: str) -> None:
@@ -73,14 +73,14 @@ def test_what_cannot_be_planned_is_named_with_a_hint(arguments: tuple[str, ...],
 
 def test_the_hints_are_true() -> None:
     recipe = load_recipe(EXAONE)
-    with pytest.raises(UserError, match="take 1024 devices, or a batch of 8388608 tokens"):
+    with pytest.raises(UserError, match="use 1024 devices, or a batch of 8388608 tokens"):
         estimate(recipe, 2048, H100, Constants())
     estimate(recipe, 1024, H100, Constants())
     larger = load_recipe(
         EXAONE, ["phases.general.global_batch_size=8_388_608", "phases.domain.global_batch_size=8_388_608"]
     )
     estimate(larger, 2048, H100, Constants())
-    with pytest.raises(UserError, match="take 4 of them"):
+    with pytest.raises(UserError, match="use 4 of them"):
         estimate(recipe, 1, H100, Constants())
     estimate(recipe, 4, H100, Constants())
     with pytest.raises(UserError, match="do not hold"):
