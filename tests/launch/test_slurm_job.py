@@ -139,7 +139,7 @@ def test_slurms_warning_reaches_training_and_its_end_is_waited_for(tmp_path: Pat
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"launch\.slurm: is needed for --slurm"):
+    with pytest.raises(UserError, match=r"launch\.slurm: is required by --slurm"):
         slurm_job.training_script(load_recipe(SMOKE, ["launch.device=cpu"]), ["r"])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="needs sbatch on this machine"):
