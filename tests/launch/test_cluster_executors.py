@@ -100,7 +100,7 @@ def test_a_killed_worker_is_told_and_not_waited_for(
     monkeypatch.setattr("launch.executors.slurm._LATE_MARKS_S", 1)
     with (
         task_runner(cluster, QUIET) as runner,
-        pytest.raises(UserError, match=r"doomed: lost \d of 2 tasks.*Hint: look"),
+        pytest.raises(UserError, match=r"doomed: lost \d of 2 tasks.*Hint: see"),
     ):
         runner.run("doomed", die, 2, tmp_path / "log")
 
@@ -172,7 +172,7 @@ def test_a_lost_task_is_told_and_only_it_is_made_again(
 
     monkeypatch.setattr("launch.executors.slurm._note", cancel)
     with task_runner(slurm, QUIET) as runner:
-        with pytest.raises(UserError, match=r"slow: lost 2 of 2 tasks, the first of them 0\. Hint: look into"):
+        with pytest.raises(UserError, match=r"slow: lost 2 of 2 tasks, the first of them 0\. Hint: see"):
             runner.run("slow", Slow(out, 300), 2, log)
         monkeypatch.undo()
         runner.run("slow", Slow(out, 0), 2, log)
@@ -208,7 +208,7 @@ def test_ray_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_ray_cluster_is_told() -> None:
     pytest.importorskip("ray", reason="Ray is optional")
     absent = settings(kind="ray", ray_address="127.0.0.1:1")
-    with pytest.raises(UserError, match=r"is no running Ray cluster"), task_runner(absent, QUIET):
+    with pytest.raises(UserError, match=r"is not a running Ray cluster"), task_runner(absent, QUIET):
         pass
 
 
