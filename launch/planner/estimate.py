@@ -148,8 +148,10 @@ def setting_of(recipe: Recipe, ranks: int, gpu: Gpu, sequences: int, recompute: 
 def way_of(recipe: Recipe, setting: Setting, zero_plus: ZeroPlus, gpu: Gpu, constants: Constants) -> Way:
     """Memory and time of one setting, at the last phase's full batch."""
     if zero_plus:
-        quantised = {"quantised_weights": "qwZ" in zero_plus, "quantised_gradients": "qgZ" in zero_plus}
-        setting = replace(setting, secondary_ranks=gpu.per_node, **quantised)
+        weights, gradients = "qwZ" in zero_plus, "qgZ" in zero_plus
+        setting = replace(
+            setting, secondary_ranks=gpu.per_node, quantised_weights=weights, quantised_gradients=gradients
+        )
     model, vocab = recipe.model, recipe.tokenizer.vocab_size
     footprint = memory.footprint(model, vocab, setting, constants, gpu.kind)
     micro_batches = max(1, recipe.phases[-1].global_batch_size // (setting.ranks * setting.tokens))
