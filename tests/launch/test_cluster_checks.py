@@ -23,9 +23,17 @@ def _recipe(*overrides: str) -> Recipe:
 
 def _said(**changes: Any) -> dict[str, Any]:
     return {
-        "python": "3.12.1", "packages": VERSIONS, "code": "c0de", "missing": [], "token_seen": True, "gpus": [GPU] * 8,
-        "write_bytes_per_s": 2e9, "free_bytes": 10**15, "disk": None, **changes,
-    }  # fmt: skip
+        "python": "3.12.1",
+        "packages": VERSIONS,
+        "code": "c0de",
+        "missing": [],
+        "token_seen": True,
+        "gpus": [GPU] * 8,
+        "write_bytes_per_s": 2e9,
+        "free_bytes": 10**15,
+        "disk": None,
+        **changes,
+    }
 
 
 def _problems(*answers: Answer, recipe: Recipe | None = None, replies: int | None = None) -> str:
@@ -92,9 +100,12 @@ def test_the_probe_says_all_that_the_checks_ask_for(tmp_path: Path) -> None:
     token = tmp_path / ".token"
     token.write_text("secret")
     spec = {
-        "paths": [str(tmp_path), "/nowhere"], "token": str(token), "secret": "secret", "scratch": str(tmp_path),
+        "paths": [str(tmp_path), "/nowhere"],
+        "token": str(token),
+        "secret": "secret",
+        "scratch": str(tmp_path),
         "write_bytes": 1 << 20,
-    }  # fmt: skip
+    }
     said = probe.facts(spec)
     assert set(_said()) <= set(said)
     assert said["missing"] == ["/nowhere"]

@@ -40,8 +40,16 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
     """A cluster of its own, started in another folder than the checkout."""
     pytest.importorskip("ray", reason="Ray is optional: pip install 'twofold-pretrain[ray]'")
     port = slurm_cluster.free_ports(1)[0]
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}",
-               "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]  # fmt: skip
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+    ]
     folder = tmp_path_factory.mktemp("ray")
     with (folder / "log").open("wb") as log:
         head = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
@@ -64,10 +72,13 @@ def settings(**more: Any) -> Executor:
 
 def overrides(chosen: Executor) -> list[str]:
     return [
-        f"data.executor.kind={chosen.kind}", "data.executor.workers=2", "data.executor.poll_s=0.2",
+        f"data.executor.kind={chosen.kind}",
+        "data.executor.workers=2",
+        "data.executor.poll_s=0.2",
         "data.executor.slurm={partition: data, memory_per_cpu_gb: 1}",
-        f"data.executor.ray_address={chosen.ray_address}", "data.executor.ray_memory_gb=0.5",
-    ]  # fmt: skip
+        f"data.executor.ray_address={chosen.ray_address}",
+        "data.executor.ray_memory_gb=0.5",
+    ]
 
 
 def test_each_task_runs_once_and_a_failure_reaches_the_caller(cluster: Executor, tmp_path: Path) -> None:

@@ -119,12 +119,21 @@ def test_the_page_is_self_contained_and_escaped() -> None:
 
 def _profile(recipe: Any, fixed: float, factor: float) -> dict[str, Any]:
     """What a device would tell whose passes are `factor` times the model's and `fixed` seconds more."""
-    rates = {"products_flops": 3e11, "attention_flops": 4e10, "copy_bytes_per_s": 1e10, "link_bytes_per_s": 1e8,
-             "collective_s": 5e-4}  # fmt: skip
+    rates = {
+        "products_flops": 3e11,
+        "attention_flops": 4e10,
+        "copy_bytes_per_s": 1e10,
+        "link_bytes_per_s": 1e8,
+        "collective_s": 5e-4,
+    }
     found: dict[str, Any] = {
-        "kind": "cpu", "device": "cpu", "ranks": 2, "memory_bytes": 12 << 30, "rates": rates,
+        "kind": "cpu",
+        "device": "cpu",
+        "ranks": 2,
+        "memory_bytes": 12 << 30,
+        "rates": rates,
         "seconds": {"micro_batch": {"4": 1.0, "8": 2.0}, "update": 1.0},
-    }  # fmt: skip
+    }
     constants = measured.constants_of(recipe, found)
     plain = Constants(**{**asdict(constants), "pass_factor": 1.0, "measured": {}, "device": constants.device})
     assert constants.device is not None
@@ -178,8 +187,17 @@ def test_a_real_profile_of_this_machine(tmp_path: Path) -> None:
     assert constants.device.kind == "cpu"
     assert constants.pass_factor > 0
     code, shown, err = twofold(
-        "plan", str(SMOKE), "--gpus", "2", "--gpu", "measured", "--constants", str(out), *told,
-        "--out", str(tmp_path / "page.html"),
-    )  # fmt: skip
+        "plan",
+        str(SMOKE),
+        "--gpus",
+        "2",
+        "--gpu",
+        "measured",
+        "--constants",
+        str(out),
+        *told,
+        "--out",
+        str(tmp_path / "page.html"),
+    )
     assert code == 0, shown + err
     assert "2 x measured, computed" in shown
