@@ -25,7 +25,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from datatrove.executor import SlurmPipelineExecutor
@@ -78,9 +77,7 @@ class SlurmRunner:
         os.environ.pop("SLURM_ARRAY_TASK_ID", None)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing to do: every run has ended its own jobs."""
 
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:

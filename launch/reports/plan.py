@@ -5,6 +5,7 @@ Contract: reads only the recipe; given the sources' training tokens, the page al
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,17 +34,14 @@ def render(recipe: Recipe, supply: Mapping[str, int]) -> str:
     steps = Plan(recipe)
     marked = [steps.at(index) for index in _drawn(recipe, steps)]
     tokens = [step.tokens_before for step in marked]
-    bands = [
-        (float(steps.first_token(number)), float(steps.first_token(number + 1)), phase.name)
-        for number, phase in enumerate(recipe.phases)
-    ]
+    bounds = bands(recipe)
     names = list(dict.fromkeys(name for phase in recipe.phases for name in phase.mixture))
     batches, rates = [step.tokens for step in marked], [step.lr for step in marked]
     shares = {name: [recipe.phases[step.phase].mixture.get(name, 0.0) for step in marked] for name in names}
     figures = {
-        "Learning rate": plots.lines({"rate": (tokens, rates)}, "tokens", "learning rate", bands, 2.6),
-        "Batch": plots.lines({"batch": (tokens, batches)}, "tokens", "tokens per step", bands, 2.2, from_zero=True),
-        "Mixture": plots.areas(tokens, shares, "tokens", "share of the tokens", bands),
+        "Learning rate": plots.lines({"rate": (tokens, rates)}, "tokens", "learning rate", bounds, 2.6),
+        "Batch": plots.lines({"batch": (tokens, batches)}, "tokens", "tokens per step", bounds, 2.2, from_zero=True),
+        "Mixture": plots.areas(tokens, shares, "tokens", "share of the tokens", bounds),
     }
     cards = [(format_count(steps.total_tokens), "tokens"), (f"{steps.total_steps:,}", "steps")]
     cards += [(str(len(recipe.phases)), "phases"), (str(len(names)), "sources")]
@@ -55,6 +53,13 @@ def render(recipe: Recipe, supply: Mapping[str, int]) -> str:
         mixtures=mixture_rows(recipe, supply),
         figures={title: Markup(figure) for title, figure in figures.items()},
     )
+
+
+def bands(recipe: Recipe) -> list[plots.Band]:
+    """The tokens at which each phase starts and ends."""
+    ends = itertools.accumulate((phase.trained_tokens for phase in recipe.phases), initial=0)
+    ranges = zip(itertools.pairwise(ends), recipe.phases, strict=True)
+    return [(float(start), float(end), phase.name) for (start, end), phase in ranges]
 
 
 def _drawn(recipe: Recipe, steps: Plan) -> list[int]:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from configs.schema import Recipe
 from configs.units import format_bytes, format_count
 from launch import reports
-from launch.reports import plots
+from launch.reports import plan, plots
 from pretrain.model.sizes import n_parameters
 from twofold import VERSION
 from twofold.artifacts import Artifact, git_revision
@@ -203,7 +203,7 @@ def _lineage_row(name: str, artifact: Artifact) -> Row:
 def _figures(recipe: Recipe, artifacts: Mapping[str, Artifact], events: Sequence[Row]) -> dict[str, str]:
     steps = [event for event in events if event["event"] == "train"]
     held_out = [event for event in events if event["event"] == "validation"]
-    bands = _bands(recipe)
+    bands = plan.bands(recipe)
     by_source = {
         source: _curve(held_out, lambda event, s=source: event["bits_per_byte"].get(s))
         for source in (held_out[0]["bits_per_byte"] if held_out else ())
@@ -223,15 +223,6 @@ def _curve(events: Iterable[Row], value: Any) -> tuple[list[float], list[float]]
     points = [(event["tokens"], value(event)) for event in events]
     known = [(x, y) for x, y in points if y is not None]
     return [x for x, _ in known], [y for _, y in known]
-
-
-def _bands(recipe: Recipe) -> list[plots.Band]:
-    bands, start = [], 0.0
-    for phase in recipe.phases:
-        end = start + phase.trained_tokens
-        bands.append((start, end, phase.name))
-        start = end
-    return bands
 
 
 def _bars(counts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
