@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import hashlib
 import html
 import json
 import random
@@ -230,7 +232,7 @@ def _stage_reasons(
 
 def _script_hash(page: str) -> str:
     script = page.rsplit("<script>", 1)[1].split("</script>")[0]
-    return data_report.base64.b64encode(data_report.hashlib.sha256(script.encode()).digest()).decode()
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _kept(dom: str) -> int:
