@@ -1,10 +1,10 @@
-"""The planner against this machine: constants from one shape, seconds and bytes of others, computed and measured.
+"""The planner's predictions for this machine compared with measurements.
 
     python -m benchmarks.planner_check [--json OUT] [--device cpu]
 
-The trainer's own engine is profiled on the smoke recipe; then each other shape (layers, width, sequence, micro-batch)
-is predicted from these constants, and measured. `ours` is computed, `peers` measured, `ratio` computed over measured:
-1 is perfect. Memory is that of state and activations, seconds those of a micro-batch, transfers in it.
+Profiles the trainer's engine on the smoke recipe, then predicts other shapes (layers, width, sequence, micro-batch)
+from these constants and measures them. `ours` is computed, `peers` measured, `ratio` computed over measured (1 is
+exact). Memory is that of state and activations, time that of a micro-batch including transfers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from benchmarks import common
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from launch.actions import gpu_plan
-from launch.planner import measured, memory
+from launch.planner import hardware, measured, memory
 from launch.planner.estimate import setting_of
 from launch.planner.hardware import Constants
+from twofold.root import ROOT
 
-RECIPE = Path(__file__).resolve().parent.parent / "configs" / "smoke.yaml"
+RECIPE = ROOT / "configs" / "smoke.yaml"
 SHAPE = {"d_model": 256, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "d_ff": 768}
 LENGTH, SEQUENCES = 256, 8
 SHAPES = {
@@ -32,7 +33,7 @@ SHAPES = {
     "wider feed-forward": ({"d_ff": 1536}, LENGTH, SEQUENCES),
     "half the sequence": ({}, LENGTH // 2, SEQUENCES),
     "half the micro-batch": ({}, LENGTH, SEQUENCES // 2),
-}  # fmt: skip
+}
 
 
 def shaped(name: str, folder: Path, device: str) -> Recipe:
@@ -44,8 +45,8 @@ def shaped(name: str, folder: Path, device: str) -> Recipe:
         for phase in ("general", "domain")
         for key, value in {"sequence_length": length, "global_batch_size": 4 * SEQUENCES * LENGTH}.items()
     ]
-    told = [f"engine.micro_batch_size={sequences}", f"launch.device={device}", f"run_dir={folder / name}"]
-    return load_recipe(RECIPE, [f"model={{{model}}}", *phases, *told])
+    engine = [f"engine.micro_batch_size={sequences}", f"launch.device={device}", f"run_dir={folder / name}"]
+    return load_recipe(RECIPE, [f"model={{{model}}}", *phases, *engine])
 
 
 def compare(device: str, folder: Path, repetitions: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -58,8 +59,7 @@ def compare(device: str, folder: Path, repetitions: int) -> tuple[dict[str, floa
             recipe = shaped(name, folder, device)
             found = gpu_plan.measure(recipe, common.CONSOLE)
             constants = constants or measured.constants_of(recipe, found)
-            gpu = constants.device
-            assert gpu is not None
+            gpu = hardware.gpu(hardware.MEASURED_DEVICE, constants)
             sequences = recipe.engine.micro_batch_size
             setting = setting_of(recipe, found["ranks"], gpu, sequences, "nothing")
             computed[f"{name}, micro_batch_seconds"] = (
@@ -69,9 +69,8 @@ def compare(device: str, folder: Path, repetitions: int) -> tuple[dict[str, floa
             state = memory.state_bytes(recipe.model, vocab, setting)
             computed[f"{name}, bytes"] = sum(state.values()) + memory.activation_bytes(recipe.model, setting)
             real.setdefault(f"{name}, micro_batch_seconds", []).append(found["seconds"]["micro_batch"][str(sequences)])
-            real.setdefault(f"{name}, bytes", []).append(
-                sum(found["bytes"][cause] for cause in (*state, "activations"))
-            )
+            measured_bytes = sum(found["bytes"][cause] for cause in (*state, "activations"))
+            real.setdefault(f"{name}, bytes", []).append(measured_bytes)
     return computed, {name: statistics.median(values) for name, values in real.items()}
 
 

@@ -108,7 +108,7 @@ def judge(texts: Sequence[str], language: str, profiles: RuleProfiles) -> list[l
     columns = features_of(texts, languages)
     # Models are not compared; 1 passes every bound that a recipe sets on their scores.
     columns |= dict.fromkeys(MODEL_FEATURES, columns["words"] * 0 + 1)
-    return rules.failures(columns, languages, profiles)
+    return rules.judge(columns, languages, rules.bounds(profiles))
 
 
 def agreement(texts: Sequence[str], stock: stock_rules.Stock, profiles: RuleProfiles) -> dict[str, Any]:

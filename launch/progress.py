@@ -1,6 +1,6 @@
-"""A training seen from outside: the events that it appends, and a progress bar drawn from them.
+"""Follows a training from outside: the events that it appends, and a progress bar drawn from them.
 
-Contract: reads `metrics.jsonl` only; a training that is followed knows nothing of it.
+Contract: reads only `metrics.jsonl` and never affects the training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.5
 
 
 def follow(process: subprocess.Popen[bytes], metrics: Path, hangs: Callable[[], bool]) -> int:
-    """Draw the bar until the process ends, or until it `hangs` and is killed; return its exit code."""
+    """Draw the bar until the process ends, or kill it once it `hangs`; return its exit code."""
     bar = Progress(
         TextColumn("  {task.description:<14}"),
         BarColumn(bar_width=16),
@@ -45,14 +45,14 @@ def follow(process: subprocess.Popen[bytes], metrics: Path, hangs: Callable[[], 
 
 
 class Follower:
-    """Reads the events that the trainer appends; begins anew when it replaces the file, as on resume."""
+    """Reads the events that the trainer appends; starts over if the file is replaced, as on resume."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._inode, self._position = -1, 0
 
     def new_events(self) -> list[dict[str, Any]]:
-        """Whole lines written since the last call."""
+        """Events whose lines were completed since the last call."""
         try:
             stream = self._path.open("rb")
         except FileNotFoundError:

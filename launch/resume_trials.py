@@ -1,12 +1,13 @@
-"""A recipe's training on a shortened plan, started, stopped and killed again and again, and compared.
+"""Trains a recipe on a shortened plan that is stopped and killed repeatedly, and compares the results.
 
-Contract: `Trials` owns a folder, made anew; every start is the real launcher on this machine. `compare` says
-what must be equal between two finished ones. Moments of kills are the caller's.
+Contract: `Trials` owns a folder, which it empties first; every start uses the real launcher on this machine.
+`compare` checks what must be equal between two finished trainings. The caller chooses the moments of kills.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.recipe import dump_recipe, parse_recipe
+from configs.recipe import parse_recipe
 from configs.schema import Recipe
 from launch import training
 from launch.cluster import command_lines
@@ -27,24 +28,23 @@ from pretrain import layout
 from pretrain.hooks.metrics import METRICS_FILE, read_events
 from twofold.artifacts import Artifact
 from twofold.exit_codes import EXIT_CODE_STOPPED
-from twofold.files import atomic_path, sha256_of
-from twofold.root import ROOT
+from twofold.files import sha256_of
 
 EXACT = ("step", "lr", "tokens", "tokens_by_source", "batch_hash")
-"""Equal whatever the number of ranks."""
+"""Equal for any number of ranks."""
 NUMERIC = ("loss", "z_loss", "grad_norm")
 TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
-"""Largest relative difference of a loss after the number of ranks changed; rounding grows with training."""
+"""Largest relative difference of a loss after a change of the number of ranks; rounding grows with training."""
 _START_TIMEOUT_S = 600.0
 _START_S = 5.0
-"""Of a start, the part after the first rank appears in which it may be killed."""
+"""How long after its first rank appears a start may be killed."""
 Moment = Literal["start", "step", "save"]
-"""While ranks start; some way into the step after one; while a checkpoint is written."""
+"""While ranks start; during the step after a given one; while a checkpoint is written."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that had to hold."""
+    """One comparison and its result."""
 
     name: str
     passed: bool
@@ -52,56 +52,50 @@ class Check:
 
 
 class Trials:
-    """Starts the trainer on a shortened plan, again and again."""
+    """Starts the trainer repeatedly on a shortened plan."""
 
     def __init__(self, recipe: Recipe, shards: Artifact, tokenizer: Artifact, folder: Path) -> None:
         self.recipe, self.shards, self.tokenizer, self.out = recipe, shards, tokenizer, folder
         self.left_behind: list[int] = []
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self._file = folder / "recipe.yaml"
-        with atomic_path(self._file) as path:
-            path.write_text(dump_recipe(training.with_absolute_paths(recipe)), encoding="utf-8")
+        self._file = training.write_recipe(recipe, folder)
 
     def start(self, *options: str, ranks: int | None = None) -> subprocess.Popen[bytes]:
         recipe = self.recipe if ranks is None else with_ranks(self.recipe, ranks)
-        told = training.arguments(recipe, self._file, self.shards.path, self.tokenizer.path, self.out)
-        command = command_lines.start_command(recipe, training.MODULE, told, self.out)
-        with (self.out / "train.log").open("ab") as log:
-            return subprocess.Popen(
-                [*command, *options], env=command_lines.environment(recipe, self.out), cwd=ROOT, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+        arguments = training.arguments(recipe, self._file, self.shards.path, self.tokenizer.path, self.out)
+        command = command_lines.start_command(recipe, training.MODULE, arguments, self.out)
+        return training.start_ranks(recipe, [*command, *options], self.out)
 
     def train(self, *options: str, ranks: int | None = None) -> None:
-        """Train to the end or to the stop that the options ask for."""
+        """Train to the end, or to the stop that the options request."""
         code = self.start(*options, ranks=ranks).wait()
         if code not in (0, EXIT_CODE_STOPPED):
-            tail = (self.out / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
-            raise TrainingFailed("\n".join(tail))
+            raise TrainingFailed(training.log_end(self.out))
 
     def kill_in_step(self, step: int, fraction: float, chosen: float) -> int:
-        """SIGKILL a rank once `step` is behind, some way into the next one; return the steps behind by then."""
+        """SIGKILL a rank during the step after `step`; return the number of completed steps."""
         self.kill_at("step", step, fraction, chosen)
         return self.done
 
     def kill_at(self, moment: Moment, step: int, fraction: float, chosen: float) -> bool:
-        """Start, SIGKILL a rank (`chosen`, 0 to 1) at a moment, `fraction` into it, and wait until all have ended.
+        """Start, SIGKILL a rank at a moment, and wait until all have ended; return whether there was a rank to kill.
 
-        After `step` at the latest; whether there was still a rank to kill.
+        `chosen` (0 to 1) selects the rank, `fraction` (0 to 1) is how far into the moment it is killed; after `step`
+        completed steps at the latest.
         """
         began = time.time()
         process = self.start()
 
-        def behind() -> bool:
+        def is_due() -> bool:
             if moment == "start":
                 return bool(ranks_of(process.pid))
             if not any(event["time"] > began for event in self.events("start")[-1:]):
-                return False  # lines of steps that are done again may still be there
+                return False  # the events may still be those of an earlier start
             saving = (self.out / layout.CHECKPOINTS_DIR).glob("*.partial")
-            return (moment == "save" and any(_modified(path) > began for path in saving)) or self.done >= step
+            return (moment == "save" and any(training.modified(path) > began for path in saving)) or self.done >= step
 
-        while process.poll() is None and not behind() and time.time() < began + _START_TIMEOUT_S:
+        while process.poll() is None and not is_due() and time.time() < began + _START_TIMEOUT_S:
             time.sleep(0.001)
         time.sleep(fraction * (_START_S if moment == "start" else self._step_seconds()))
         ranks = ranks_of(process.pid)
@@ -120,9 +114,8 @@ class Trials:
         return max((event["step"] for event in self.events("train")), default=0)
 
     def newest_checkpoint(self) -> int:
-        """The step of the newest whole one, 0 without any."""
-        found = (self.out / layout.CHECKPOINTS_DIR).glob("step-????????")
-        return max((int(path.name.removeprefix("step-")) for path in found), default=0)
+        """The step of the newest complete checkpoint; 0 if there is none."""
+        return int(training.newest_checkpoint(self.out).removeprefix("step-") or 0)
 
     def weights(self) -> dict[str, str]:
         return {phase.name: sha256_of(self.out / layout.weights_file(phase.name)) for phase in self.recipe.phases}
@@ -132,7 +125,7 @@ class Trials:
 
 
 def shortened(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe with `steps` steps a phase (or what it has), a checkpoint every third of a phase, W&B off."""
+    """The recipe with at most `steps` steps per phase, a checkpoint every third of a phase and W&B off."""
     tree = recipe.model_dump(mode="json")
     for phase, written in zip(tree["phases"], recipe.phases, strict=True):
         phase["tokens"] = min(written.steps, steps) * written.global_batch_size
@@ -145,26 +138,26 @@ def shortened(recipe: Recipe, steps: int) -> Recipe:
 
 
 def with_ranks(recipe: Recipe, ranks: int) -> Recipe:
-    """The recipe for so many ranks on one machine."""
+    """The recipe with `ranks` ranks on this machine."""
     return training.with_launch(on_this_machine(recipe), cpu_ranks=ranks, gpus_per_node=ranks)
 
 
 def on_this_machine(recipe: Recipe) -> Recipe:
-    """The recipe without its other nodes."""
+    """The recipe on this machine only."""
     return training.with_launch(recipe, nodes=1, min_nodes=None, hostfile=None, launcher="deepspeed")
 
 
 def compare(whole: Trials, other: Trials, ends: Sequence[str], exactly: bool) -> list[Check]:
-    """What must be equal between two finished runs; `ends` says how the other one was treated."""
+    """Everything that must be equal between two finished trainings; `ends` describes the other one's interruptions."""
     ours, theirs = whole.events("train"), other.events("train")
     detail = ", ".join(ends)
-    checks = [
-        Check(f"{key} of every step", [e[key] for e in ours] == [e[key] for e in theirs], detail) for key in EXACT
-    ]
+
+    def same(key: str) -> bool:
+        return [event[key] for event in ours] == [event[key] for event in theirs]
+
+    checks = [Check(f"{key} of every step", same(key), detail) for key in EXACT]
     if exactly:
-        checks += [
-            Check(f"{key}, bit for bit", [e[key] for e in ours] == [e[key] for e in theirs], "") for key in NUMERIC
-        ]
+        checks += [Check(f"{key}, bit for bit", same(key), "") for key in NUMERIC]
         checks.append(Check("weights at each phase's end, bit for bit", whole.weights() == other.weights(), ""))
         bits = [[e["bits_per_byte"] for e in run.events("validation")] for run in (whole, other)]
         checks.append(Check("bits per byte, bit for bit", bits[0] == bits[1], ""))
@@ -179,23 +172,12 @@ def compare(whole: Trials, other: Trials, ends: Sequence[str], exactly: bool) ->
 
 
 def ranks_of(session: int) -> list[int]:
-    """Processes of `pretrain.train` that a launcher with a session of its own has started, in order of their start."""
+    """The processes of `pretrain.train` in a launcher's session, in order of their start."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # one that ends meanwhile
+        with contextlib.suppress(OSError):  # the process has ended meanwhile
             fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if int(fields[3]) == session and [b"-m", training.MODULE.encode()] in _pairs(words):
+            if int(fields[3]) == session and (b"-m", training.MODULE.encode()) in itertools.pairwise(words):
                 found.append((int(fields[19]), int(folder.name)))
     return [pid for _, pid in sorted(found)]
-
-
-def _pairs(words: list[bytes]) -> list[list[bytes]]:
-    return [words[number : number + 2] for number in range(len(words) - 1)]
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # committed at this moment
-        return 0.0

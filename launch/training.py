@@ -1,14 +1,12 @@
-"""Start the trainer, follow it, and start it again when a rank, a host or a link is lost.
+"""Starts the trainer, follows it, and restarts it when a rank, a host or a link is lost.
 
-Contract: `train` returns the manifest counts when training has finished; raises `UserError` when a rank
-reported one, `Interrupted` when training stopped on a signal after saving, `TrainingFailed` with the
-end of the log for anything else, once `launch.restarts` in a row made no new checkpoint. The trainer's own
-output goes to `<out>/train.log`, over several hosts to `<out>/logs`, too; the terminal shows one progress
-bar, drawn from the metrics file that the trainer writes.
+Contract: `train` returns the manifest counts when training has finished. It raises a `UserError` if a rank reported
+one, `Interrupted` if training stopped on a signal after saving, and otherwise `TrainingFailed` with the end of the
+log once `launch.restarts` restarts in a row have saved no checkpoint. The trainer's output goes to `<out>/train.log`,
+over several hosts also to `<out>/logs`; the terminal shows a progress bar, drawn from the trainer's metrics file.
 
-A training that ends by itself, and one whose launcher waits for a host that is gone, look the same from
-here: the watchdogs of the ranks (pretrain/hooks/watchdog.py) end them within `watch.stall_s`, and some time after it
-whatever is left of the launcher is killed.
+A training that hangs and a launcher that waits for a lost host look the same from here: the ranks' watchdogs
+(pretrain/hooks/watchdog.py) end the ranks within `watch.stall_s`; whatever is left of the launcher is killed later.
 """
 
 from __future__ import annotations
@@ -43,9 +41,10 @@ from twofold.stage import Stage
 
 MODULE = "pretrain.train"
 LOGS_DIR = "logs"
+LOG_FILE = "train.log"
 _LOG_LINES_SHOWN = 30
 _SILENT_LAUNCHER = 1.5
-"""Times watch.stall_s, and a minute, without a heartbeat after which a launcher is given up."""
+"""The launcher is killed after this many times watch.stall_s, plus a minute, without a heartbeat."""
 
 
 def fingerprints(recipe: Recipe) -> Mapping[str, str]:
@@ -75,47 +74,54 @@ STAGE = Stage(
 def train(
     recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path, pages: Sequence[Path] = ()
 ) -> Mapping[str, Any]:
-    """Train to the end of the plan (from the newest checkpoint in `out`, if any); W&B gets the pages."""
+    """Train to the end of the plan, from the newest checkpoint in `out` if there is one; W&B gets the pages."""
     check_supply(recipe, shards)
     check_hostfile(recipe)
     inputs = write_inputs(recipe, shards, tokenizer, out)
     inputs += [word for page in pages for word in ("--attach", str(page.resolve()))]
     (out / layout.STOP_FILE).unlink(missing_ok=True)
-    failures, saved = 0, _newest_checkpoint(out)
-    now: Recipe | None = recipe
+    failures, saved, current = 0, newest_checkpoint(out), recipe
     while True:
-        assert now is not None
-        code = _train(now, inputs, out)
+        code = _train(current, inputs, out)
         failure = _judge(code, out)
         if failure is None:
             shutil.rmtree(out / layout.BEATS_DIR, ignore_errors=True)
             counts: dict[str, Any] = json.loads((out / layout.SUMMARY_FILE).read_text(encoding="utf-8"))
             return counts
-        failures = failures + 1 if _newest_checkpoint(out) == saved else 1
-        saved = _newest_checkpoint(out)
-        now = on_living_hosts(recipe, out) if failures <= recipe.launch.restarts else None
-        if now is None:
+        failures = failures + 1 if newest_checkpoint(out) == saved else 1
+        saved = newest_checkpoint(out)
+        if failures > recipe.launch.restarts:
             raise TrainingFailed(failure)
-        Console().print(_told(out, code, failures, recipe, now))
+        current = on_living_hosts(recipe, out)
+        Console().print(_restart_message(out, code, failures, recipe, current))
 
 
 def write_inputs(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> list[str]:
-    """Write the resolved recipe; the arguments that a rank is started with."""
-    resolved = out / "recipe.yaml"
-    with atomic_path(resolved) as path:
-        path.write_text(dump_recipe(with_absolute_paths(recipe)), encoding="utf-8")
+    """Write the resolved recipe; return the arguments that each rank is started with."""
+    resolved = write_recipe(recipe, out)
     return arguments(recipe, resolved, shards.path, tokenizer.path, out)
 
 
+def write_recipe(recipe: Recipe, out: Path) -> Path:
+    """Write the recipe with absolute paths, since ranks run in the checkout's root; return its path."""
+    if recipe.model.start_from is not None:
+        start_from = str(Path(recipe.model.start_from).resolve())
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"start_from": start_from})})
+    resolved = out / "recipe.yaml"
+    with atomic_path(resolved) as path:
+        path.write_text(dump_recipe(recipe), encoding="utf-8")
+    return resolved
+
+
 def arguments(recipe: Recipe, resolved: Path, shards: Path, tokenizer: Path, out: Path) -> list[str]:
-    """What pretrain's programs are told."""
+    """The command-line arguments of pretrain's programs."""
     device, _ = choose_device(recipe)
     named = {"recipe": resolved, "shards": shards, "tokenizer": tokenizer, "out": out}
     return [word for name, path in named.items() for word in (f"--{name}", str(path.resolve()))] + ["--device", device]
 
 
 def check_supply(recipe: Recipe, shards: Artifact) -> None:
-    """Refuse a token budget that the packed sources cannot fill, before any device is busy."""
+    """Refuse a token budget that the token shards cannot fill, before any device is used."""
     from pretrain.data import plan
     from tokenizer import shards as token_shards
 
@@ -124,7 +130,7 @@ def check_supply(recipe: Recipe, shards: Artifact) -> None:
 
 
 def check_hostfile(recipe: Recipe) -> tuple[hostfile.Host, ...]:
-    """The hosts of the recipe's hostfile, none without one."""
+    """The hosts of the recipe's hostfile; none without a hostfile."""
     launch = recipe.launch
     if launch.hostfile is None or launch.launcher == "srun":
         return ()
@@ -133,16 +139,8 @@ def check_hostfile(recipe: Recipe) -> tuple[hostfile.Host, ...]:
     return found[: launch.nodes]
 
 
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe as the trainer reads it: it runs from the checkout's root, wherever `twofold` was called."""
-    if recipe.model.start_from is None:
-        return recipe
-    absolute = str(Path(recipe.model.start_from).resolve())
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"start_from": absolute})})
-
-
-def on_living_hosts(recipe: Recipe, out: Path) -> Recipe | None:
-    """The recipe for a restart: on all hosts, or on those that answer, as far as it allows; None when too few."""
+def on_living_hosts(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe for a restart on the hosts that answer; a UserError if they are too few."""
     wanted = check_hostfile(recipe)
     if not wanted:
         return recipe
@@ -151,23 +149,21 @@ def on_living_hosts(recipe: Recipe, out: Path) -> Recipe | None:
     nodes = hostfile.most_nodes(recipe, len(left), choose_device(recipe)[1])
     if nodes is None:
         lost = ", ".join(host.name for host in wanted if host.name not in living)
-        raise user_error(
-            "training, hosts", lost or None,
-            f"do not answer, and the {len(left)} left are too few (launch.min_nodes {recipe.launch.min_nodes})",
-            "bring them back, take others into the hostfile, or set launch.min_nodes, then run the same command",
-        )  # fmt: skip
+        too_few = f"do not answer, and the {len(left)} left are too few (launch.min_nodes {recipe.launch.min_nodes})"
+        hint = "bring them back, add others to the hostfile, or set launch.min_nodes, then run the same command"
+        raise user_error("training, hosts", lost or None, too_few, hint)
     path = out / "hostfile"
     hostfile.write(path, left[:nodes])
     return with_launch(recipe, nodes=nodes, min_nodes=None, hostfile=str(path))
 
 
 def with_launch(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with other words in its section `launch`."""
+    """The recipe with changed fields in its section `launch`."""
     return recipe.model_copy(update={"launch": recipe.launch.model_copy(update=changes)})
 
 
 def run_quietly(recipe: Recipe, command: Sequence[str], out: Path) -> int:
-    """Start ranks and wait for their end without a bar; the exit code."""
+    """Start ranks and wait for their end without a progress bar; return the exit code."""
     with _started(recipe, command, out) as (process, hangs):
         while process.poll() is None:
             if hangs():
@@ -177,7 +173,7 @@ def run_quietly(recipe: Recipe, command: Sequence[str], out: Path) -> int:
 
 
 def _train(recipe: Recipe, inputs: list[str], out: Path) -> int:
-    """Start the trainer once and wait for its end; the exit code."""
+    """Start the trainer once and wait for its end; return the exit code."""
     logs = out / LOGS_DIR
     if command_lines.is_spread(recipe):
         logs.mkdir(exist_ok=True)
@@ -186,44 +182,48 @@ def _train(recipe: Recipe, inputs: list[str], out: Path) -> int:
         return follow(process, out / METRICS_FILE, hangs)
 
 
+def start_ranks(recipe: Recipe, command: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
+    """Start the launcher in a session of its own: Ctrl-C reaches only us, and we can end its whole process group."""
+    environment = command_lines.environment(recipe, out)
+    with (out / LOG_FILE).open("ab") as log:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        return subprocess.Popen(list(command), env=environment, cwd=ROOT, start_new_session=True, **streams)
+
+
 @contextlib.contextmanager
 def _started(
     recipe: Recipe, command: Sequence[str], out: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], bool]]]:
-    """The launcher's process, and whether its ranks have been silent for too long; nothing of it outlives the block."""
+    """Yield the launcher's process and whether its ranks have been silent for too long; end all of it afterwards."""
     shutil.rmtree(out / layout.BEATS_DIR, ignore_errors=True)
     begin = time.time()
     limit = _SILENT_LAUNCHER * recipe.watch.stall_s + 60
 
     def hangs() -> bool:
-        beats = [_modified(path) for path in (out / layout.BEATS_DIR).glob("rank-*.json")]
+        beats = [modified(path) for path in (out / layout.BEATS_DIR).glob("rank-*.json")]
         return time.time() - max([begin, *beats]) > limit
 
-    with (out / "train.log").open("ab") as stream:
-        # A session of its own: Ctrl-C in the terminal reaches us alone, and the whole group can be ended.
-        process = subprocess.Popen(
-            list(command), env=command_lines.environment(recipe, out), cwd=ROOT, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-        )  # fmt: skip
-        try:
-            yield process, hangs
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    process = start_ranks(recipe, command, out)
+    try:
+        yield process, hangs
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def _modified(path: Path) -> float:
+def modified(path: Path) -> float:
+    """The time of the last change; now, for a file that was just replaced."""
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:  # replaced at this moment
+    except FileNotFoundError:
         return time.time()
 
 
 @contextlib.contextmanager
 def _signals_passed_on(out: Path) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGUSR1 ask the trainer to save and end, by a file that any host sees; we wait for it.
+    """On Ctrl-C, SIGTERM and SIGUSR1, ask the trainer to save and end through a file that all hosts see.
 
-    The launcher gets none of them: it would leave its ranks behind or lose their exit code.
+    The launcher gets none of these signals: it would leave its ranks behind or lose their exit code.
     """
 
     def pass_on(_number: int, _frame: Any) -> None:
@@ -237,23 +237,24 @@ def _signals_passed_on(out: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _newest_checkpoint(out: Path) -> str:
+def newest_checkpoint(out: Path) -> str:
+    """The name of the newest complete checkpoint; "" if there is none."""
     return max((path.name for path in (out / layout.CHECKPOINTS_DIR).glob("step-????????")), default="")
 
 
 def _judge(code: int, out: Path) -> str | None:
-    """None when training is done; an exception for a user's error or a stop; else what is known of the failure."""
+    """None if training has finished, else a description of the failure; raises for a user's error or a stop."""
     raise_reported(out)
     if (out / layout.SUMMARY_FILE).exists() and code == 0:
         return None
-    # Of several ranks' codes a launcher keeps the largest; the file says which kind of end it was.
+    # The summary decides as well: the launcher returns only the largest of the ranks' exit codes.
     if code == EXIT_CODE_STOPPED:
         raise Interrupted(f"training stopped and saved its state in {out}; run the same command to resume")
-    return f"{log_end(out)}\n\ntraining ended with exit code {code}; the whole log is {out / 'train.log'}"
+    return f"{log_end(out)}\n\ntraining ended with exit code {code}; the full log is {out / LOG_FILE}"
 
 
 def raise_reported(out: Path) -> None:
-    """Raise what a rank wrote for the user, and forget it."""
+    """Raise the error that a rank wrote for the user, and remove its file."""
     report = out / layout.ERROR_FILE
     if report.exists():
         problems = json.loads(report.read_text(encoding="utf-8"))["problems"]
@@ -262,19 +263,19 @@ def raise_reported(out: Path) -> None:
 
 
 def log_end(out: Path) -> str:
-    """The last lines of the log; of a rank's own log where one has a traceback."""
+    """The last lines of the first log with a traceback, among ranks' own logs and the common one."""
     logs = sorted((out / LOGS_DIR).glob("*rank*.log"), key=lambda path: path.stat().st_mtime)
-    texts = [
-        path.read_text(encoding="utf-8", errors="replace") for path in [*logs[-64:], out / "train.log"] if path.exists()
-    ]
+    found = [path for path in [*logs[-64:], out / LOG_FILE] if path.exists()]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in found]
     telling = next((text for text in texts if "Traceback (most recent" in text), texts[-1] if texts else "")
     return "\n".join(telling.splitlines()[-_LOG_LINES_SHOWN:])
 
 
-def _told(out: Path, code: int, failures: int, recipe: Recipe, now: Recipe) -> str:
+def _restart_message(out: Path, code: int, failures: int, recipe: Recipe, current: Recipe) -> str:
     verdicts = sorted((out / layout.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
     why = f"exit code {code}"
     if code == EXIT_CODE_STALLED and verdicts:
         why = json.loads(verdicts[-1].read_text(encoding="utf-8"))["text"]
-    nodes = f", on {now.launch.nodes} of {recipe.launch.nodes} nodes" if now.launch.nodes < recipe.launch.nodes else ""
-    return f"  [yellow]training ended[/yellow]: {why}; restart {failures} of {recipe.launch.restarts}{nodes}"
+    nodes, wanted = current.launch.nodes, recipe.launch.nodes
+    fewer = f", on {nodes} of {wanted} nodes" if nodes < wanted else ""
+    return f"  [yellow]training ended[/yellow]: {why}; restart {failures} of {recipe.launch.restarts}{fewer}"

@@ -1,22 +1,23 @@
-"""Everything that speaks against a document by itself, from its measured columns alone.
+"""Every reason to drop a document that follows from the document alone, from its measured columns.
 
-Contract: `against` is pure and columnar; it sees no text, no other document and no clock. Each reason
-has a fixed form, and a document's reasons come in this order:
+Contract: `against` is pure and columnar; it sees no text, no other document and no clock. The checks and
+their order are those of the decision table (data_pipeline/decisions/rules.py):
 
-    licence_refused       its licence is denied, or not among those allowed
-    host_refused          its URL's host is denied, or not among those allowed
-    url_word              its URL has a refused word between separators
+    licence_refused       its license is denied, or not among the allowed ones
+    host_refused          its URL's host is denied, or not among the allowed ones
+    url_word              its URL contains a refused word between separators
     wrong_language        its language is not one of the source's (never for kind `code`)
-    <feature><<min>       a failed rule (data_pipeline/decisions/rules.py), in the order of configs/features.py
+    <feature><<min>       a feature lies below or above the bound of the language's profile
     <feature>><max>
-    personal_information  it holds some, and data.personal_information is `drop`
+    personal_information  it contains some, and data.personal_information is `drop`
     contaminated          it shares text with a benchmark, and data.decontamination.policy is `drop`
 
-`filter` adds what needs the other documents: exact_duplicate, url_duplicate, near_duplicate.
+The filter stage adds the reasons that depend on other documents: exact, URL and near duplicates.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
@@ -31,59 +32,50 @@ from configs.schema import Recipe
 from data_pipeline.decisions import rules
 from data_pipeline.features import pii
 
-LICENCE_REFUSED = "licence_refused"
-HOST_REFUSED = "host_refused"
-URL_WORD = "url_word"
-WRONG_LANGUAGE = "wrong_language"
-PERSONAL_INFORMATION = "personal_information"
-CONTAMINATED = "contaminated"
-
 _URL_SEPARATORS = re.compile(r"[^0-9a-z\uac00-\ud7a3]+")
 
 
 def against(measured: pa.Table, source: str, recipe: Recipe) -> list[list[str]]:
-    """Reasons of each row of `measured` (the decision table's measured columns) of one source."""
-    data = recipe.data
+    """The reasons of each row of `measured` (the decision table's measured columns) of one source."""
     languages = measured["language"].to_pylist()
-    failed = rules.failures({name: measured[name].to_numpy() for name in FEATURES}, languages, data.rules)
-    reasons = compliance(measured["license"].to_pylist(), measured["url"].to_pylist(), data.compliance)
     allowed = (*recipe.sources[source].languages, "code")
-    for row, (language, names) in enumerate(zip(languages, failed, strict=True)):
-        reasons[row] += [] if language in allowed else [WRONG_LANGUAGE]
-        reasons[row] += names
-    if data.personal_information == "drop":
-        _add(reasons, PERSONAL_INFORMATION, personal_totals(measured))
-    if data.decontamination and data.decontamination.policy == "drop":
-        _add(reasons, CONTAMINATED, measured["contamination_matches"].to_numpy())
-    return reasons
+    columns = {
+        **{name: measured[name].to_numpy() for name in (*FEATURES, rules.CONTAMINATION_MATCHES)},
+        **compliance(measured["license"].to_pylist(), measured["url"].to_pylist(), recipe.data.compliance),
+        rules.WRONG_LANGUAGE: np.array([language not in allowed for language in languages], dtype=bool),
+        rules.PII_TOTAL: personal_totals(measured),
+    }
+    return rules.judge(columns, languages, rules.checks(recipe))
 
 
 def personal_totals(measured: pa.Table) -> npt.NDArray[np.int64]:
-    """How many personal numbers and addresses each row holds, of any type."""
+    """How many pieces of personal information each row contains, of any type."""
     totals = np.zeros(measured.num_rows, dtype=np.int64)
     for kind in pii.TYPES:
         totals += measured[f"pii_{kind}"].to_numpy()
     return totals
 
 
-def compliance(licenses: Sequence[str], urls: Sequence[str | None], settings: Compliance) -> list[list[str]]:
-    """What licence and address say against each document; one without an address passes host and URL rules."""
-    license_passes = _cached(lambda license: _permitted(license, settings.licenses, str.__eq__))
-    host_passes = _cached(lambda host: _permitted(host, settings.hosts, _within))
+def compliance(
+    licenses: Sequence[str], urls: Sequence[str | None], settings: Compliance
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """The table's columns on license and URL; a document without a URL passes both URL checks."""
+    # A source has few licenses and hosts compared with its documents.
+    license_refused = functools.cache(lambda license: not _permitted(license, settings.licenses, str.__eq__))
+    host_refused = functools.cache(lambda host: not _permitted(host, settings.hosts, _within))
     words = frozenset(word.lower() for word in settings.url_words)
-    reasons: list[list[str]] = []
-    for license, url in zip(licenses, urls, strict=True):
-        found = [] if license_passes(license.strip().lower()) else [LICENCE_REFUSED]
-        if url is not None and not host_passes(host(url)):
-            found.append(HOST_REFUSED)
-        if url is not None and words and not words.isdisjoint(_URL_SEPARATORS.split(url.lower())):
-            found.append(URL_WORD)
-        reasons.append(found)
-    return reasons
+    flags = {
+        rules.LICENCE_REFUSED: [license_refused(license.strip().lower()) for license in licenses],
+        rules.HOST_REFUSED: [url is not None and host_refused(host(url)) for url in urls],
+        rules.URL_WORD: [
+            bool(words and url is not None and not words.isdisjoint(_URL_SEPARATORS.split(url.lower()))) for url in urls
+        ],
+    }
+    return {name: np.array(values, dtype=bool) for name, values in flags.items()}
 
 
 def host(url: str) -> str:
-    """Lower-case host of an address, without port and final dot; `""` where it has none."""
+    """The lower-case host of a URL, without port and final dot; `""` if it has none."""
     try:
         return (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:  # a broken IPv6 host
@@ -98,20 +90,3 @@ def _permitted(value: str, names: Names, matches: Callable[[str, str], bool]) ->
 
 def _within(value: str, parent: str) -> bool:
     return value == parent or value.endswith(f".{parent}")
-
-
-def _cached(judge: Callable[[str], bool]) -> Callable[[str], bool]:
-    """A source has few licences and hosts beside its documents."""
-    known: dict[str, bool] = {}
-
-    def look_up(value: str) -> bool:
-        if value not in known:
-            known[value] = judge(value)
-        return known[value]
-
-    return look_up
-
-
-def _add(reasons: list[list[str]], reason: str, counts: npt.NDArray[np.int64]) -> None:
-    for row in np.flatnonzero(counts).tolist():
-        reasons[row].append(reason)

@@ -1,44 +1,143 @@
-"""Bounds on features -> the rules that each document fails, every one of them.
+"""The decision table: every check that a document can fail, and how duplicates settle, as plain data.
 
-Contract: `failures` is pure and works on columns (10 million comparisons a second). A failed rule is
-named `<feature><<min>` or `<feature>><max>` (`words<30`, `top_2gram_char_frac>0.28`), and rules are
-judged in the order of configs/features.py, so the first reason does not depend on how a recipe is
-laid out. A document in a language without a profile (`other`) fails no rule here.
+Contract: `decision_table(recipe)` is JSON-serialisable. The filter stage and the data report's page both
+evaluate it, so a rule is written in one place:
+
+    {"checks": [Check, ...], "duplicates": Duplicates}
+
+A check fails where `column operator bound` holds, for documents in `language` (null: in any). A null bound
+never fails. A document's reasons are those of its failed checks, in the table's order, with `{bound}`
+replaced by the bound to 12 significant digits (`words<30`). Bounds follow the order of configs/features.py,
+so the first reason does not depend on how a recipe is laid out; a document in a language without a profile
+(`other`) fails none of them. Policy checks read the columns that data_pipeline/decisions/reasons.py computes.
+
+Documents with the same value in `duplicates.cluster` compete. If some of them fail no check, the first of
+these by `duplicates.keep` is kept. Every other document of the cluster gets one more reason, its last: that of
+the first of `duplicates.reasons` in whose column it equals the kept document, or if there is none, of the
+first in whose column it has a value (it is then linked to the kept one through others).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from configs.data_schema import Bound, RuleProfiles
+from configs.data_schema import RuleProfiles
 from configs.features import FEATURES
+from configs.schema import Recipe
 
-Columns = Mapping[str, npt.NDArray[np.float64]]
+LICENCE_REFUSED = "licence_refused"
+HOST_REFUSED = "host_refused"
+URL_WORD = "url_word"
+WRONG_LANGUAGE = "wrong_language"
+PERSONAL_INFORMATION = "personal_information"
+CONTAMINATED = "contaminated"
+PII_TOTAL = "pii_total"
+CONTAMINATION_MATCHES = "contamination_matches"
 
-_PROFILES = {"ko": 1, "en": 2, "code": 3}
+Operator = Literal["<", ">"]
+Values = npt.NDArray[Any]
+Columns = Mapping[str, Values]
 
-
-def failures(columns: Columns, languages: Sequence[str], profiles: RuleProfiles) -> list[list[str]]:
-    """For each document the names of the rules it fails; `columns` has every bounded feature."""
-    failed: list[list[str]] = [[] for _ in languages]
-    profile_of = np.fromiter((_PROFILES.get(language, 0) for language in languages), np.int8, len(languages))
-    for language, profile in _PROFILES.items():
-        rules, chosen = getattr(profiles, language), np.flatnonzero(profile_of == profile)
-        for feature in (name for name in FEATURES if name in rules):
-            values = columns[feature][chosen]
-            for name, fails in _judged(feature, rules[feature], values):
-                for row in chosen[fails].tolist():
-                    failed[row].append(name)
-    return failed
+_SIDES: tuple[tuple[Literal["min", "max"], Operator], ...] = (("min", "<"), ("max", ">"))
 
 
-def _judged(feature: str, bound: Bound, values: npt.NDArray[np.float64]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    judged = []
-    if bound.min is not None:
-        judged.append((f"{feature}<{bound.min:.12g}", values < bound.min))
-    if bound.max is not None:
-        judged.append((f"{feature}>{bound.max:.12g}", values > bound.max))
-    return judged
+class Check(TypedDict):
+    """One reason to drop a document."""
+
+    reason: str
+    column: str
+    operator: Operator
+    bound: float | None
+    language: str | None
+
+
+class Order(TypedDict):
+    column: str
+    order: Literal["ascending", "descending"]
+
+
+class Link(TypedDict):
+    column: str
+    reason: str
+
+
+class Duplicates(TypedDict):
+    """How the documents of one cluster settle."""
+
+    cluster: str
+    keep: list[Order]
+    reasons: list[Link]
+
+
+DUPLICATES: Duplicates = {
+    "cluster": "cluster",
+    "keep": [{"column": "bytes", "order": "descending"}, {"column": "id", "order": "ascending"}],
+    "reasons": [
+        {"column": "exact_cluster", "reason": "exact_duplicate"},
+        {"column": "url_cluster", "reason": "url_duplicate"},
+        {"column": "near_cluster", "reason": "near_duplicate"},
+    ],
+}
+
+
+def decision_table(recipe: Recipe) -> dict[str, Any]:
+    """All that decides about a document, as JSON values."""
+    return {"checks": checks(recipe), "duplicates": DUPLICATES}
+
+
+def checks(recipe: Recipe) -> list[Check]:
+    """Every check of the recipe, in the order of reasons."""
+    data = recipe.data
+    found = [_policy(name, name) for name in (LICENCE_REFUSED, HOST_REFUSED, URL_WORD, WRONG_LANGUAGE)]
+    found += bounds(data.rules)
+    if data.personal_information == "drop":
+        found.append(_policy(PERSONAL_INFORMATION, PII_TOTAL))
+    if data.decontamination and data.decontamination.policy == "drop":
+        found.append(_policy(CONTAMINATED, CONTAMINATION_MATCHES))
+    return found
+
+
+def bounds(profiles: RuleProfiles) -> list[Check]:
+    """A check for each side of each feature in each profile; its bound is None where the recipe sets none."""
+    return [
+        {
+            "reason": f"{feature}{operator}{{bound}}",
+            "column": feature,
+            "operator": operator,
+            "bound": getattr(getattr(profiles, language).get(feature), side, None),
+            "language": language,
+        }
+        for language in RuleProfiles.model_fields
+        for feature in FEATURES
+        for side, operator in _SIDES
+    ]
+
+
+def judge(columns: Columns, languages: Sequence[str], checks: Sequence[Check]) -> list[list[str]]:
+    """The reasons of each document, pure and columnar; `columns` has the column of every check with a bound."""
+    reasons: list[list[str]] = [[] for _ in languages]
+    language_of = np.array(languages, dtype=object)
+    rows_of = {language: np.flatnonzero(language_of == language) for language in set(languages)}
+    everything, nothing = np.arange(len(languages)), np.zeros(0, dtype=np.int64)
+    for check in checks:
+        if (bound := check["bound"]) is None:
+            continue
+        rows = everything if check["language"] is None else rows_of.get(check["language"], nothing)
+        failing = rows[fails(columns[check["column"]][rows], check["operator"], bound)]
+        reason = check["reason"].format(bound=f"{bound:.12g}")
+        for row in failing.tolist():
+            reasons[row].append(reason)
+    return reasons
+
+
+def fails(values: Values, operator: Operator, bound: float) -> npt.NDArray[np.bool_]:
+    """Which values are beyond the bound."""
+    return np.asarray(values < bound if operator == "<" else values > bound)
+
+
+def _policy(reason: str, column: str) -> Check:
+    return {"reason": reason, "column": column, "operator": ">", "bound": 0, "language": None}

@@ -1,11 +1,10 @@
-"""`twofold data-report`: the data on one page, with thresholds that can be moved.
+"""`twofold data-report`: the data on one page, with thresholds that the reader can move.
 
-Contract: one self-contained file: no network, one script whose hash the page's content policy names, every
-text of a document escaped, in the mark-up and in the script's data. The page judges a sample of the decisions
-(launch/reports/document_sample.py) again in the browser, as data_pipeline/stages/filter.py does, whenever a
-threshold moves;
-the figures for all documents are those of the decisions. `#ko.words.min=60` after the address moves a
-threshold, so a view can be shared. Reads the decisions' columns and a few hundred texts.
+Contract: one self-contained file without network access and with one script, whose hash the page's content policy
+names. All text of documents is escaped, in the mark-up and in the script's data. Whenever a threshold moves, the
+page evaluates the decision table (data_pipeline/decisions/rules.py) again over a sample of the documents
+(launch/reports/document_sample.py); figures for all documents are those of the filter stage. `#ko.words.min=60`
+after the address moves a threshold, so a view can be shared. Reads the decisions' columns and a few hundred texts.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import datetime
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from configs.features import FEATURES
 from configs.schema import Recipe
 from configs.units import format_bytes
 from data_pipeline import tables
-from data_pipeline.decisions import reasons as verdicts
+from data_pipeline.decisions import rules
 from data_pipeline.features import pii
 from data_pipeline.stages import decontaminate, dedup
 from launch import reports
@@ -35,39 +34,31 @@ from launch.runner import existing
 from twofold import VERSION
 from twofold.artifacts import Artifact
 from twofold.errors import user_error
-from twofold.files import atomic_path
 
 SCORES = ("language_score", "quality_score", "toxicity_score")
-FIXED = (
-    *(verdicts.LICENCE_REFUSED, verdicts.HOST_REFUSED, verdicts.URL_WORD, verdicts.WRONG_LANGUAGE),
-    *(verdicts.PERSONAL_INFORMATION, verdicts.CONTAMINATED),
-)
-"""Reasons that no threshold moves; the first `BEFORE_RULES` of them come before the rules' own."""
-BEFORE_RULES = 4
+SCRIPTS = ("decisions.js", "data_report.js")
+_SIDES = {"<": "min", ">": "max"}
 _EACH_SIDE = 2
 _CLUSTERS, _MEMBERS = 8, 3
-_SCRIPT = reports.TEMPLATES / "data_report.js"
 Row = dict[str, Any]
 
 
 def write(recipe: Recipe, out: Path | None, size: int) -> Path:
-    """Draw the page; returns where it is."""
+    """Write the page, with a sample of about `size` documents; return its path."""
     if size < 1:
-        raise user_error("--sample", size, "shows nothing", "give a positive number of documents")
+        raise user_error("--sample", size, "must be positive", "give a number of documents")
     made = existing(recipe)
     if "filter" not in made:
         raise user_error("RECIPE", recipe.name, "has no decisions yet", "run `twofold run RECIPE --until filter`")
-    target = out or Path(recipe.run_dir) / "data_report.html"
-    with atomic_path(target) as partial:
-        partial.write_text(render(recipe, made, size), encoding="utf-8")
-    return target
+    return reports.write(out or Path(recipe.run_dir) / "data_report.html", render(recipe, made, size))
 
 
 def render(recipe: Recipe, made: Mapping[str, Artifact], size: int) -> str:
-    """The page."""
-    counts = made["filter"].counts
-    found = document_sample.sample(made["filter"].path / "decisions", counts["read"], size)
-    script = _SCRIPT.read_text(encoding="utf-8")
+    """The page as HTML."""
+    filtered = made["filter"]
+    decisions, counts = filtered.path / "decisions", filtered.counts
+    sampled = document_sample.sample(decisions, counts["read"], size)
+    script = "".join((reports.TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return reports.render(
         "data_report.html",
         recipe=recipe,
@@ -75,100 +66,103 @@ def render(recipe: Recipe, made: Mapping[str, Artifact], size: int) -> str:
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         counts=counts,
         kept_size=format_bytes(counts["kept_bytes"]),
-        sampled=found.num_rows,
+        sampled=sampled.num_rows,
         languages=_languages(counts),
-        rejects=_summed(made["extract"].counts, "rejects"),
+        rejects=dict(reports.summed(made["extract"].counts, "rejects").most_common()),
         personal=_personal(counts),
         kinds=pii.TYPES,
         policy=recipe.data.personal_information,
-        licenses=_licenses(made["filter"].path / "decisions"),
+        licenses=_licenses(decisions),
         lines=made["lines"].counts if "lines" in made else None,
         benchmarks=_benchmarks(made.get("decontaminate")),
         duplicates=made["dedup"].counts,
         clusters=_clusters(made),
-        data=Markup(as_script_data(_data(recipe, made, found))),
+        data=Markup(as_script_data(script_data(recipe, made, sampled))),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )  # fmt: skip
+    )
 
 
 def as_script_data(value: Any) -> str:
-    """JSON that no text in it can end: `<`, `>`, `&` and the line ends of JavaScript are written as escapes."""
+    """JSON that is safe within a script element: `<`, `>`, `&` and JavaScript's line separators are escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
-def _data(recipe: Recipe, made: Mapping[str, Artifact], found: pa.Table) -> Row:
-    """What the script reads: columns of the sample, rules, samples near their thresholds."""
-    profiles = {
-        language: {
-            feature: {side: limit for side in ("min", "max") if (limit := getattr(bound, side)) is not None}
-            for feature, bound in getattr(recipe.data.rules, language).items()
-        }
-        for language in ("ko", "en", "code")
+def script_data(recipe: Recipe, made: Mapping[str, Artifact], sampled: pa.Table) -> Row:
+    """Everything that the script reads: the decision table, the sample's columns, documents near the thresholds."""
+    table = rules.decision_table(recipe)
+    bounded = {check["column"] for check in table["checks"] if check["bound"] is not None}
+    features = [name for name in FEATURES if name in SCORES or name in bounded]
+    table["checks"] = [check for check in table["checks"] if check["language"] is None or check["column"] in features]
+    languages = sorted(set(sampled["language"].to_pylist()))
+    columns = {
+        "source": _codes(sampled["source"], list(recipe.sources)),
+        "language": _codes(sampled["language"], languages),
+        **table_columns(table, sampled),
     }
-    features = [name for name in FEATURES if name in SCORES or any(name in rules for rules in profiles.values())]
-    sources, languages = list(recipe.sources), sorted(set(found["language"].to_pylist()))
     return {
+        "table": table,
+        "columns": columns,
         "features": features,
         "meanings": {name: FEATURES[name].description for name in features},
-        "rules": profiles,
         "scores": SCORES,
-        "sources": sources,
         "languages": languages,
-        "fixed": FIXED,
-        "beforeRules": BEFORE_RULES,
-        "columns": {
-            "source": [sources.index(name) for name in found["source"].to_pylist()],
-            "language": [languages.index(name) for name in found["language"].to_pylist()],
-            "bytes": found["bytes"].to_pylist(),
-            "fixed": [_bits(reasons) for reasons in found["reasons"].to_pylist()],
-            **{kind: _numbered(found[kind]) for kind in ("cluster", "exact_cluster", "url_cluster")},
-            "values": [[_short(value) for value in found[name].to_pylist()] for name in features],
-        },
-        "near": _near(made, found, profiles),
+        "near": _near(made, sampled, table["checks"]),
     }
 
 
-def _bits(reasons: list[str]) -> int:
-    return sum(1 << number for number, reason in enumerate(FIXED) if reason in reasons)
+def table_columns(table: Mapping[str, Any], sampled: pa.Table) -> dict[str, list[Any]]:
+    """The columns that the decision table reads; `sampled` is sorted by id, so an id becomes its row's number."""
+    found = sampled["reasons"].to_pylist()
+    columns: dict[str, list[Any]] = {"bytes": sampled["bytes"].to_pylist(), "id": list(range(sampled.num_rows))}
+    for check in table["checks"]:
+        if check["language"] is None:  # a policy, which the stage has evaluated
+            columns[check["column"]] = [int(check["reason"] in reasons) for reasons in found]
+        elif check["column"] not in columns:
+            columns[check["column"]] = [_short(value) for value in sampled[check["column"]].to_pylist()]
+    duplicates = table["duplicates"]
+    for name in (duplicates["cluster"], *(link["column"] for link in duplicates["reasons"])):
+        columns[name] = _codes(sampled[name], [])
+    return columns
+
+
+def _codes(column: pa.ChunkedArray, names: Sequence[str]) -> list[int | None]:
+    """Each value's place in `names`, to which new values are added; None for null."""
+    numbers = {name: number for number, name in enumerate(names)}
+    return [None if name is None else numbers.setdefault(name, len(numbers)) for name in column.to_pylist()]
 
 
 def _short(value: float) -> float | int:
-    """Whole numbers without `.0`; others exactly, so that the page judges as the stage does."""
+    """Whole numbers without `.0`; others exactly, so that the page decides as the stage does."""
     return int(value) if value == int(value) else value
 
 
-def _numbered(column: pa.ChunkedArray) -> list[int]:
-    """Names as numbers; -1 for none."""
-    numbers: dict[str, int] = {}
-    return [-1 if name is None else numbers.setdefault(name, len(numbers)) for name in column.to_pylist()]
-
-
-def _near(made: Mapping[str, Artifact], found: pa.Table, profiles: Mapping[str, Any]) -> dict[str, list[Row]]:
-    """`ko.words.min` -> documents of the sample around that threshold."""
-    wanted = {
-        f"{language}.{feature}.{side}": document_sample.nearest(found, language, feature, bound, _EACH_SIDE)
-        for language, rules in profiles.items()
-        for feature, bounds in rules.items()
-        for side, bound in bounds.items()
+def _near(made: Mapping[str, Artifact], sampled: pa.Table, checks: Sequence[rules.Check]) -> dict[str, list[Row]]:
+    """`ko.words.min` -> documents of the sample near that threshold."""
+    rows_of = {
+        f"{check['language']}.{check['column']}.{_SIDES[check['operator']]}": document_sample.nearest(
+            sampled, check["language"], check["column"], check["bound"], _EACH_SIDE
+        )
+        for check in checks
+        if check["language"] is not None and check["bound"] is not None
     }
-    rows = sorted({row for chosen in wanted.values() for row in chosen})
-    where = dict(zip(rows, document_sample.places(found, rows), strict=True))
-    texts = document_sample.excerpts((made.get("lines") or made["extract"]), where.values())
-    ids, decisions = found["id"], found["decision"]
-    return {
-        name: [
-            {
-                "id": ids[row].as_py(), "value": found[name.split(".")[1]][row].as_py(),
-                "decision": decisions[row].as_py(), "text": texts[where[row]],
-            }
-            for row in chosen
-        ]
-        for name, chosen in wanted.items()
-    }  # fmt: skip
+    rows = sorted({row for chosen in rows_of.values() for row in chosen})
+    places = dict(zip(rows, document_sample.places(sampled, rows), strict=True))
+    texts = document_sample.excerpts(_documents(made), places.values())
+
+    def shown(row: int, feature: str) -> Row:
+        values = {"id": sampled["id"], "value": sampled[feature], "decision": sampled["decision"]}
+        return {**{name: column[row].as_py() for name, column in values.items()}, "text": texts[places[row]]}
+
+    return {name: [shown(row, name.split(".")[1]) for row in chosen] for name, chosen in rows_of.items()}
+
+
+def _documents(made: Mapping[str, Artifact]) -> Artifact:
+    """The texts that were scored."""
+    return made.get("lines") or made["extract"]
 
 
 # --- figures for all documents, from counts ----------------------------------------------------
@@ -182,13 +176,6 @@ def _languages(counts: Mapping[str, Any]) -> dict[str, Counter[str]]:
     return dict(sorted(totals.items()))
 
 
-def _summed(counts: Mapping[str, Any], field: str) -> dict[str, int]:
-    totals: Counter[str] = Counter()
-    for source in counts["sources"].values():
-        totals.update(source[field])
-    return dict(totals.most_common())
-
-
 def _personal(counts: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
     return {
         name: source["personal_information"]
@@ -198,7 +185,7 @@ def _personal(counts: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
 
 
 def _licenses(decisions: Path) -> list[Row]:
-    """Documents and bytes by licence, the most frequent first."""
+    """Documents by license, the most frequent first."""
     totals: dict[str, Counter[str]] = {}
     for _, _, path in tables.task_files(decisions):
         part = tables.read_table(path, ["license", "decision", "bytes"])
@@ -221,7 +208,7 @@ def _clusters(made: Mapping[str, Artifact]) -> list[Row]:
     path = made["dedup"].path / dedup.CLUSTERS_FILE
     largest = document_sample.largest_clusters(path, _CLUSTERS, _MEMBERS)
     place = {row["id"]: (row["source"], row["task"], row["row"]) for rows in largest for row in rows}
-    texts = document_sample.excerpts((made.get("lines") or made["extract"]), place.values())
+    texts = document_sample.excerpts(_documents(made), place.values())
     return [
         {
             "size": rows[0]["cluster_size"],

@@ -1,8 +1,8 @@
 """The command line and the environment that start the ranks: one host, a hostfile's hosts, a Slurm job's nodes.
 
-Contract: pure but for free ports and questions to the machine (`choose_device`); what is returned works when
-it is typed by hand. `module` is pretrain's: the trainer or its dry run. Over several hosts each rank has a
-log of its own in `logs`.
+Contract: pure except for looking up free ports, devices (`choose_device`) and Slurm's nodes; the returned command
+also works when typed by hand. `module` is one of pretrain's: the trainer or its dry run. Over several hosts each
+rank has its own log in `logs`.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from twofold.files import atomic_path
 from twofold.root import ROOT
 
 _PASSED_ON = ("WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY", "HF_HOME")
-"""Of the caller's environment, to ranks on other hosts; keys stay in netrc, command lines are no place for them."""
+"""Variables of the caller that ranks on other hosts get; keys stay in netrc, since command lines are public."""
 _KEEPALIVE = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
-"""An ssh whose host is gone ends after half a minute, not after TCP's hours."""
+"""Ends an ssh whose host is gone after half a minute, instead of after TCP's hours."""
 
 
 def is_spread(recipe: Recipe) -> bool:
-    """Whether the ranks are started by ssh or srun, on hosts of which this one may be none."""
+    """Whether ssh or srun starts the ranks, possibly on other hosts only."""
     return recipe.launch.hostfile is not None or recipe.launch.launcher == "srun"
 
 
 def start_command(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path) -> list[str]:
-    """What starts `python -m module arguments` once for each rank."""
+    """The command that starts `python -m module arguments` once per rank."""
     if recipe.launch.launcher == "srun":
         return _srun(recipe, module, arguments, logs)
     return _deepspeed(recipe, module, arguments, logs)
 
 
 def environment(recipe: Recipe, scratch: Path) -> dict[str, str]:
-    """The environment of `start_command`'s process; `scratch` takes the file that carries it to other hosts."""
+    """The environment of `start_command`'s process; the file that carries it to other hosts goes into `scratch`."""
     ours = rank_environment(recipe)
     if recipe.launch.launcher == "srun":
         first = slurm_hosts()[0]
@@ -50,7 +50,7 @@ def environment(recipe: Recipe, scratch: Path) -> dict[str, str]:
             ours["SRUN_CPUS_PER_TASK"] = os.environ["SLURM_CPUS_PER_TASK"]
     found = {**os.environ, **ours}
     if recipe.launch.hostfile is not None:
-        # DeepSpeed carries over variables that begin with NCCL or PYTHON, and what stands in this file.
+        # DeepSpeed passes on variables whose names begin with NCCL or PYTHON, and those in this file.
         carried = {name: value for name, value in ours.items() if name != "PYTHONPATH"}
         carried |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         found["DS_ENV_FILE"] = str(_environment_file(carried, scratch))
@@ -59,23 +59,23 @@ def environment(recipe: Recipe, scratch: Path) -> dict[str, str]:
 
 
 def rank_environment(recipe: Recipe) -> dict[str, str]:
-    """What each rank needs beside the launcher's own variables."""
+    """What each rank needs besides the launcher's own variables."""
     device, ranks = choose_device(recipe)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     ours = {
         "PYTHONPATH": os.pathsep.join(paths),
         "TOKENIZERS_PARALLELISM": "false",
-        # The watchdog speaks first; this one is for a process that it cannot reach.
+        # Longer than the watchdog's limit: only for a process that the watchdog cannot reach.
         "DEEPSPEED_TIMEOUT": str(max(1, round(2 * recipe.watch.stall_s / 60) + 1)),
     }
     if device == "cpu":
         threads = max(1, len(os.sched_getaffinity(0)) // ranks)
         ours |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
     else:
-        # NCCL's flight recorder: its last collectives are written when one hangs (watch.py).
+        # NCCL's flight recorder writes the last collectives when one hangs (pretrain/hooks/watchdog.py).
         ours |= {"TORCH_NCCL_TRACE_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
         if recipe.engine.deterministic:
-            ours["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS may split sums otherwise each time
+            ours["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # otherwise cuBLAS may split sums differently each time
     return ours | recipe.launch.environment
 
 
@@ -83,13 +83,9 @@ def slurm_hosts() -> list[str]:
     """Names of this Slurm job's nodes."""
     nodes = os.environ.get("SLURM_JOB_NODELIST")
     if nodes is None:
-        raise user_error(
-            "launch.launcher",
-            "srun",
-            "works within a Slurm job only",
-            "submit one with `twofold launch RECIPE --slurm`",
-        )
-    return _asked("scontrol", "show", "hostnames", nodes).split()
+        hint = "submit one with `twofold launch RECIPE --slurm`"
+        raise user_error("launch.launcher", "srun", "works only within a Slurm job", hint)
+    return _output_of("scontrol", "show", "hostnames", nodes).split()
 
 
 def _deepspeed(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path) -> list[str]:
@@ -98,9 +94,10 @@ def _deepspeed(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path
     if launch.hostfile is None:
         where = ["--master_port", str(_free_port())]
     else:
-        # Forced: with one host left DeepSpeed would start it here, whatever its name.
-        where = ["--hostfile", str(Path(launch.hostfile).resolve()), "--num_nodes", str(launch.nodes), "--force_multi",
-                 "--master_port", str(_port_of(str(logs))), "--enable_each_rank_log", str(logs.resolve())]  # fmt: skip
+        where = ["--hostfile", str(Path(launch.hostfile).resolve()), "--num_nodes", str(launch.nodes)]
+        # With a single host DeepSpeed would otherwise start the ranks here, whatever the host's name.
+        where += ["--force_multi", "--master_port", str(_port_of(str(logs)))]
+        where += ["--enable_each_rank_log", str(logs.resolve())]
     command = [sys.executable, "-m", "deepspeed.launcher.runner", *where, "--num_gpus", str(ranks)]
     return [*command, "--module", module, *arguments]
 
@@ -108,16 +105,14 @@ def _deepspeed(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path
 def _srun(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path) -> list[str]:
     _, ranks = choose_device(recipe)
     nodes = recipe.launch.nodes
-    used = slurm_hosts()[:nodes]  # of those that Slurm gave; the first is the master
-    return [
-        "srun", f"--nodes={nodes}", f"--nodelist={','.join(used)}", f"--ntasks={nodes * ranks}",
-        f"--ntasks-per-node={ranks}", "--kill-on-bad-exit=1", "--unbuffered",
-        f"--output={logs.resolve()}/rank-%t.log", "--open-mode=append", sys.executable, "-m", module, *arguments,
-    ]  # fmt: skip
+    used = ",".join(slurm_hosts()[:nodes])  # the first one is the master
+    where = [f"--nodes={nodes}", f"--nodelist={used}", f"--ntasks={nodes * ranks}", f"--ntasks-per-node={ranks}"]
+    output = ["--unbuffered", f"--output={logs.resolve()}/rank-%t.log", "--open-mode=append"]
+    return ["srun", *where, "--kill-on-bad-exit=1", *output, sys.executable, "-m", module, *arguments]
 
 
 def _environment_file(carried: Mapping[str, str], scratch: Path) -> Path:
-    """The user's own .deepspeed_env files, then ours, as DeepSpeed reads them."""
+    """The user's own .deepspeed_env files followed by our variables, in DeepSpeed's format."""
     lines = []
     for folder in (Path.home(), Path.cwd()):
         own = folder / ".deepspeed_env"
@@ -131,20 +126,19 @@ def _environment_file(carried: Mapping[str, str], scratch: Path) -> Path:
 
 
 def _slurm_address(host: str) -> str:
-    """Where a node listens: its name on most clusters, an address where the administrator wrote one."""
-    for word in _asked("scontrol", "show", "node", host).split():
+    """The address of a node: its name on most clusters, NodeAddr where the administrator set one."""
+    for word in _output_of("scontrol", "show", "node", host).split():
         if word.startswith("NodeAddr="):
             return word.partition("=")[2]
     return host
 
 
-def _asked(*command: str) -> str:
+def _output_of(*command: str) -> str:
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
         reason = " ".join(found.stderr.split()) or f"exit code {found.returncode}"
-        raise user_error(
-            "slurm", " ".join(command), f"does not answer: {reason}", "look whether the allocation still runs"
-        )
+        hint = "check that the allocation is still running"
+        raise user_error("slurm", " ".join(command), f"failed: {reason}", hint)
     return found.stdout
 
 
@@ -156,5 +150,5 @@ def _free_port() -> int:
 
 
 def _port_of(run: str) -> int:
-    """For a master on another host: the same for one run, hardly that of another."""
+    """A port for a master on another host: fixed for one run, and rarely that of another."""
     return 20_000 + int.from_bytes(hashlib.blake2b(run.encode(), digest_size=4).digest(), "little") % 12_000

@@ -1,7 +1,7 @@
-"""DeepSpeed's hostfile: `HOST slots=8`, a line a host.
+"""DeepSpeed's hostfile: one line `HOST slots=8` per host.
 
-Contract: `read` returns what DeepSpeed would, or raises `UserError` naming file, line and hint; `fitting_nodes`
-says how many of the hosts a recipe can use. Nothing is asked of any host.
+Contract: `read` returns what DeepSpeed would, or raises a `UserError` with file, line and hint; `fitting_nodes` says
+how many of the hosts a recipe can use. No host is contacted.
 """
 
 from __future__ import annotations
@@ -21,28 +21,27 @@ _LINE = re.compile(r"^(\S+)\s+slots=(\d+)\s*$")
 
 @dataclass(frozen=True)
 class Host:
-    """A host by the name that ssh knows, and how many ranks it may run."""
+    """A host by its name for ssh, and the number of ranks that it may run."""
 
     name: str
     slots: int
 
 
 def read(path: Path) -> tuple[Host, ...]:
-    """The hosts of a file; comments (#) and empty lines aside."""
+    """The hosts of a file; comments (#) and empty lines are skipped."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise user_error(
-            "launch.hostfile", str(path), f"cannot be read ({reason})", "name a file with a line `HOST slots=8` a host"
-        ) from None
+        hint = "name a file with one line `HOST slots=8` per host"
+        raise user_error("launch.hostfile", str(path), f"cannot be read ({reason})", hint) from None
     hosts: list[Host] = []
     for number, line in enumerate(lines, start=1):
         text = line.split("#")[0].strip()
         if text:
             hosts.append(_host(path, number, text, hosts))
     if not hosts:
-        raise user_error("launch.hostfile", str(path), "names no host", "write a line `HOST slots=8` for each")
+        raise user_error("launch.hostfile", str(path), "lists no hosts", "write one line `HOST slots=8` per host")
     return tuple(hosts)
 
 
@@ -53,25 +52,21 @@ def write(path: Path, hosts: Sequence[Host]) -> None:
 
 def check(hosts: Sequence[Host], nodes: int, ranks_per_node: int, where: str) -> None:
     """Refuse too few hosts, and hosts with too few slots."""
-    problems = [
-        Problem(
-            f"{where}, host {host.name}", f"slots={host.slots}", f"is fewer than the {ranks_per_node} ranks a node",
-            "correct the line, or lower launch.gpus_per_node (launch.cpu_ranks without GPUs)",
-        )
-        for host in hosts[:nodes]
-        if host.slots < ranks_per_node
-    ]  # fmt: skip
+    problems = []
+    for host in hosts[:nodes]:
+        if host.slots < ranks_per_node:
+            hint = "correct the line, or lower launch.gpus_per_node (launch.cpu_ranks without GPUs)"
+            fewer = f"is fewer than the {ranks_per_node} ranks per node"
+            problems.append(Problem(f"{where}, host {host.name}", f"slots={host.slots}", fewer, hint))
     if len(hosts) < nodes:
-        problems.append(
-            Problem(where, len(hosts), f"names fewer hosts than launch.nodes {nodes}",
-                    f"add hosts, or override launch.nodes={len(hosts)}")
-        )  # fmt: skip
+        hint = f"add hosts, or override launch.nodes={len(hosts)}"
+        problems.append(Problem(where, len(hosts), f"is fewer hosts than launch.nodes {nodes}", hint))
     if problems:
         raise UserError(problems)
 
 
 def fitting_nodes(recipe: Recipe, available: int, ranks_per_node: int) -> list[int]:
-    """How many of the available nodes every batch divides over, the most first; none below launch.min_nodes."""
+    """The numbers of nodes over which every batch divides, from the largest down to launch.min_nodes."""
     launch = recipe.launch
     return [
         nodes
@@ -81,16 +76,14 @@ def fitting_nodes(recipe: Recipe, available: int, ranks_per_node: int) -> list[i
 
 
 def most_nodes(recipe: Recipe, available: int, ranks_per_node: int) -> int | None:
-    """The first of `fitting_nodes`; None where there is none."""
+    """The largest of `fitting_nodes`; None if there is none."""
     return next(iter(fitting_nodes(recipe, available, ranks_per_node)), None)
 
 
 def _host(path: Path, number: int, text: str, before: Sequence[Host]) -> Host:
-    found = _LINE.match(text)
+    found, line = _LINE.match(text), f"{path}, line {number}"
     if not found or int(found[2]) == 0:
-        raise user_error(f"{path}, line {number}", text, "is not `HOST slots=N`", "write for example `node01 slots=8`")
+        raise user_error(line, text, "is not `HOST slots=N`", "write for example `node01 slots=8`")
     if found[1] in (host.name for host in before):
-        raise user_error(
-            f"{path}, line {number}", found[1], "is named twice", "name each host once, with all its slots"
-        )
+        raise user_error(line, found[1], "appears twice", "list each host once, with all its slots")
     return Host(found[1], int(found[2]))

@@ -1,7 +1,7 @@
-"""One command on every host at once: by ssh, or by srun within a Slurm job.
+"""Runs the probe on every host at once: by ssh, or by srun within a Slurm job.
 
-Contract: `ask` returns what the probe says on each host, or why it said nothing; it never takes longer than
-`timeout_s` and some seconds. The ssh that is used is the user's own, as DeepSpeed's launcher uses it.
+Contract: both ways return one `Answer` per host: what its probe reported, or why there was no report. They take
+at most `timeout_s` and a few seconds. ssh is the user's own, which DeepSpeed's launcher uses as well.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "Password
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one host: `said` by its probe, else the `failure`; `skew_s`: its clock ahead of ours, less the doubt."""
+    """One host's report (`said`) or `failure`; `skew_s`: how far its clock is certainly ahead of ours."""
 
     host: str
     said: dict[str, Any] | None
@@ -34,38 +34,33 @@ class Answer:
 
 
 def ask_by_ssh(hosts: Sequence[str], spec: dict[str, Any], timeout_s: float) -> list[Answer]:
-    """The probes of `hosts`, in their order."""
+    """The answers of `hosts`, in their order."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(lambda host: _ssh(host, spec, timeout_s), hosts))
 
 
 def ask_by_srun(hosts: Sequence[str], spec: dict[str, Any], timeout_s: float) -> list[Answer]:
-    """The probes of the job's nodes, in the order of `hosts`."""
+    """The answers of the job's nodes, in the order of `hosts`."""
     where = [f"--nodes={len(hosts)}", f"--nodelist={','.join(hosts)}", f"--ntasks={len(hosts)}", "--ntasks-per-node=1"]
     command = ["srun", *where, "--overlap", sys.executable, "-m", "launch.cluster.probe", json.dumps(spec)]
     begin = time.time()
-    try:
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
-    except subprocess.TimeoutExpired:
-        return [Answer(host, None, f"srun did not end within {timeout_s:.0f} s") for host in hosts]
-    said = {one["host"]: one for one in _answers(found.stdout)}
-    reason = _last_line(found.stderr) or "srun started nothing there"
+    _, out, err = _run(command, timeout_s)
+    said = {one["host"]: one for one in _answers(out)}
+    reason = _last_line(err) or "srun started nothing there"
     return [_judged(host, said.get(host), reason, begin, time.time()) for host in hosts]
 
 
 def reachable(hosts: Sequence[str]) -> list[str]:
-    """Those that ssh reaches now."""
+    """The hosts that ssh can reach now."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         codes = pool.map(lambda host: _run([*_SSH, host, "true"], 30.0)[0], hosts)
         return [host for host, code in zip(hosts, codes, strict=True) if code == 0]
 
 
 def _ssh(host: str, spec: dict[str, Any], timeout_s: float) -> Answer:
-    inner = f"cd {shlex.quote(str(ROOT))} && exec {shlex.quote(sys.executable)} -m launch.cluster.probe " + shlex.quote(
-        json.dumps({**spec, "host": host})
-    )
+    probe = [sys.executable, "-m", "launch.cluster.probe", json.dumps({**spec, "host": host})]
     begin = time.time()
-    code, out, err = _run([*_SSH, host, inner], timeout_s)
+    code, out, err = _run([*_SSH, host, f"cd {shlex.quote(str(ROOT))} && exec {shlex.join(probe)}"], timeout_s)
     said = _answers(out)
     reason = _last_line(err) or f"exit code {code}"
     return _judged(host, said[0] if said else None, reason, begin, time.time())
@@ -79,10 +74,10 @@ def _judged(host: str, said: dict[str, Any] | None, reason: str, begin: float, e
 
 
 def _run(command: Sequence[str], timeout_s: float) -> tuple[int, str, str]:
+    """Exit code, standard output and error of a command in the checkout's root."""
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     try:
-        found = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        found = subprocess.run(command, cwd=ROOT, timeout=timeout_s, check=False, **quiet)
     except subprocess.TimeoutExpired:
         return 124, "", f"no answer within {timeout_s:.0f} s"
     except FileNotFoundError:
@@ -91,7 +86,7 @@ def _run(command: Sequence[str], timeout_s: float) -> tuple[int, str, str]:
 
 
 def _answers(text: str) -> list[dict[str, Any]]:
-    """What probes said, among what login scripts print."""
+    """The probes' reports, without anything that login scripts print."""
     return [json.loads(line[len(MARK) :]) for line in text.splitlines() if line.startswith(MARK)]
 
 

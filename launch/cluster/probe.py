@@ -1,9 +1,9 @@
-"""What one host says of itself: `python -m launch.cluster.probe SPEC`, run there by ssh or srun.
+"""Facts about one host: `python -m launch.cluster.probe SPEC`, run there by ssh or srun.
 
-Contract: prints one line, MARK and a JSON object; needs the standard library only, so that a host without the
-project's packages can say so; changes nothing but a reply file beside the token and a scratch file that it
-removes. SPEC is JSON: `host` (the name to answer with), `paths` (must exist), `token` (a file the caller
-wrote), `scratch` (a folder for the write test), `write_bytes`.
+Contract: prints one line, MARK and a JSON object. Uses only the standard library, so that a host without the
+project's packages can report that. Writes only a reply file beside the token and a scratch file that it removes.
+SPEC is JSON: `host` (the name to answer with), `paths` (must exist), `token` and `secret` (a file that the caller
+wrote, and its content), `scratch` (a folder for the write test), `write_bytes`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from twofold.root import ROOT
 
 MARK = "twofold-probe "
 PACKAGES = ("torch", "deepspeed", "numpy", "safetensors", "pydantic", "wandb")
-"""Of which ranks on different hosts must have the same version."""
+"""Packages whose versions must be the same on all hosts."""
 _CODE = ("twofold", "configs", "tokenizer", "pretrain")
 _TOKEN_WAIT_S = 10.0
 _GPU_QUERY = {
@@ -40,7 +40,7 @@ _GPU_QUERY = {
 
 
 def facts(spec: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the checks look at."""
+    """Everything that checks.py reads."""
     scratch = Path(spec["scratch"])
     return {
         "host": os.environ.get("SLURMD_NODENAME") or spec.get("host") or socket.gethostname(),
@@ -56,7 +56,7 @@ def facts(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def code_digest() -> str:
-    """Of every Python file that a rank imports from this checkout."""
+    """A digest of all Python files that a rank imports from this checkout."""
     digest = hashlib.sha256()
     for package in _CODE:
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -73,7 +73,7 @@ def version(name: str) -> str | None:
 
 
 def _reply(token: Path, secret: str) -> bool:
-    """Whether the caller's file is seen here; the caller looks for the reply. Network file systems need moments."""
+    """Whether the caller's file is visible here, which may take moments; a reply file tells the caller."""
     deadline = time.monotonic() + _TOKEN_WAIT_S
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):

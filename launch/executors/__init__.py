@@ -1,15 +1,15 @@
 """datatrove's executors behind `twofold.tasks.TaskRunner`; the only package that imports them.
 
-    steps.py   a task as a step of datatrove's; its failure as a file; the progress bar
-    local.py   processes of this machine
+    steps.py   a task as a datatrove step, failures as files, the progress bar
+    local.py   processes on this machine
     slurm.py   array jobs
-    ray.py     tasks of a Ray cluster
+    ray.py     tasks on a Ray cluster
 
-Contract of all three: `run` returns when every task has run to its end once, in this try or in a former
-one that was killed (datatrove's completion marks under `log_dir`), and raises what the first failing task
-raised. The caller keeps `log_dir` inside a folder named by the stage's identity, so a mark can never speak
-for another configuration. Tasks meet in files only, so the run folder must lie where all machines see it.
-docs/executors.md tells how to choose.
+Contract of all three: `run` returns when every task has completed, in this attempt or in an earlier one that was
+killed (datatrove's completion marks under `log_dir`), and raises the error of the first failing task. The caller
+keeps `log_dir` inside a folder named by the stage's identity, so marks of another configuration are never used.
+Tasks communicate only through files, so all machines must share the run folder. docs/executors.md explains how to
+choose.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twofold.tasks import TaskRunner
 
 
 def task_runner(settings: Executor, console: Console) -> AbstractContextManager[TaskRunner]:
-    """The recipe's executor; leaving the context ends what it started."""
+    """The recipe's executor; leaving the context ends everything that it started."""
     if settings.kind == "slurm":
         from launch.executors.slurm import SlurmRunner
 

@@ -1,9 +1,9 @@
-"""Tasks as processes of this machine.
+"""Tasks as processes on this machine.
 
-Contract: that of `launch.executors`. One pool of worker processes serves all stages of a run, so packages
-are imported once. A worker that the system kills (out of memory, say) is a `UserError`; datatrove's own
-pool would wait for it for ever. Workers end by themselves within a second when the run they work for is
-gone. Each task's log is `log_dir/logs/task_*.log`.
+Contract: that of `launch.executors`. One pool of worker processes serves all stages of a run, so packages are
+imported once. If the system kills a worker (out of memory, say), that is a `UserError`; datatrove's own pool would
+wait for it forever. Workers exit within a second after their run has died. Each task's log is
+`log_dir/logs/task_*.log`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from types import TracebackType
 
-from datatrove.executor import LocalPipelineExecutor
 from rich.console import Console
 
-from launch.executors.steps import RunTask, bar, missing_ranks, quieten
+from launch.executors.steps import bar, executor_of, missing_ranks, quieten, run_rank
 from twofold.errors import user_error
 from twofold.tasks import Task
 
@@ -28,7 +26,7 @@ _WATCH_SECONDS = 1.0
 
 
 class LocalRunner:
-    """Tasks as processes of this machine, `workers` at a time. A context manager: leaving ends the workers."""
+    """Runs `workers` tasks at a time. A context manager; leaving it ends the workers."""
 
     def __init__(self, workers: int, console: Console) -> None:
         self._workers = workers
@@ -39,34 +37,29 @@ class LocalRunner:
         quieten()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         """See `TaskRunner.run`."""
-        executor = LocalPipelineExecutor(
-            pipeline=[RunTask(task, log_dir)], tasks=max(1, n_tasks), logging_dir=str(log_dir), skip_completed=True
-        )
+        executor = executor_of(task, n_tasks, log_dir)
         missing = missing_ranks(log_dir, n_tasks)
         if not missing:
             return
         done = n_tasks - len(missing)
         with bar(self._console, label, n_tasks) as show:
             show(done)
-            futures = [self._started_pool().submit(_run_rank, executor, rank) for rank in missing]
+            futures = [self._started_pool().submit(run_rank, executor, rank) for rank in missing]
             try:
                 for future in as_completed(futures):
                     future.result()
                     done += 1
                     show(done)
             except BrokenProcessPool:
-                raise user_error(
-                    label, None, "lost a worker process, killed by the system (out of memory?)",
-                    "lower data.executor.workers or data.extract.task_bytes, then run again",
-                ) from None  # fmt: skip
+                lost = "lost a worker process that the system killed (out of memory?)"
+                hint = "lower data.executor.workers or data.extract.task_bytes, then run again"
+                raise user_error(label, None, lost, hint) from None
             finally:
                 for future in futures:
                     future.cancel()
@@ -82,14 +75,9 @@ class LocalRunner:
         return self._pool
 
 
-def _run_rank(executor: LocalPipelineExecutor, rank: int) -> None:
-    """In a worker: what datatrove's executors all call for one task (log, statistics, completion mark)."""
-    executor._run_for_rank(rank)
-
-
 def _begin_worker(run_pid: int) -> None:
-    """In a new worker: keep the terminal to the progress bar, and never outlive the run."""
-    # datatrove logs to stderr as well as to its task logs.
+    """In a new worker: keep the terminal free for the progress bar, and never outlive the run."""
+    # datatrove logs to stderr in addition to its task logs.
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
@@ -105,7 +93,7 @@ def _end_with(pid: int) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether the process works; one that was killed may stay listed until its parent asks after it."""
+    """Whether the process runs; a killed one may stay listed until its parent has reaped it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

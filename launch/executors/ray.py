@@ -1,11 +1,10 @@
-"""Tasks of a running Ray cluster; the only module that imports ray.
+"""Tasks on a running Ray cluster; the only module that imports ray.
 
-Contract: that of `launch.executors`. Each task is one of Ray's, with one processor and `ray_memory_gb`, at
-most `workers` at a time; it is datatrove's executor that runs in it (log, statistics, completion mark).
-datatrove's own loop is not used: it opens a pool of processes in each of Ray's, which runs more tasks at
-once than were asked for, and waits for ever for one that the system killed. Ray starts a task again when
-its node or its process is lost, three times at most. Workers get this checkout on their path, so it must
-lie where the nodes see it, as must the run folder. Ray is an optional dependency:
+Contract: that of `launch.executors`. Each task is a Ray task with one CPU and `ray_memory_gb` of memory, at most
+`workers` at a time, and runs datatrove's executor (log, statistics, completion mark). datatrove's own loop is not
+used: it opens a process pool inside each Ray task, which runs more tasks at once than requested and waits forever
+for one that the system killed. Ray restarts a task up to three times if its node or process is lost. Workers get
+this checkout on their path, so nodes must share it and the run folder. Ray is an optional dependency:
 `pip install 'twofold-pretrain[ray]'`.
 """
 
@@ -13,14 +12,20 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from datatrove.executor import LocalPipelineExecutor
 from rich.console import Console
 
 from configs.data_schema import Executor
-from launch.executors.steps import RunTask, bar, forget_failures, missing_ranks, quieten, refuse_missing
+from launch.executors.steps import (
+    bar,
+    executor_of,
+    forget_failures,
+    missing_ranks,
+    quieten,
+    refuse_missing,
+    run_rank,
+)
 from twofold.errors import UserError, user_error
 from twofold.root import ROOT
 from twofold.tasks import Task
@@ -29,7 +34,7 @@ _RETRIES = 3
 
 
 class RayRunner:
-    """At most `workers` tasks at a time on the cluster at `ray_address`."""
+    """Runs at most `workers` tasks at a time on the cluster at `ray_address`."""
 
     def __init__(self, settings: Executor, console: Console) -> None:
         self._settings, self._console = settings, console
@@ -40,23 +45,15 @@ class RayRunner:
         try:
             import ray
         except ImportError:
-            raise user_error(
-                "data.executor.kind", "ray", "needs the package ray",
-                "pip install 'twofold-pretrain[ray]', or set data.executor.kind=local",
-            ) from None  # fmt: skip
+            hint = "pip install 'twofold-pretrain[ray]', or set data.executor.kind=local"
+            raise user_error("data.executor.kind", "ray", "needs the package ray", hint) from None
+        address, environment = self._settings.ray_address, {"env_vars": {"PYTHONPATH": str(ROOT)}}
         try:
-            ray.init(
-                address=self._settings.ray_address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-            )
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
         except (ConnectionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise user_error(
-                "data.executor.ray_address", self._settings.ray_address, f"is no running Ray cluster ({reason})",
-                "start one (`ray start --head`), or correct the address",
-            ) from None  # fmt: skip
+            problem = f"is not a running Ray cluster ({str(error).splitlines()[0]})"
+            hint = "start one (`ray start --head`), or correct the address"
+            raise user_error("data.executor.ray_address", address, problem, hint) from None
         nodes: Any = ray.nodes
         try:
             self._refuse_small_nodes(nodes())
@@ -65,10 +62,8 @@ class RayRunner:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Ray ends what still runs for this process."""
+    def __exit__(self, *_: object) -> None:
+        """Ray ends all tasks of this process."""
         import ray
 
         ray.shutdown()
@@ -82,11 +77,8 @@ class RayRunner:
         if not waiting:
             return
         forget_failures(log_dir)
-        executor = LocalPipelineExecutor(
-            pipeline=[RunTask(task, log_dir)], tasks=n_tasks, logging_dir=str(log_dir), skip_completed=True
-        )
-        shared = ray.put(executor)
-        remote = ray.remote(_run_rank).options(num_cpus=1, memory=self._memory_bytes, max_retries=_RETRIES)
+        shared = ray.put(executor_of(task, n_tasks, log_dir))
+        remote = ray.remote(run_rank).options(num_cpus=1, memory=self._memory_bytes, max_retries=_RETRIES)
         running: list[Any] = []
         with bar(self._console, label, n_tasks) as show:
             while waiting or running:
@@ -95,30 +87,21 @@ class RayRunner:
                 ended, running = ray.wait(running, timeout=self._settings.poll_s)
                 waiting = [] if any(_has_failed(reference) for reference in ended) else waiting
                 show(n_tasks - len(missing_ranks(log_dir, n_tasks)))
-        refuse_missing(
-            label, n_tasks, log_dir,
-            f"look into {log_dir}/logs; if they were killed, raise data.executor.ray_memory_gb; then run again: "
-            "only these are made",
-        )  # fmt: skip
+        hint = f"see {log_dir}/logs; if tasks were killed, raise data.executor.ray_memory_gb; then run again"
+        refuse_missing(label, n_tasks, log_dir, f"{hint}: only the missing tasks are run")
 
     def _refuse_small_nodes(self, nodes: list[dict[str, Any]]) -> None:
-        """A task that no node can hold would wait for ever."""
-        held = [node["Resources"].get("memory", 0) for node in nodes if node["Alive"] and "CPU" in node["Resources"]]
-        if max(held, default=0) < self._memory_bytes:
-            largest = f"{max(held, default=0) / 1e9:.1f}"
-            raise user_error(
-                "data.executor.ray_memory_gb", self._settings.ray_memory_gb,
-                f"is more than any node of the cluster offers to tasks ({largest})", "lower it, or add larger nodes",
-            )  # fmt: skip
-
-
-def _run_rank(executor: LocalPipelineExecutor, rank: int) -> None:
-    """In a worker of Ray's: what datatrove's executors all call for one task."""
-    executor._run_for_rank(rank)
+        """A task that fits on no node would wait forever."""
+        alive = [node["Resources"] for node in nodes if node["Alive"]]
+        largest = max((resources.get("memory", 0) for resources in alive if "CPU" in resources), default=0)
+        if largest < self._memory_bytes:
+            problem = f"is more than any node of the cluster offers to tasks ({largest / 1e9:.1f})"
+            hint = "lower it, or add larger nodes"
+            raise user_error("data.executor.ray_memory_gb", self._settings.ray_memory_gb, problem, hint)
 
 
 def _has_failed(reference: Any) -> bool:
-    """What it raised stands in its file, where it could write one."""
+    """Whether the task failed; its error is in its failure file if it could write one."""
     import ray
 
     try:

@@ -1,14 +1,13 @@
-"""Tasks as array jobs of Slurm, through datatrove's executor.
+"""Tasks as Slurm array jobs, through datatrove's executor.
 
-Contract: that of `launch.executors`. `run` submits one array job (several, one after another, where the
-cluster's arrays are shorter than the stage has tasks), watches completion marks and the queue, and ends
-when all tasks have ended. A task that fails ends the whole job at once; a node that is lost is Slurm's to
-fix (`--requeue`). Nothing is left behind: jobs are cancelled when the run is interrupted, and jobs of a
-run that was killed are cancelled, and waited for, before the same stage is tried again; they are known by
-their name, which is made of the stage's folder.
+Contract: that of `launch.executors`. `run` submits one array job (or several in sequence, if the cluster limits
+arrays to fewer tasks), watches completion marks and the queue, and returns when all tasks have ended. A failing
+task ends the whole job at once; if a node is lost, Slurm requeues its tasks (`--requeue`). No jobs are left behind:
+they are cancelled when the run is interrupted. Jobs of a killed run are found by their name, which is derived from
+the stage's folder, and are cancelled before the stage is tried again.
 
-Workers use this interpreter and this checkout, so both must lie where the nodes see them, as must the run
-folder. Each task's log is `log_dir/logs/task_*.log`, Slurm's own `log_dir/slurm_logs/`.
+Workers use this interpreter and this checkout, so nodes must share both and the run folder. Each task's log is
+`log_dir/logs/task_*.log`, Slurm's own `log_dir/slurm_logs/`.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from datatrove.executor import SlurmPipelineExecutor
@@ -48,9 +46,9 @@ from twofold.tasks import Task
 
 _COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 _LONGEST_SILENCE_S = 600
-"""How long the controller may fail to answer, as it does while it restarts."""
+"""How long the controller may not answer, for example while it restarts."""
 _LATE_MARKS_S = 30
-"""How long after its job's end a task's mark may take to be seen here, over a network file system."""
+"""How long a task's completion mark may take to appear here over a network file system."""
 
 
 class Queued(NamedTuple):
@@ -63,7 +61,7 @@ class Queued(NamedTuple):
 
 
 class SlurmRunner:
-    """Array jobs of at most `workers` tasks at a time."""
+    """Runs array jobs of at most `workers` tasks at a time."""
 
     def __init__(self, settings: Executor, console: Console) -> None:
         assert settings.slurm is not None, "the schema asks for it"
@@ -73,18 +71,14 @@ class SlurmRunner:
         quieten()
         missing = [command for command in _COMMANDS if not shutil.which(command)]
         if missing:
-            raise user_error(
-                "data.executor.kind", "slurm", f"needs {', '.join(missing)} on this machine",
-                "run on a login node of the cluster, or set data.executor.kind=local",
-            )  # fmt: skip
-        # Inside a task of somebody's array job datatrove would take this process for one of its own workers.
+            hint = "run on a login node of the cluster, or set data.executor.kind=local"
+            raise user_error("data.executor.kind", "slurm", f"needs {', '.join(missing)} on this machine", hint)
+        # Inside another array job's task, datatrove would mistake this process for one of its own workers.
         os.environ.pop("SLURM_ARRAY_TASK_ID", None)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Every run has ended its own jobs."""
+    def __exit__(self, *_: object) -> None:
+        """Nothing to do: every run has ended its own jobs."""
 
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         """See `TaskRunner.run`."""
@@ -101,11 +95,9 @@ class SlurmRunner:
                 self._watch(name, n_tasks, log_dir, show)
         finally:
             self._cancel(_queue(name))
-        refuse_missing(
-            label, n_tasks, log_dir,
-            f"look into {log_dir}/slurm_logs (none: {log_dir} is not seen by the nodes), "
-            "raise data.executor.slurm.time or memory_per_cpu_gb, then run again: only these are made",
-        )  # fmt: skip
+        hint = f"see {log_dir}/slurm_logs (if there are none, the nodes cannot see {log_dir})"
+        raised = "raise data.executor.slurm.time or memory_per_cpu_gb, then run again"
+        refuse_missing(label, n_tasks, log_dir, f"{hint}, {raised}: only the missing tasks are run")
 
     def _executor(self, task: Task, n_tasks: int, log_dir: Path, name: str) -> SlurmPipelineExecutor:
         slurm = self._slurm
@@ -118,14 +110,14 @@ class SlurmRunner:
             mem_per_cpu_gb=slurm.memory_per_cpu_gb,
             workers=self._settings.workers,
             job_name=name,
-            # datatrove asks for a quality of service named `normal`, which few clusters have.
+            # datatrove requests a quality of service named `normal`, which few clusters have.
             qos=None,
             env_command=f'export PYTHONPATH="{ROOT}:$PYTHONPATH"',
             sbatch_args=dict(slurm.sbatch),
             max_array_size=_longest_array(),
             tasks_per_job=_tasks_per_job(len(missing_ranks(log_dir, n_tasks)), self._settings.workers),
             logging_dir=str(log_dir),
-            # The batch script's own step runs the task; srun would start the same once more removed.
+            # The batch script runs the task itself; srun would only add a process in between.
             with_srun=False,
         )
 
@@ -133,17 +125,16 @@ class SlurmRunner:
         try:
             executor.run()
         except subprocess.CalledProcessError:
-            # datatrove does not keep what sbatch said; a test submission says it again and queues nothing.
+            # datatrove drops sbatch's message; a test submission repeats it and queues nothing.
             script = log_dir / "launch_script.slurm"
             said = subprocess.run(["sbatch", "--test-only", str(script)], capture_output=True, text=True, check=False)
             reason = " ".join(said.stderr.split()) or "no reason given"
-            raise user_error(
-                "data.executor.slurm", None, f"was refused by sbatch for `{label}`: {reason}",
-                "correct the partition, the limits or data.executor.slurm.sbatch",
-            ) from None  # fmt: skip
+            hint = "correct the partition, the limits or data.executor.slurm.sbatch"
+            refused = f"was refused by sbatch for `{label}`: {reason}"
+            raise user_error("data.executor.slurm", None, refused, hint) from None
 
-    def _watch(self, name: str, n_tasks: int, log_dir: Path, show) -> None:  # type: ignore[no-untyped-def]
-        """Until nothing is queued any more and marks have had time to arrive, or a task has failed."""
+    def _watch(self, name: str, n_tasks: int, log_dir: Path, show: Callable[..., None]) -> None:
+        """Wait until the queue is empty and marks have had time to arrive, or until a task has failed."""
         ended = None
         while True:
             done = n_tasks - len(missing_ranks(log_dir, n_tasks))
@@ -157,7 +148,7 @@ class SlurmRunner:
             time.sleep(self._settings.poll_s)
 
     def _cancel(self, queue: Sequence[Queued]) -> None:
-        """Cancel these jobs and wait until they are gone, so that nothing writes any more."""
+        """Cancel these jobs and wait until they have ended, so that nothing is written any more."""
         jobs = sorted({task.job.split("_")[0] for task in queue})
         deadline = time.monotonic() + _LONGEST_SILENCE_S
         while any(_is_queued(job) for job in jobs):
@@ -168,13 +159,13 @@ class SlurmRunner:
 
 
 class _Executor(SlurmPipelineExecutor):  # type: ignore[misc]
-    """This interpreter, and without the extra job that merges statistics."""
+    """Uses this interpreter and submits no extra job that merges statistics."""
 
     def launch_merge_stats(self) -> None:
-        """Nothing: it would wait for ever for an array that failed. Each task's statistics stand in `stats/`."""
+        """Do nothing: the job would wait forever for a failed array. Each task's statistics are in `stats/`."""
 
     def get_launch_file_contents(self, sbatch_args: dict[str, Any], run_script: str) -> str:
-        """datatrove's script looks its command up by PATH, where another environment may come first."""
+        """datatrove's script finds its command through PATH, where another environment may come first."""
         command, _, pickled = run_script.partition(" ")
         assert command == "launch_pickled_pipeline"
         ours = f"{shlex.quote(sys.executable)} -m datatrove.tools.launch_pickled_pipeline {shlex.quote(pickled)}"
@@ -183,35 +174,35 @@ class _Executor(SlurmPipelineExecutor):  # type: ignore[misc]
 
 
 def job_name(log_dir: Path) -> str:
-    """Of all jobs for this folder, which is that of one stage's identity."""
+    """The name of all jobs for this folder, which belongs to one stage's identity."""
     return f"twofold-{hashlib.sha256(str(log_dir).encode()).hexdigest()[:16]}"
 
 
 def _queue(name: str) -> list[Queued]:
-    """This user's jobs of that name, array tasks one by one."""
+    """This user's jobs of that name, with array tasks listed one by one."""
     mine = ("--user", getpass.getuser(), "--name", name)
-    said = _asked("squeue", "--noheader", "--array", *mine, "--format", "%i|%T|%r")
+    said = _output_of("squeue", "--noheader", "--array", *mine, "--format", "%i|%T|%r")
     return [Queued(*line.strip().split("|", 2)) for line in said.splitlines() if line.strip()]
 
 
 def _is_queued(job: str) -> bool:
-    """Whether the controller knows it still; its silence is not a no."""
+    """Whether the job is still known to the controller; no answer counts as yes."""
     found = subprocess.run(["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False)
     return bool(found.stdout.strip()) or (found.returncode != 0 and "Invalid job id" not in found.stderr)
 
 
 def _tasks_per_job(missing: int, workers: int) -> int:
-    """Short tasks share the cost of a job's start; two jobs a worker even out how long they take."""
+    """Two jobs per worker: tasks share the cost of a job's start, and uneven durations level out."""
     return max(1, math.ceil(missing / (2 * workers)))
 
 
 def _longest_array() -> int:
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _asked("scontrol", "show", "config"))
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _output_of("scontrol", "show", "config"))
     return int(found[1]) if found else 1001
 
 
-def _asked(*command: str) -> str:
-    """Standard output; tries again while the controller does not answer."""
+def _output_of(*command: str) -> str:
+    """Standard output; retries while the controller does not answer."""
     deadline = time.monotonic() + _LONGEST_SILENCE_S
     while True:
         found = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -219,7 +210,7 @@ def _asked(*command: str) -> str:
             return found.stdout
         if time.monotonic() > deadline:
             reason = " ".join(found.stderr.split())
-            raise user_error("slurm", command[0], f"does not answer: {reason}", "see to the controller, then run again")
+            raise user_error("slurm", command[0], f"does not answer: {reason}", "check the controller, then run again")
         time.sleep(5)
 
 

@@ -1,19 +1,20 @@
-"""A task as a step of datatrove's, its failure as a file, and the bar that shows how far all are.
+"""A task as a datatrove step, its failure as a file, and the progress bar.
 
-Contract: on another machine an exception has no caller to reach, so a failing task leaves
-`failures/<rank:05d>.pickle` in the log folder: what it raised, if that was a `UserError`. The next try of
-that task removes it first.
+Contract: an exception on another machine has no caller to reach, so a failing task writes
+`failures/<rank:05d>.pickle` into the log folder: its error if that was a `UserError`, else None. The next attempt
+of that task removes the file first.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -26,7 +27,7 @@ _FAILURES = "failures"
 
 
 class RunTask(PipelineStep):  # type: ignore[misc]
-    """A task as a step of datatrove's."""
+    """A task as a datatrove step."""
 
     type = "TASK"
 
@@ -36,7 +37,7 @@ class RunTask(PipelineStep):  # type: ignore[misc]
         self.task = task
         self.failures = log_dir.absolute() / _FAILURES
         self.folder = Path.cwd()
-        """Recipes name their inputs from there."""
+        """Recipes name their inputs relative to it."""
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         failure = self.failures / f"{rank:05d}.pickle"
@@ -53,8 +54,20 @@ class RunTask(PipelineStep):  # type: ignore[misc]
         yield from ()
 
 
+def executor_of(task: Task, n_tasks: int, log_dir: Path) -> LocalPipelineExecutor:
+    """The datatrove executor that runs single tasks (log, statistics, completion mark); see `run_rank`."""
+    return LocalPipelineExecutor(
+        pipeline=[RunTask(task, log_dir)], tasks=max(1, n_tasks), logging_dir=str(log_dir), skip_completed=True
+    )
+
+
+def run_rank(executor: LocalPipelineExecutor, rank: int) -> None:
+    """In a worker: the call that all of datatrove's executors make for one task."""
+    executor._run_for_rank(rank)
+
+
 def first_failure(log_dir: Path) -> Exception | None:
-    """What the failing task of the lowest rank raised; a pointer to its log where that was our own bug."""
+    """The error of the lowest rank that failed; for a bug of ours, a pointer to its log."""
     for path in sorted((log_dir / _FAILURES).glob("*.pickle")):
         error = pickle.loads(path.read_bytes())
         if isinstance(error, UserError):
@@ -64,7 +77,7 @@ def first_failure(log_dir: Path) -> Exception | None:
 
 
 def forget_failures(log_dir: Path) -> None:
-    """Before another try: failures that it finds are its own."""
+    """Remove the failures of an earlier attempt."""
     for path in (log_dir / _FAILURES).glob("*.pickle"):
         path.unlink()
 
@@ -77,16 +90,15 @@ def missing_ranks(log_dir: Path, n_tasks: int) -> list[int]:
 
 
 def refuse_missing(label: str, n_tasks: int, log_dir: Path, hint: str) -> None:
-    """Raise what failed; tasks that ended without a word were killed."""
+    """Raise the first failure if tasks are missing; those without one were killed."""
     missing = missing_ranks(log_dir, n_tasks)
     if missing:
-        raise first_failure(log_dir) or user_error(
-            label, None, f"lost {len(missing)} of {n_tasks} tasks, the first of them {missing[0]}", hint
-        )
+        lost = f"lost {len(missing)} of {n_tasks} tasks, the first of them {missing[0]}"
+        raise first_failure(log_dir) or user_error(label, None, lost, hint)
 
 
 @contextmanager
-def bar(console: Console, label: str, n_tasks: int) -> Iterator[Any]:
+def bar(console: Console, label: str, n_tasks: int) -> Iterator[Callable[..., None]]:
     """A progress bar; yields `show(completed, note="")`."""
     columns = (
         TextColumn("  {task.description:<34}"),
@@ -101,7 +113,7 @@ def bar(console: Console, label: str, n_tasks: int) -> Iterator[Any]:
 
 
 def quieten() -> None:
-    """Keep the terminal to the progress bar; each task has its log."""
+    """Show only the progress bar in the terminal; each task has its own log."""
     from loguru import logger
 
     logger.disable("datatrove")

@@ -1,7 +1,11 @@
-"""What a training costs before it runs: memory, time, failures, and the options that suit it.
+"""What a training run costs before it starts: memory, time, failures, and the settings that suit it.
 
-Contract: everything here is pure, without torch, and in bytes, seconds and operations; only `calibration`
-starts processes. `hardware` says what a device can do and what is assumed of it, `memory` and `step_time` are
-the two models, `goodput` adds failures and checkpoints, `sweep` compares options and recommends one, `page`
-draws it.
+Contract: everything here is pure, without torch, in bytes, seconds and operations.
+
+    hardware   datasheets of devices, and constants (assumed or measured)
+    memory     bytes on each device
+    times      seconds of a step
+    goodput    checkpoints, failures and restarts
+    estimate   compares all settings of a recipe on N devices and recommends one
+    measured   constants from a hardware profile
 """

@@ -1,17 +1,17 @@
-"""What a recipe costs on N devices: every way to run it that fits, the one to take, and days, hours, bytes of it.
+"""What a recipe costs on N devices: every setting that fits, the recommended one, and its days, hours and bytes.
 
-Contract: pure. A way is micro-batch x recomputation x ZeRO options; the trainer can run each of them, on CUDA with
-engine.backend auto. The recommended way is the fastest that fits among those that change no arithmetic; ways of
-ZeRO++ are shown beside it and never recommended (pretrain/engine/ds_lint.py has the reports against them). Problems are
-`UserError`s: a batch that does not divide (with the device counts that do), a model that does not fit (with the
-fewest devices on which it would).
+Contract: pure. A setting (`Way`) is micro-batch x recomputation x ZeRO++ options; the trainer can run each of them,
+on CUDA with engine.backend auto. The recommended one is the fastest that fits and changes no arithmetic. Those with
+ZeRO++ are shown beside it but never recommended (pretrain/engine/ds_lint.py lists the reports against them). A
+UserError reports a batch that does not divide over the devices, or a model that does not fit, with device counts
+that work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from configs.schema import Recipe
 from configs.units import format_bytes
@@ -30,19 +30,19 @@ ZERO_PLUS: tuple[ZeroPlus, ...] = ("", "hpZ", "hpZ, qwZ", "hpZ, qwZ, qgZ")
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train on so many devices, at the longest phase's batch and sequence length."""
+    """One way to train on these devices, at the longest phase's sequence length and the last phase's batch."""
 
     setting: Setting
     zero_plus: ZeroPlus
     footprint: Footprint
     time: times.StepTime
     tps: float
-    """Of all devices."""
+    """Tokens per second of all devices together."""
     utilisation: dict[str, float]
     fits: bool
 
     def overrides(self, recipe: Recipe, gpu: Gpu) -> list[str]:
-        """What to add to the recipe's command line."""
+        """Overrides to add to the recipe's command line."""
         recompute = _SETTINGS[self.setting.recompute]
         found = [
             f"engine.micro_batch_size={self.setting.sequences}",
@@ -58,7 +58,7 @@ class Way:
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What a phase takes without failures."""
+    """The cost of a phase without failures."""
 
     name: str
     steps: int
@@ -69,13 +69,13 @@ class PhaseCost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A recipe on so many devices of a kind."""
+    """A recipe on `ranks` devices of one kind."""
 
     ranks: int
     gpu: Gpu
     best: Way
     ways: tuple[Way, ...]
-    """The fastest fitting one of each recomputation; with each ZeRO++ option where that is faster; fastest first."""
+    """See `_fastest_of_each_kind`."""
     phases: tuple[PhaseCost, ...]
     saving: goodput.Saving
     interval: goodput.Interval
@@ -83,7 +83,7 @@ class Estimate:
 
     @property
     def days(self) -> float:
-        """With failures and checkpoints."""
+        """Including failures, restarts and checkpoints."""
         return sum(phase.days for phase in self.phases) / self.interval.goodput
 
     @property
@@ -95,66 +95,82 @@ def estimate(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants) -> Esti
     """The recipe on `ranks` devices."""
     _check_batches(recipe, ranks)
     ways = list(_ways(recipe, ranks, gpu, constants))
-    fitting = sorted((way for way in ways if way.fits), key=lambda way: ZERO_PLUS.index(way.zero_plus))
+    fitting = [way for way in ways if way.fits]
     plain = [way for way in fitting if not way.zero_plus]
     if not plain:
-        raise UserError([_too_large(recipe, ranks, gpu, constants, [way for way in ways if not way.zero_plus])])
+        raise UserError(_too_large(recipe, ranks, gpu, constants, [way for way in ways if not way.zero_plus]))
     best = max(plain, key=lambda way: way.tps)
-    kinds: dict[Any, Way] = {}
-    for way in fitting:  # without ZeRO++ first
-        kind, usual = (way.setting.recompute, way.zero_plus), kinds.get((way.setting.recompute, ""))
-        if way.tps > kinds.get(kind, usual or way).tps or (not way.zero_plus and kind not in kinds):
-            kinds[kind] = way
     saving = goodput.saving(recipe, ranks, gpu, constants)
     return Estimate(
-        ranks, gpu, best, tuple(sorted(kinds.values(), key=lambda way: -way.tps)),
-        tuple(_phase_costs(recipe, best, gpu, constants)), saving, goodput.best(saving), goodput.storage(recipe),
-    )  # fmt: skip
+        ranks=ranks,
+        gpu=gpu,
+        best=best,
+        ways=_fastest_of_each_kind(fitting),
+        phases=tuple(_phase_costs(recipe, best, gpu, constants)),
+        saving=saving,
+        interval=goodput.best(saving),
+        storage=goodput.storage(recipe),
+    )
+
+
+def _fastest_of_each_kind(fitting: Sequence[Way]) -> tuple[Way, ...]:
+    """The fastest way of each recomputation, and of each ZeRO++ option that is faster than without; fastest first."""
+    fastest: dict[tuple[Recompute, ZeroPlus], Way] = {}
+    for way in sorted(fitting, key=lambda way: ZERO_PLUS.index(way.zero_plus)):  # without ZeRO++ first
+        kind = (way.setting.recompute, way.zero_plus)
+        rival = fastest.get(kind) or fastest.get((way.setting.recompute, ""))
+        if (rival is None and not way.zero_plus) or (rival is not None and way.tps > rival.tps):
+            fastest[kind] = way
+    return tuple(sorted(fastest.values(), key=lambda way: -way.tps))
 
 
 def setting_of(recipe: Recipe, ranks: int, gpu: Gpu, sequences: int, recompute: Recompute) -> Setting:
-    """How the trainer would run the recipe (kernels.py chooses the same way on the device)."""
+    """How the trainer would run the recipe (pretrain/model/backends.py makes the same choice on the device)."""
     engine = recipe.engine.model_copy(update={"micro_batch_size": sequences})
     zero = deepspeed_config(recipe.model_copy(update={"engine": engine}), ranks, gpu.kind)["zero_optimization"]
     compiled = gpu.kind == "cuda" and engine.backend == "auto"
     head: memory.Head = "plain" if not compiled else "recomputed" if recompute == "blocks" else "kept"
     return Setting(
-        ranks, sequences, max(phase.sequence_length for phase in recipe.phases), recompute, compiled, head,
-        zero["reduce_bucket_size"], zero["stage3_prefetch_bucket_size"], zero["stage3_param_persistence_threshold"],
-        bf16=engine.precision == "bf16", cpu=gpu.kind == "cpu",
-    )  # fmt: skip
+        ranks=ranks,
+        sequences=sequences,
+        sequence_length=max(phase.sequence_length for phase in recipe.phases),
+        recompute=recompute,
+        compiled=compiled,
+        head=head,
+        bucket_elements=zero["reduce_bucket_size"],
+        prefetch_elements=zero["stage3_prefetch_bucket_size"],
+        persistence_threshold=zero["stage3_param_persistence_threshold"],
+        bf16=engine.precision == "bf16",
+        cpu=gpu.kind == "cpu",
+    )
 
 
 def way_of(recipe: Recipe, setting: Setting, zero_plus: ZeroPlus, gpu: Gpu, constants: Constants) -> Way:
     """Memory and time of one setting, at the last phase's full batch."""
     if zero_plus:
+        weights, gradients = "qwZ" in zero_plus, "qgZ" in zero_plus
         setting = replace(
-            setting, secondary_ranks=gpu.per_node, quantised_weights="qwZ" in zero_plus,
-            quantised_gradients="qgZ" in zero_plus,
-        )  # fmt: skip
+            setting, secondary_ranks=gpu.per_node, quantised_weights=weights, quantised_gradients=gradients
+        )
     model, vocab = recipe.model, recipe.tokenizer.vocab_size
     footprint = memory.footprint(model, vocab, setting, constants, gpu.kind)
     micro_batches = max(1, recipe.phases[-1].global_batch_size // (setting.ranks * setting.tokens))
     time = times.step_time(model, vocab, setting, gpu, constants, micro_batches, recipe.engine.float8)
-    tokens = setting.ranks * setting.tokens * micro_batches
     return Way(
-        setting, zero_plus, footprint, time, tokens / time.total,
-        times.utilisation(model, vocab, setting, gpu, time), footprint.total <= gpu.memory_bytes,
-    )  # fmt: skip
+        setting=setting,
+        zero_plus=zero_plus,
+        footprint=footprint,
+        time=time,
+        tps=setting.ranks * setting.tokens * micro_batches / time.total,
+        utilisation=times.utilisation(model, vocab, setting, gpu, time),
+        fits=footprint.total <= gpu.memory_bytes,
+    )
 
 
 def divisors_of_batches(recipe: Recipe, ranks: int) -> list[int]:
-    """Sequences a micro-batch into which every batch of the recipe divides on so many devices."""
-    parts = [
-        segment.global_batch_size // phase.sequence_length
-        for phase in recipe.phases
-        for segment in phase.segments
-    ]  # fmt: skip
-    return [
-        number
-        for number in range(1, _MOST_SEQUENCES + 1)
-        if all(sequences % (ranks * number) == 0 for sequences in parts)
-    ]
+    """Micro-batch sizes, in sequences, that divide every batch of the recipe over `ranks` devices."""
+    batches = {batch // phase.sequence_length for phase in recipe.phases for batch in phase.batches}
+    return [size for size in range(1, _MOST_SEQUENCES + 1) if all(batch % (ranks * size) == 0 for batch in batches)]
 
 
 def _ways(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants) -> Iterator[Way]:
@@ -189,33 +205,32 @@ def _check_batches(recipe: Recipe, ranks: int) -> None:
         for batch in phase.batches:
             sequences = batch // phase.sequence_length
             if sequences % ranks:
-                fewer = max(number for number in range(1, sequences + 1) if sequences % number == 0 and number <= ranks)
+                fewer = max(number for number in range(1, min(ranks, sequences) + 1) if sequences % number == 0)
                 fitting = max(1, round(sequences / ranks)) * ranks * phase.sequence_length
-                problems.append(
-                    Problem(f"phases.{phase.name}.batch", batch,
-                            f"is {sequences} sequences, which do not divide over {ranks} devices",
-                            f"take {fewer} devices, or a batch of {fitting} tokens")
-                )  # fmt: skip
+                what = f"is {sequences} sequences, which do not divide over {ranks} devices"
+                hint = f"use {fewer} devices, or a batch of {fitting} tokens"
+                problems.append(Problem(f"phases.{phase.name}.global_batch_size", batch, what, hint))
     if problems:
         raise UserError(problems)
 
 
 def _too_large(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants, ways: Sequence[Way]) -> Problem:
-    """The least that was tried, by its largest causes, and the fewest devices that would do."""
-    least = min(ways, key=lambda way: way.footprint.total)
-    largest = sorted(least.footprint.causes.items(), key=lambda cause: -cause[1])[:3]
-    told = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
-    more = ranks
-    while more < 1 << 20:
-        more *= 2
-        setting = setting_of(recipe, more, gpu, 1, "blocks")
-        if memory.footprint(
-            recipe.model, recipe.tokenizer.vocab_size, setting, constants, gpu.kind
-        ).total <= gpu.memory_bytes:  # fmt: skip
+    """The smallest footprint that was tried with its largest causes, and the fewest devices that would do."""
+    least = min((way.footprint for way in ways), key=lambda footprint: footprint.total)
+    largest = sorted(least.causes.items(), key=lambda cause: -cause[1])[:3]
+    causes = ", ".join(f"{name} {format_bytes(size)}" for name, size in largest)
+    needed, held = format_bytes(least.total), format_bytes(gpu.memory_bytes)
+    problem = f"do not hold the model: it needs at least {needed} on each {gpu.name}, which has {held} ({causes})"
+    more = _fewest_devices(recipe, ranks, gpu, constants)
+    return Problem("--gpus", ranks, problem, f"use {more} of them, a device with more memory, or a smaller model")
+
+
+def _fewest_devices(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants) -> int:
+    """The first doubling of `ranks` on which single sequences fit with all blocks recomputed."""
+    model, vocab = recipe.model, recipe.tokenizer.vocab_size
+    while ranks < 1 << 20:
+        ranks *= 2
+        setting = setting_of(recipe, ranks, gpu, 1, "blocks")
+        if memory.footprint(model, vocab, setting, constants, gpu.kind).total <= gpu.memory_bytes:
             break
-    return Problem(
-        "--gpus", ranks,
-        f"do not hold the model: at least {format_bytes(least.footprint.total)} on each {gpu.name} of "
-        f"{format_bytes(gpu.memory_bytes)} ({told})",
-        f"take {more} of them, a device with more memory, or a smaller model",
-    )  # fmt: skip
+    return ranks

@@ -1,8 +1,8 @@
-"""How often to save, and what share of the time is training: checkpoints, failures, restarts.
+"""How often to save a checkpoint, and what share of the time is useful training.
 
-Contract: pure. Failures come at a constant rate (exponential gaps). Training pauses while a checkpoint is copied to
-the host, and goes on while it is written; a failure costs what was trained since the newest whole checkpoint, the
-time until somebody notices, and a restart. `best` minimises the expected time exactly; Young's and Daly's
+Contract: pure. Failures occur at a constant rate (exponential gaps). Training pauses while a checkpoint is copied to
+the host and continues while it is written; a failure costs the steps since the newest complete checkpoint, the
+time until it is detected, and a restart. `best` minimises the expected time exactly; Young's and Daly's
 sqrt(2 x pause / rate) is its limit for rare failures (Daly, doi 10.1016/j.future.2004.11.016).
 """
 
@@ -16,31 +16,31 @@ from launch.planner.hardware import Constants, Gpu
 from pretrain.model.sizes import n_parameters
 
 STATE_BYTES = 12
-"""A parameter in a checkpoint: float32 weight and both moments of Adam."""
+"""Per parameter in a checkpoint: float32 weight and both moments of Adam."""
 _TOKEN_BYTES = 4
 _DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
 class Saving:
-    """What one checkpoint costs, and what a failure does; seconds."""
+    """The cost of one checkpoint and of one failure, in seconds."""
 
     pause: float
-    """Copy to host memory: training waits."""
+    """Copy to host memory, while training waits."""
     write: float
-    """Until it is whole on the disk; training goes on."""
+    """Until it is complete on disk, while training continues."""
     restart: float
-    """From a failure to the first step after it: noticed, started, weights read."""
+    """From a failure to the first step after it: detection, start, reading the weights."""
     failures_per_s: float
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval between checkpoints and what becomes of the time."""
+    """An interval between checkpoints, and its goodput."""
 
     seconds: float
     goodput: float
-    """Share of the time that is training which is kept."""
+    """Share of the time spent on steps that are not lost."""
 
 
 def saving(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants) -> Saving:
@@ -58,11 +58,11 @@ def saving(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants) -> Saving
 
 
 def goodput(costs: Saving, seconds: float) -> float:
-    """Share of the time that is kept training, with a checkpoint every `seconds` of it.
+    """Share of the time spent on steps that are not lost, with a checkpoint every `seconds` of training.
 
-    The expected time to get through a stretch x at failure rate r, each failure costing c and the stretch begun
-    anew, is (1 / r + c) (e^(r x) - 1). The stretch is interval and pause; a failure also costs what was being
-    written, which is `write` at most.
+    The expected time to complete a stretch x at failure rate r, if each failure costs c and restarts the stretch, is
+    (1 / r + c) (e^(r x) - 1). The stretch is interval and pause; a failure also costs the checkpoint that was being
+    written, `write` at most.
     """
     stretch, rate = seconds + costs.pause, costs.failures_per_s
     if rate == 0.0:
@@ -73,7 +73,7 @@ def goodput(costs: Saving, seconds: float) -> float:
 
 
 def best(costs: Saving) -> Interval:
-    """The interval of highest goodput, not shorter than a checkpoint takes to be written."""
+    """The interval of highest goodput, at least as long as writing a checkpoint takes."""
     low, high = math.log(max(costs.write, costs.pause, 1.0)), math.log(30 * _DAY_S)
     shrink = (math.sqrt(5) - 1) / 2  # golden section; goodput has one maximum
     while high - low > 1e-6:
@@ -91,12 +91,12 @@ def checkpoint_bytes(recipe: Recipe) -> int:
 
 
 def storage(recipe: Recipe) -> dict[str, int]:
-    """Bytes on the shared file system: shards if no source is read twice, checkpoints that are kept, weights."""
+    """Bytes on the shared file system: shards (if no source is repeated), checkpoints that are kept, weights."""
     parameters = n_parameters(recipe.model, recipe.tokenizer.vocab_size)
     phases = len(recipe.phases)
     return {
         "token shards": _TOKEN_BYTES * sum(phase.tokens for phase in recipe.phases),
-        # One more is being written while all others are there.
+        # One more is written before the oldest is removed.
         "checkpoints": (recipe.checkpoints.keep + phases + 1) * checkpoint_bytes(recipe),
         "weights of each phase": phases * 4 * parameters,
     }

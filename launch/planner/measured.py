@@ -1,9 +1,9 @@
-"""A hardware profile's numbers -> the planner's constants.
+"""Constants of the planner from a hardware profile.
 
-Contract: pure. Reads what pretrain/profiling/hardware_profile.py wrote. On a GPU of the table, rates become shares of
-its datasheet; any other device becomes the device `measured`, whose rates are the measured ones and whose shares are 1.
-What a whole pass takes beyond its parts becomes `pass_factor` (what grows with the work) and `micro_batch_s` (what
-does not), from passes of two sizes.
+Contract: pure. Reads what pretrain/profiling/hardware_profile.py wrote. On a GPU of the planner's table, rates become
+shares of its datasheet; any other device becomes the device `measured` with the measured rates and shares of 1. The
+time of a whole pass beyond the sum of its parts becomes `pass_factor` (the part that grows with the work) and
+`micro_batch_s` (the fixed part), from passes of two sizes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RECOMPUTES: dict[Any, Recompute] = {False: "nothing", "selective": "selective",
 
 
 def constants_of(recipe: Recipe, found: Mapping[str, Any]) -> Constants:
-    """The constants that the profile of `recipe` measured."""
+    """The constants measured by a profile of `recipe`."""
     rates = found["rates"]
     gpu = _device(found)
     where = f"pretrain.profiling.hardware_profile on {found['ranks']} x {found['device']}"
@@ -45,7 +45,7 @@ def constants_of(recipe: Recipe, found: Mapping[str, Any]) -> Constants:
 
 
 def _pass(recipe: Recipe, found: Mapping[str, Any], gpu: Gpu, constants: Constants) -> tuple[float, float]:
-    """(measured seconds over modelled ones, seconds that no size changes) of a micro-batch."""
+    """(measured over modelled seconds, fixed seconds) of a micro-batch."""
     seconds = {int(sequences): value for sequences, value in found["seconds"]["micro_batch"].items()}
     modelled = {sequences: modelled_pass(recipe, found["ranks"], gpu, constants, sequences) for sequences in seconds}
     small, large = min(seconds), max(seconds)
@@ -53,22 +53,21 @@ def _pass(recipe: Recipe, found: Mapping[str, Any], gpu: Gpu, constants: Constan
         return seconds[large] / modelled[large], 0.0
     factor = (seconds[large] - seconds[small]) / (modelled[large] - modelled[small])
     fixed = seconds[large] - factor * modelled[large]
-    # Passes of one size only a little slower than of the other: all of it is taken to grow.
+    # If the two sizes do not separate the parts, all of the time counts as growing with the work.
     return (factor, fixed) if fixed >= 0 < factor else (seconds[large] / modelled[large], 0.0)
 
 
 def modelled_pass(recipe: Recipe, ranks: int, gpu: Gpu, constants: Constants, sequences: int) -> float:
-    """Seconds of one micro-batch, transfers in it, nothing fixed."""
+    """Seconds of one micro-batch with transfers, without fixed costs."""
     recompute = _RECOMPUTES[recipe.engine.activation_checkpointing]
     setting = setting_of(recipe, ranks, gpu, sequences, recompute)
-    step = times.step_time(
-        recipe.model, recipe.tokenizer.vocab_size, setting, gpu, constants, 1, recipe.engine.float8
-    )  # fmt: skip
+    model, vocab = recipe.model, recipe.tokenizer.vocab_size
+    step = times.step_time(model, vocab, setting, gpu, constants, 1, recipe.engine.float8)
     return step.total - step.update - step.fixed
 
 
 def _update_rest(recipe: Recipe, found: Mapping[str, Any], gpu: Gpu, constants: Constants) -> float:
-    """What the measured update took beyond the modelled one."""
+    """Seconds of the measured update beyond the modelled one."""
     setting = setting_of(recipe, found["ranks"], gpu, 1, "nothing")
     step = times.step_time(recipe.model, recipe.tokenizer.vocab_size, setting, gpu, constants, 1, False)
     return max(0.0, float(found["seconds"]["update"]) - step.update)
@@ -82,6 +81,12 @@ def _device(found: Mapping[str, Any]) -> Gpu:
     rates = found["rates"]
     link = float(rates.get("link_bytes_per_s", rates["copy_bytes_per_s"]))
     return Gpu(
-        MEASURED_DEVICE, int(found["memory_bytes"]), rates["products_flops"], rates["copy_bytes_per_s"], link, link,
-        per_node=int(found["ranks"]), kind=found["kind"],
-    )  # fmt: skip
+        name=MEASURED_DEVICE,
+        memory_bytes=int(found["memory_bytes"]),
+        peak_flops=rates["products_flops"],
+        memory_bytes_per_s=rates["copy_bytes_per_s"],
+        link_bytes_per_s=link,
+        network_bytes_per_s=link,
+        per_node=int(found["ranks"]),
+        kind=found["kind"],
+    )

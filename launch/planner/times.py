@@ -1,13 +1,13 @@
 """Seconds of one step on each device, by cause, from operations, bytes and transfers.
 
-Contract: pure. A micro-batch computes (products, attention, element-wise work, the loss, gradients on their way)
-while ZeRO-3's transfers run beside it; what computing cannot hide is `exposed`. A step is its micro-batches, the
-update and fixed costs. Each rate is a datasheet's number times a share from `Constants`, assumed or measured.
+Contract: pure. A micro-batch computes (products, attention, element-wise work, the loss, accumulation of gradients)
+while ZeRO-3's transfers run beside it; the part that computing cannot hide is `exposed`. A step is its
+micro-batches, the update and fixed costs. Each rate is a datasheet's number times a share from `Constants`.
 
 Sources: ZeRO-3 gathers every weight for the forward and again for the backward pass of every micro-batch, and
 reduces every gradient after it (Rajbhandari et al., arXiv 1910.02054, section 7; here in float32). Ring transfers
 carry (R - 1) / R of the whole through each device and take R - 1 hops. ZeRO++ (arXiv 2306.10209): hpZ gathers for
-the backward pass within a node, qwZ gathers 8 bits a weight, qgZ reduces 4 bits a gradient.
+the backward pass within a node, qwZ gathers 8 bits per weight, qgZ reduces 4 bits per gradient.
 
 Shape letters as in memory.py.
 """
@@ -22,13 +22,13 @@ from launch.planner.memory import Setting
 from pretrain.model.sizes import flops_per_token, n_matrix_parameters, n_parameters
 
 _ADAM_BYTES = 30
-"""A parameter in the update: gradient, master and moments read, masters and moments written, bf16 written, norm."""
+"""Per parameter in the update: gradient, master and moments read; master, moments and bf16 written; norm."""
 _GRADIENT_BYTES, _GRADIENT_PART_BYTES = 28, 12
-"""A gradient's way: into the bucket, joined, laid out by ranks; and the sum of a rank's own part."""
+"""Per gradient: into the bucket, concatenated, ordered by rank; and the sum of a rank's own part."""
 _EAGER = 3.0
-"""Bytes that eager element-wise operators move, over what one fused kernel for each would."""
+"""Bytes that eager element-wise operators move, relative to one fused kernel each."""
 _EAGER_CALLS, _COMPILED_CALLS = 9, 1
-"""Gathers of a block: one for each of its parameters, or one for all."""
+"""Gathers per block: one for each of its parameters, or one for all."""
 _QUANTISED_WEIGHT_BYTES, _QUANTISED_GRADIENT_BYTES = 1.0, 0.5
 
 
@@ -37,11 +37,11 @@ class StepTime:
     """Seconds of one step."""
 
     computing: dict[str, float]
-    """By cause, of all micro-batches."""
+    """By cause, for all micro-batches."""
     transfers: dict[str, float]
-    """By cause, of all micro-batches, most of it hidden."""
+    """By cause, for all micro-batches; mostly hidden behind computing."""
     exposed: float
-    """What of the transfers computing cannot hide."""
+    """The part of the transfers that computing cannot hide."""
     update: float
     fixed: float
     micro_batches: int
@@ -52,7 +52,7 @@ class StepTime:
 
     @property
     def causes(self) -> dict[str, float]:
-        """What adds up to the total."""
+        """Parts that add up to the total."""
         return {**self.computing, "transfers not hidden": self.exposed, "update": self.update, "fixed": self.fixed}
 
 
@@ -78,7 +78,7 @@ def step_time(
 def computing(
     cfg: Model, vocab_size: int, setting: Setting, gpu: Gpu, constants: Constants, float8: bool
 ) -> dict[str, float]:
-    """Seconds of a micro-batch's forward and backward pass by cause, no transfer in it."""
+    """Seconds of a micro-batch's forward and backward pass by cause, without transfers."""
     tokens, rate = setting.tokens, _memory_rate(gpu, constants)
     blocks = n_matrix_parameters(cfg, 0)
     again = 8 / 6 if setting.recompute == "blocks" else 1.0
@@ -89,20 +89,19 @@ def computing(
     block_flops = 2 * gpu.peak_flops * constants.float8_share if float8 else product_flops
     attention_again = 4 / 3 if setting.recompute == "blocks" else 1.0
     head = vocab_size * cfg.d_model * head_again
+    gradient_bytes = _GRADIENT_BYTES + _GRADIENT_PART_BYTES / setting.ranks
     found = {
         "matrix products": 6 * tokens * (blocks * again / block_flops + head / product_flops),
         "attention": tokens * pairs * attention_again / (gpu.peak_flops * constants.attention_share),
         "element-wise": tokens * cfg.n_layers * elementwise_bytes(cfg, setting) / rate,
         "loss": tokens * vocab_size * (3 * setting.width if setting.compiled else 40) / rate,
-        "gradients to their sums": (
-            n_parameters(cfg, vocab_size) * (_GRADIENT_BYTES + _GRADIENT_PART_BYTES / setting.ranks) / rate
-        ),
-    }  # fmt: skip
+        "gradients to their sums": n_parameters(cfg, vocab_size) * gradient_bytes / rate,
+    }
     return {cause: seconds * constants.pass_factor for cause, seconds in found.items()}
 
 
 def elementwise_bytes(cfg: Model, setting: Setting) -> float:
-    """Bytes a token that a block's norms, rotary embedding, residuals and SwiGLU move, forward and backward."""
+    """Bytes per token that a block's norms, rotary embedding, residuals and SwiGLU move, forward and backward."""
     D, F, Q, K = cfg.d_model, cfg.d_ff, cfg.n_heads * cfg.d_head, cfg.n_kv_heads * cfg.d_head
     forward = 9 * D + 2 * (Q + K) + 3 * F
     passes = 3 if setting.recompute == "nothing" else 4  # backward reads and writes twice as much
@@ -110,7 +109,7 @@ def elementwise_bytes(cfg: Model, setting: Setting) -> float:
 
 
 def transfers(cfg: Model, vocab_size: int, setting: Setting, gpu: Gpu, constants: Constants) -> dict[str, float]:
-    """Seconds of a micro-batch's collectives by cause, each as if nothing else ran."""
+    """Seconds of a micro-batch's collectives by cause, each without contention."""
     if setting.ranks == 1:
         return {}
     elements = n_parameters(cfg, vocab_size)
@@ -129,7 +128,7 @@ def transfers(cfg: Model, vocab_size: int, setting: Setting, gpu: Gpu, constants
 
 
 def collective_s(size: float, calls: int, ranks: int, gpu: Gpu, constants: Constants) -> float:
-    """Seconds in which `ranks` devices gather or reduce `size` bytes in all, in `calls` equal rings."""
+    """Seconds in which `ranks` devices gather or reduce `size` bytes in total, in `calls` equal rings."""
     if ranks == 1:
         return 0.0
     nodes = -(-ranks // gpu.per_node)

@@ -1,15 +1,19 @@
-"""Everything that is HTML: pages from templates; this module alone imports jinja2, plots.py matplotlib.
+"""HTML pages from templates; the only module that imports jinja2.
 
-Contract: every value is escaped unless it is `Markup`, and a name that a template uses and the caller
-does not give is an error. Templates fetch nothing; each states that in its content policy.
+Contract: every value is escaped unless it is `Markup`, and a name that a template uses but the caller does not
+pass is an error. Pages load nothing from the network, and their content policy forbids it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from twofold.files import atomic_path
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -18,3 +22,18 @@ def render(template: str, **values: Any) -> str:
     """The page of a file in launch/reports/templates."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     return environment.get_template(template).render(**values)
+
+
+def write(path: Path, page: str) -> Path:
+    """Write a page atomically; return its path."""
+    with atomic_path(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return path
+
+
+def summed(counts: Mapping[str, Any], field: str) -> Counter[str]:
+    """A stage's counts by name, added up over its sources."""
+    totals: Counter[str] = Counter()
+    for source in counts["sources"].values():
+        totals.update(source[field])
+    return totals

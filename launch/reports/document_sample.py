@@ -1,9 +1,9 @@
-"""What the data report shows of single documents: a sample of the decisions, and excerpts.
+"""The documents that the data report shows: a sample of the decisions, and excerpts of their texts.
 
-Contract: the sample is a pure function of the decisions and its size: documents whose id (or whose cluster's
-name) hashes lowest, so clusters are in it whole or not at all; where there are few enough it is all of
-them. Excerpts are masked beginnings, control characters left out. One pass over the decisions' columns;
-texts are read in the row groups that hold an excerpt only.
+Contract: the sample is a pure function of the decisions and its size: it takes the documents whose id (or whose
+cluster's name) hashes lowest, so clusters are sampled whole or not at all. If there are fewer documents than
+`size`, all are taken. Excerpts are masked beginnings without control characters. One pass over the decisions'
+columns; only the row groups that hold an excerpt are read for their text.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ import xxhash
 
 from configs.features import FEATURES
 from data_pipeline import tables
+from data_pipeline.decisions import rules
 from launch.actions.explain import excerpt
 from twofold.artifacts import Artifact
 
 Place = tuple[str, int, int]
 """Source, task, row."""
-_COLUMNS = [
-    *("id", "source", "language", "bytes", "reasons", "decision", "cluster", "exact_cluster", "url_cluster"),
-    *FEATURES,
-]
+_CLUSTERS = (rules.DUPLICATES["cluster"], *(link["column"] for link in rules.DUPLICATES["reasons"]))
+_COLUMNS = ["id", "source", "language", "bytes", "reasons", "decision", *_CLUSTERS, *FEATURES]
 _EXCERPT = 240
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-"""Also marks that turn the direction of text: an excerpt must not reorder the page."""
+"""Control characters and marks that change the direction of text, which would reorder the page."""
 
 
 def sample(decisions: Path, documents: int, size: int) -> pa.Table:
@@ -53,7 +52,7 @@ def sample(decisions: Path, documents: int, size: int) -> pa.Table:
 
 
 def nearest(found: pa.Table, language: str, feature: str, bound: float, each: int) -> list[int]:
-    """Rows of the sample with a value nearest to `bound`: `each` below or at it, and `each` above."""
+    """Rows of the sample with the values nearest to `bound`: `each` of them at or below it, and `each` above."""
     values = found[feature].to_numpy()
     rows = np.flatnonzero(np.array(found["language"].to_pylist(), dtype=object) == language)
     order = rows[np.argsort(np.abs(values[rows] - bound), kind="stable")]
@@ -62,7 +61,7 @@ def nearest(found: pa.Table, language: str, feature: str, bound: float, each: in
 
 
 def places(found: pa.Table, rows: Iterable[int]) -> list[Place]:
-    """Where rows of the sample stand in the decision table."""
+    """The source, task and row of rows of the sample."""
     return [tuple(found[name][row].as_py() for name in ("source", "task", "row")) for row in rows]
 
 

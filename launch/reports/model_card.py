@@ -1,7 +1,7 @@
-"""`card.html`: what a classifier is, what it learnt from and how far it can be trusted, on one page.
+"""`card.html`: what a classifier is for, its training data and its accuracy, on one page.
 
-Contract: drawn from `card.json` alone, so it can be made again at any time; self-contained, no script,
-every text escaped; the same bytes for the same card. Under a second.
+Contract: drawn only from `card.json`; self-contained, without scripts, all text escaped; the same bytes for the same
+card. Takes under a second.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from markupsafe import Markup
 
 from launch import reports
 from launch.reports import plots
-from twofold.files import atomic_path
 
 PURPOSES = {
-    "quality": "Scores how much a document reads like those labelled good; rules bound quality_score from below.",
-    "toxicity": "Scores how much a document reads like those labelled toxic; rules bound toxicity_score from above.",
-    "domain": "Names the domain that a document reads like; routes move general documents to it from min_score on.",
+    "quality": "Scores how similar a document is to those labelled good; rules bound quality_score from below.",
+    "toxicity": "Scores how similar a document is to those labelled toxic; rules bound toxicity_score from above.",
+    "domain": "Predicts a document's domain; routes move general documents to it if the score is at least min_score.",
 }
 SET_NAMES = {"all": "all", "ko": "Korean", "en": "English"}
 SHARES_SHOWN = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -30,8 +29,7 @@ def write(folder: Path) -> None:
     """A page beside every `card.json` of the classifiers' artifact."""
     for path in sorted(folder.glob("*/card.json")):
         page = render(json.loads(path.read_text(encoding="utf-8")))
-        with atomic_path(path.with_name("card.html")) as target:
-            target.write_text(page, encoding="utf-8")
+        reports.write(path.with_name("card.html"), page)
 
 
 def render(card: Mapping[str, Any]) -> str:
@@ -51,11 +49,15 @@ def render(card: Mapping[str, Any]) -> str:
 
 
 def tables(card: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """Threshold tables to show, by set of test texts, or by label where there are more than two."""
+    """Threshold tables by set of test texts, or by label if there are more than two."""
+    return {name: at_shares(columns) for name, columns in _thresholds(card).items()}
+
+
+def _thresholds(card: Mapping[str, Any]) -> dict[str, Mapping[str, list[float]]]:
     everything = card["test"]["all"]
     if "labels" in everything:
-        return {label: at_shares(row["thresholds"]) for label, row in everything["labels"].items()}
-    return {SET_NAMES[name]: at_shares(result["thresholds"]) for name, result in card["test"].items()}
+        return {label: row["thresholds"] for label, row in everything["labels"].items()}
+    return {SET_NAMES[name]: result["thresholds"] for name, result in card["test"].items()}
 
 
 def at_shares(columns: Mapping[str, list[float]]) -> list[dict[str, float]]:
@@ -75,15 +77,10 @@ def _reliability(judged: Mapping[str, Any]) -> str:
         name: (result["reliability"]["confidence"], result["reliability"]["share_right"])
         for name, result in judged.items()
     }
-    return plots.shares(series, "probability that the model gives", "share that is so", diagonal=True)
+    return plots.shares(series, "predicted probability", "observed share", diagonal=True)
 
 
 def _curves(card: Mapping[str, Any]) -> str:
     """Precision over recall."""
-    everything = card["test"]["all"]
-    if "labels" in everything:
-        columns = {label: row["thresholds"] for label, row in everything["labels"].items()}
-    else:
-        columns = {SET_NAMES[name]: result["thresholds"] for name, result in card["test"].items()}
-    series = {name: (table["recall"], table["precision"]) for name, table in columns.items()}
+    series = {name: (table["recall"], table["precision"]) for name, table in _thresholds(card).items()}
     return plots.shares(series, "recall", "precision")

@@ -1,10 +1,11 @@
 """The page of a plan: tokens, learning rate, batch and mixture by step.
 
-Contract: from the recipe alone; with token shards, passes over each source are shown, too. Self-contained.
+Contract: reads only the recipe; given the sources' training tokens, the page also shows the epochs over each source.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,47 +19,47 @@ from pretrain.data.order import Order, quotas
 from pretrain.data.plan import Plan
 from tokenizer.shards import read_index
 from twofold.artifacts import Artifact
-from twofold.files import atomic_path
 
 _POINTS = 600
-"""Steps that a curve is drawn from; the borders of segments and phases are always among them."""
+"""Steps at which curves are drawn, in addition to the borders of segments and phases."""
 
 
 def write(recipe: Recipe, path: Path, supply: Mapping[str, int]) -> Path:
-    """Draw the page; returns where it is."""
-    with atomic_path(path) as target:
-        target.write_text(render(recipe, supply), encoding="utf-8")
-    return path
+    """Write the page; return its path."""
+    return reports.write(path, render(recipe, supply))
 
 
 def render(recipe: Recipe, supply: Mapping[str, int]) -> str:
-    """The page; `supply` are training tokens by source, empty where there are no shards yet."""
+    """The page as HTML; `supply` has the training tokens of each source, or nothing if there are no shards yet."""
     steps = Plan(recipe)
     marked = [steps.at(index) for index in _drawn(recipe, steps)]
     tokens = [step.tokens_before for step in marked]
-    bands = [
-        (float(steps.first_token(number)), float(steps.first_token(number + 1)), phase.name)
-        for number, phase in enumerate(recipe.phases)
-    ]
+    bounds = bands(recipe)
     names = list(dict.fromkeys(name for phase in recipe.phases for name in phase.mixture))
     batches, rates = [step.tokens for step in marked], [step.lr for step in marked]
     shares = {name: [recipe.phases[step.phase].mixture.get(name, 0.0) for step in marked] for name in names}
     figures = {
-        "Learning rate": plots.lines({"rate": (tokens, rates)}, "tokens", "learning rate", bands, 2.6),
-        "Batch": plots.lines({"batch": (tokens, batches)}, "tokens", "tokens a step", bands, 2.2, from_zero=True),
-        "Mixture": plots.areas(tokens, shares, "tokens", "share of the tokens", bands),
+        "Learning rate": plots.lines({"rate": (tokens, rates)}, "tokens", "learning rate", bounds, 2.6),
+        "Batch": plots.lines({"batch": (tokens, batches)}, "tokens", "tokens per step", bounds, 2.2, from_zero=True),
+        "Mixture": plots.areas(tokens, shares, "tokens", "share of the tokens", bounds),
     }
+    cards = [(format_count(steps.total_tokens), "tokens"), (f"{steps.total_steps:,}", "steps")]
+    cards += [(str(len(recipe.phases)), "phases"), (str(len(names)), "sources")]
     return reports.render(
         "plan.html",
         recipe=recipe,
-        cards=[
-            (format_count(steps.total_tokens), "tokens"), (f"{steps.total_steps:,}", "steps"),
-            (str(len(recipe.phases)), "phases"), (str(len(names)), "sources"),
-        ],
+        cards=cards,
         phases=[phase_row(recipe, number) for number in range(len(recipe.phases))],
         mixtures=mixture_rows(recipe, supply),
         figures={title: Markup(figure) for title, figure in figures.items()},
-    )  # fmt: skip
+    )
+
+
+def bands(recipe: Recipe) -> list[plots.Band]:
+    """The tokens at which each phase starts and ends."""
+    ends = itertools.accumulate((phase.trained_tokens for phase in recipe.phases), initial=0)
+    ranges = zip(itertools.pairwise(ends), recipe.phases, strict=True)
+    return [(float(start), float(end), phase.name) for (start, end), phase in ranges]
 
 
 def _drawn(recipe: Recipe, steps: Plan) -> list[int]:
@@ -91,21 +92,22 @@ def phase_row(recipe: Recipe, number: int) -> dict[str, str]:
 
 
 def mixture_rows(recipe: Recipe, supply: Mapping[str, int]) -> list[dict[str, str]]:
-    """A row a source and phase: its share as mixed exactly, its tokens, its passes by the phase's end."""
+    """A row per phase and source: its exact share, its tokens, its epochs by the phase's end."""
     rows = []
     order = Order(recipe.seed, recipe.phases, supply) if supply else None
     for number, phase in enumerate(recipe.phases):
         exact = quotas(phase)
         for name, share in phase.mixture.items():
-            taken = share * phase.trained_tokens
-            passes = f"{order.tokens_taken(name, number) / supply[name]:.2f}" if order else "–"
-            rows.append(
-                {
-                    "phase": phase.name, "source": name, "share": f"{share:.4f}",
-                    "in a block": f"{exact[name]} of {phase.mixture_block_size}", "tokens": format_count(round(taken)),
-                    "passes by its end": passes, "allowed": f"{phase.epochs_allowed(name):g}",
-                }
-            )  # fmt: skip
+            row = {
+                "phase": phase.name,
+                "source": name,
+                "share": f"{share:.4f}",
+                "sequences per block": f"{exact[name]} of {phase.mixture_block_size}",
+                "tokens": format_count(round(share * phase.trained_tokens)),
+                "epochs by its end": f"{order.tokens_taken(name, number) / supply[name]:.2f}" if order else "–",
+                "allowed": f"{phase.epochs_allowed(name):g}",
+            }
+            rows.append(row)
     return rows
 
 

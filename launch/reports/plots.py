@@ -1,26 +1,27 @@
-"""The report's figures as inline SVG; the only module that imports matplotlib.
+"""Figures of the pages as inline SVG; the only module that imports matplotlib.
 
-Contract: pure functions from numbers to an `<svg>` string. No display, no global state left behind,
-the same bytes for the same numbers (fixed hash salt, no date), text as text so that any script the
-reader's browser knows is drawn.
+Contract: pure functions from numbers to an `<svg>` string: the same bytes for the same numbers (fixed hash salt, no
+date). They need no display and leave no global state. Text stays text, in any script that the browser can draw.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Name -> (x, y)."""
 Band = tuple[float, float, str]
-"""A labelled stretch of the x axis: start, end, name."""
+"""A labelled range of the x axis: start, end, name."""
 
-# Okabe and Ito's palette, told apart by colour-blind readers; grey for what is dropped least often.
+# Begins with the palette of Okabe and Ito, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5F5F5F", "#B2182B", "#35978F")
 KEPT = "#009E73"
 _STYLE: dict[Any, Any] = {
@@ -34,78 +35,72 @@ _STYLE: dict[Any, Any] = {
     "grid.color": "#e3e3e3",
     "axes.axisbelow": True,
 }
+_LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
 
 
 def lines(
-    series: Series, x_label: str, y_label: str, bands: Sequence[Band] = (), height: float = 3.2,
-    from_zero: bool = False, logarithmic: str = "",
-) -> str:  # fmt: skip
-    """Lines over a common axis, phases shaded behind them; `logarithmic` names axes (x, y, xy)."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.4, height), layout="constrained")
-        axes = figure.subplots()
-        for position, (start, end, name) in enumerate(bands):
+    series: Series,
+    x_label: str,
+    y_label: str,
+    bands: Sequence[Band] = (),
+    height: float = 3.2,
+    from_zero: bool = False,
+    logarithmic: str = "",
+) -> str:
+    """Lines over a common axis with labelled bands behind them; `logarithmic` names axes (x, y, xy)."""
+    with _axes(8.4, height) as (figure, axes):
+        for position, (start, end, _) in enumerate(bands):
             axes.axvspan(start, end, color="#f3f5f8" if position % 2 else "#fbf6ec", zorder=0)
-            axes.text((start + end) / 2, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", color="#555555")
+        _name_bands(axes, bands)
         for position, (name, (x, y)) in enumerate(series.items()):
-            marker = "o" if len(x) < 20 else None
-            # The palette is used again with another stroke once it is through.
+            # Another stroke once all colours are used.
             stroke = ("-", "--", ":")[position // len(PALETTE) % 3]
-            colour = PALETTE[position % len(PALETTE)]
-            axes.plot(x, y, stroke, label=name, color=colour, marker=marker, markersize=3.5, lw=1.6)
+            axes.plot(x, y, stroke, label=name, marker="o" if len(x) < 20 else None, **_line(position))
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.set(**{f"{axis}scale": "log" for axis in logarithmic})
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        if "y" in logarithmic:
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         if from_zero:
             axes.set_ylim(bottom=0)
+        if from_zero or "y" in logarithmic:
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         if len(series) > 1:
-            axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+            axes.legend(**_LEGEND)
         return _svg(figure)
 
 
 def shares(series: Series, x_label: str, y_label: str, diagonal: bool = False) -> str:
-    """Lines between shares: both axes run from 0 to 1, with the line of equality behind them if asked for."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.4, 3.6), layout="constrained")
-        axes = figure.subplots()
+    """Lines between shares: both axes run from 0 to 1, optionally with the diagonal behind the lines."""
+    with _axes(5.4, 3.6) as (figure, axes):
         if diagonal:
             axes.plot((0, 1), (0, 1), ":", color="#888888", lw=1.2)
         for position, (name, (x, y)) in enumerate(series.items()):
-            marker = "o" if len(x) <= 10 else None
-            axes.plot(x, y, label=name, color=PALETTE[position % len(PALETTE)], marker=marker, markersize=3.5, lw=1.6)
+            axes.plot(x, y, label=name, marker="o" if len(x) <= 10 else None, **_line(position))
         axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        axes.legend(**_LEGEND)
         return _svg(figure)
 
 
 def areas(
     x: Sequence[float], shares: Mapping[str, Sequence[float]], x_label: str, y_label: str, bands: Sequence[Band] = ()
 ) -> str:
-    """Shares that add up to one, as stacked areas; each phase's name above."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.4, 3.4), layout="constrained")
-        axes = figure.subplots()
+    """Shares that add up to one, as stacked areas, with the bands' names above."""
+    with _axes(8.4, 3.4) as (figure, axes):
         colours = [PALETTE[position % len(PALETTE)] for position in range(len(shares))]
         drawn = axes.stackplot(x, *shares.values(), labels=list(shares), colors=colours, step="post", lw=0)
         for position, area in enumerate(drawn):
             area.set_hatch(("", "//", "..")[position // len(PALETTE) % 3])
-        for start, end, name in bands:
-            axes.text((start + end) / 2, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", color="#555555")
+        _name_bands(axes, bands)
+        for _, end, _ in bands:
             axes.axvline(end, color="white", lw=1.5)
         axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, 1), xlim=(x[0], x[-1]))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5), reverse=True)
+        axes.legend(**_LEGEND, reverse=True)
         return _svg(figure)
 
 
 def dots(rows: Mapping[str, Sequence[float]], x_label: str) -> str:
-    """One row of dots for each name, with a line at their mean."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.4, 0.9 + 0.34 * len(rows)), layout="constrained")
-        axes = figure.subplots()
+    """A row of dots per name, with a line at their mean."""
+    with _axes(8.4, 0.9 + 0.34 * len(rows)) as (figure, axes):
         for position, (name, values) in enumerate(rows.items()):
             colour = PALETTE[position % len(PALETTE)]
             axes.plot(values, [name] * len(values), "o", color=colour, markersize=5, alpha=0.8)
@@ -117,10 +112,8 @@ def dots(rows: Mapping[str, Sequence[float]], x_label: str) -> str:
 
 
 def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str) -> str:
-    """One horizontal bar a row, cut into named parts (`kept` is green)."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.4, 0.9 + 0.32 * len(rows)), layout="constrained")
-        axes = figure.subplots()
+    """A horizontal bar per row, divided into named parts (`kept` is green)."""
+    with _axes(8.4, 0.9 + 0.32 * len(rows)) as (figure, axes):
         parts = list(dict.fromkeys(part for row in rows.values() for part in row))
         left = dict.fromkeys(rows, 0.0)
         colours = iter(PALETTE * (1 + len(parts) // len(PALETTE)))
@@ -132,8 +125,25 @@ def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str) -> str:
         axes.invert_yaxis()
         axes.set(xlabel=x_label)
         axes.grid(axis="y", visible=False)
-        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        axes.legend(**_LEGEND)
         return _svg(figure)
+
+
+@contextlib.contextmanager
+def _axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of this size in inches with one pair of axes, in our style."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots()
+
+
+def _line(position: int) -> dict[str, Any]:
+    return {"color": PALETTE[position % len(PALETTE)], "markersize": 3.5, "lw": 1.6}
+
+
+def _name_bands(axes: Axes, bands: Sequence[Band]) -> None:
+    for start, end, name in bands:
+        axes.text((start + end) / 2, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", color="#555555")
 
 
 def _svg(figure: Figure) -> str:

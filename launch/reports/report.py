@@ -1,15 +1,14 @@
-"""`report.html`: the run on one page, drawn from manifests, metrics and samples alone.
+"""`report.html`: the run on one page, drawn from manifests, metrics and samples.
 
-Contract: self-contained (no script, no network, a content policy that forbids both), every text
-escaped, since documents and samples are hostile input; made from the artifacts that it names, so it
-can be made again at any time. Reads no documents. Seconds.
+Contract: self-contained, without scripts or network access, which its content policy also forbids; all text is
+escaped, since documents and samples are hostile input. `build` declares the artifacts that the page reads; no
+documents are read. Takes seconds.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,16 @@ from markupsafe import Markup
 from configs.schema import Recipe
 from configs.units import format_bytes, format_count
 from launch import reports
-from launch.reports import plots
+from launch.reports import plan, plots
 from pretrain.model.sizes import n_parameters
 from twofold import VERSION
 from twofold.artifacts import Artifact, git_revision
-from twofold.files import atomic_path
 from twofold.stage import Stage
 
 CODE_VERSION = 1
 _REASONS_DRAWN = 8
 _REASONS_LISTED = 3
+_PII_POLICIES = {"mask": "masked", "drop": "dropped with its document", "keep": "kept"}
 Row = dict[str, Any]
 
 
@@ -74,11 +73,9 @@ def write_page(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> 
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cards=_cards(recipe, artifacts),
         funnel=_funnel(artifacts["filter"].counts),
-        rejects=_listed(_summed(artifacts["extract"].counts, "rejects")),
-        pii=_listed(_summed(artifacts["filter"].counts, "personal_information")),
-        pii_policy={"mask": "masked", "drop": "dropped with its document", "keep": "kept as it is"}[
-            recipe.data.personal_information
-        ],
+        rejects=_listed(reports.summed(artifacts["extract"].counts, "rejects")),
+        pii=_listed(reports.summed(artifacts["filter"].counts, "personal_information")),
+        pii_policy=_PII_POLICIES[recipe.data.personal_information],
         compression=_compression(artifacts["tokenizer"].counts),
         shards=_shards(recipe, artifacts),
         validation=_validation(recipe, artifacts),
@@ -87,9 +84,8 @@ def write_page(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> 
         training_note=_training_note(artifacts["train"].counts),
         lineage=[_lineage_row(name, artifact) for name, artifact in artifacts.items()],
         figures={name: Markup(svg) for name, svg in _figures(recipe, artifacts, train).items()},
-    )  # fmt: skip
-    with atomic_path(out / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+    )
+    reports.write(out / "report.html", page)
     return {"bytes": len(page.encode("utf-8")), "training_events": len(train)}
 
 
@@ -105,9 +101,9 @@ def _cards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[tuple[str,
         (f"{kept:,} of {read:,}", "documents kept"),
         (f"{recipe.tokenizer.vocab_size:,}", "token ids"),
         (format_count(n_parameters(recipe.model, recipe.tokenizer.vocab_size)), "parameters"),
-        (format_count(trained["tokens"]), "tokens trained on"),
-        (f"{trained['phases'][-1]['last_loss']:.3f}", "loss at the end"),
-        (f"{trained['tps']:,.0f}", "tokens a second"),
+        (format_count(trained["tokens"]), "tokens trained"),
+        (f"{trained['phases'][-1]['last_loss']:.3f}", "final loss"),
+        (f"{trained['tps']:,.0f}", "tokens per second"),
     ]
 
 
@@ -126,16 +122,8 @@ def _funnel(counts: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _summed(counts: Mapping[str, Any], field: str) -> dict[str, int]:
-    """A table of numbers added up over the sources."""
-    totals: Counter[str] = Counter()
-    for row in counts["sources"].values():
-        totals.update(row[field])
-    return dict(totals)
-
-
 def _listed(numbers: Mapping[str, int], most: int = 20) -> str:
-    """`near_duplicate 3, words<30 2`, the largest first."""
+    """`near_duplicate 3, words<30 2`: the largest numbers first."""
     largest = sorted((item for item in numbers.items() if item[1]), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {count:,}" for name, count in largest[:most])
 
@@ -161,7 +149,7 @@ def _shards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
 
 
 def _validation(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
-    """Bits per byte before training and at each phase's end; domains after the general sources."""
+    """Bits per byte before training and at the end of each phase; general sources first."""
     counts = artifacts["train"].counts
     start, phases = counts["start_bits_per_byte"], counts["phases"]
     rows = []
@@ -174,7 +162,7 @@ def _validation(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
 
 
 def _groups(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
-    """Mean bits per byte of the general and of the expert sources, and how fast they change in each phase."""
+    """Mean bits per byte of the general and of the expert sources, and their change per million tokens."""
     counts = artifacts["train"].counts
     phases = counts["phases"]
     millions = [sum(phase["tokens_by_source"].values()) / 1e6 for phase in phases]
@@ -215,19 +203,19 @@ def _lineage_row(name: str, artifact: Artifact) -> Row:
 def _figures(recipe: Recipe, artifacts: Mapping[str, Artifact], events: Sequence[Row]) -> dict[str, str]:
     steps = [event for event in events if event["event"] == "train"]
     held_out = [event for event in events if event["event"] == "validation"]
-    bands = _bands(recipe)
+    bands = plan.bands(recipe)
     by_source = {
         source: _curve(held_out, lambda event, s=source: event["bits_per_byte"].get(s))
         for source in (held_out[0]["bits_per_byte"] if held_out else ())
     }
-    x = "tokens trained on"
+    x = "tokens trained"
     return {
         "funnel": plots.stacked_bars(_bars(artifacts["filter"].counts), "documents"),
-        "loss": plots.lines({"loss": _curve(steps, lambda e: e["loss"])}, x, "training loss (nats a token)", bands),
+        "loss": plots.lines({"loss": _curve(steps, lambda e: e["loss"])}, x, "training loss (nats per token)", bands),
         "rate": plots.lines({"rate": _curve(steps, lambda e: e["lr"])}, x, "learning rate", bands, 2.0),
         "norm": plots.lines({"norm": _curve(steps, lambda e: e["grad_norm"])}, x, "gradient norm", bands, 2.0),
-        "speed": plots.lines({"speed": _curve(steps, lambda e: e["tps"])}, x, "tokens a second", bands, 2.0),
-        "validation": plots.lines(by_source, x, "bits per byte, held out", bands, 3.8),
+        "speed": plots.lines({"speed": _curve(steps, lambda e: e["tps"])}, x, "tokens per second", bands, 2.0),
+        "validation": plots.lines(by_source, x, "bits per byte, held-out text", bands, 3.8),
     }
 
 
@@ -237,18 +225,9 @@ def _curve(events: Iterable[Row], value: Any) -> tuple[list[float], list[float]]
     return [x for x, _ in known], [y for _, y in known]
 
 
-def _bands(recipe: Recipe) -> list[plots.Band]:
-    bands, start = [], 0.0
-    for phase in recipe.phases:
-        end = start + phase.trained_tokens
-        bands.append((start, end, phase.name))
-        start = end
-    return bands
-
-
 def _bars(counts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Kept and first reasons by source; rare reasons are drawn together."""
-    totals = _summed(counts, "dropped")
+    """Kept documents and first reasons by source; rare reasons are combined."""
+    totals = reports.summed(counts, "dropped")
     drawn = sorted(totals, key=lambda reason: (-totals[reason], reason))[:_REASONS_DRAWN]
     bars: dict[str, dict[str, float]] = {}
     for source, row in counts["sources"].items():

@@ -1,7 +1,7 @@
-"""The page of `twofold compare-tokenizers`: drawn from its figures alone, so it can be made again from the JSON.
+"""The page of `twofold compare-tokenizers`, drawn only from the figures that `--json` writes.
 
-Contract: one self-contained file without scripts; every text and every name is escaped; the same bytes for the same
-figures. Under a second.
+Contract: one self-contained file without scripts; all text and names are escaped; the same bytes for the same
+figures. Takes under a second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from configs.units import format_bytes
 from launch import reports
 from launch.reports import plots
 from twofold import VERSION
-from twofold.files import atomic_path
 
 LANGUAGES = {"ko": "Korean", "en": "English", "code": "Code"}
 _SHOWN_CANDIDATES = 60
@@ -24,8 +23,7 @@ _SHOWN_CANDIDATES = 60
 
 def write(found: Mapping[str, Any], target: Path) -> None:
     """Write the page."""
-    with atomic_path(target) as partial:
-        partial.write_text(render(found), encoding="utf-8")
+    reports.write(target, render(found))
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -50,13 +48,13 @@ def render(found: Mapping[str, Any]) -> str:
 
 
 def cards(found: Mapping[str, Any], languages: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(figure, what it is): tokens a word, against the best of the others."""
+    """(figure, label): tokens per word in each language, compared with the best other tokenizer."""
     made = []
     for code, name in languages.items():
         rows = compression_rows(found, code)
         own = next(row for row in rows if row["own"])
         others = [row for row in rows if not row["own"]]
-        label = f"{name}: tokens a word"
+        label = f"{name}: tokens per word"
         if others:
             change = own["tokens_per_word"] / others[0]["tokens_per_word"] - 1
             word = "fewer" if change < 0 else "more"
@@ -64,12 +62,12 @@ def cards(found: Mapping[str, Any], languages: Mapping[str, str]) -> list[tuple[
         made.append((f"{own['tokens_per_word']:.3f}", label))
     made.append((f"{found['tokenizers'][found['recipe']]['vocab_size']:,}", "ids in the vocabulary"))
     if found["usage"]:
-        made.append((f"{found['usage']['unused']:,}", "tokens that the training text never uses"))
+        made.append((f"{found['usage']['unused']:,}", "tokens unused in the training text"))
     return made
 
 
 def compression_rows(found: Mapping[str, Any], language: str) -> list[dict[str, Any]]:
-    """Figures of each tokenizer, the fewest tokens a word first; `bar` is a share of the most."""
+    """Figures of each tokenizer, the fewest tokens per word first; `bar` is relative to the most."""
     rows: list[dict[str, Any]] = [
         {
             "name": name,
@@ -88,7 +86,7 @@ def compression_rows(found: Mapping[str, Any], language: str) -> list[dict[str, 
 
 
 def domain_rows(found: Mapping[str, Any], language: str) -> list[dict[str, Any]]:
-    """Tokens a word by domain, a column a tokenizer, and which is the best."""
+    """Tokens per word by domain and tokenizer."""
     rows = []
     for domain, figures in found["tokenizers"][found["recipe"]]["compression"][language].items():
         if domain != "all":
@@ -101,7 +99,7 @@ def domain_rows(found: Mapping[str, Any], language: str) -> list[dict[str, Any]]
 
 
 def korean_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the tokenizers do to Hangul."""
+    """How the tokenizers split Hangul."""
     return [
         {
             "name": name,
@@ -114,13 +112,13 @@ def korean_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _curve(found: Mapping[str, Any], language: str) -> str:
-    """Our tokenizer with fewer merges as a line, the others as points."""
+    """Our tokenizer with fewer merges as a line, the other tokenizers as points."""
     own = found["curve"][language]
     series = {f"{found['recipe']}, fewer merges": (own["vocab_size"], own["tokens_per_word"])}
     for name, row in found["tokenizers"].items():
         if name != found["recipe"]:
             series[name] = ([row["vocab_size"]], [row["compression"][language]["all"]["tokens_per_word"]])
-    return plots.lines(series, "vocabulary", "tokens a word", height=2.9)
+    return plots.lines(series, "vocabulary", "tokens per word", height=2.9)
 
 
 def _ordered(languages: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs.features import FEATURES
-from data_pipeline.decisions import funnel
+from data_pipeline.decisions import funnel, splits
 from data_pipeline.features import pii
 from data_pipeline.stages import extract
 from data_pipeline.stages import filter as filter_stage
@@ -300,11 +300,11 @@ def test_a_source_that_keeps_nothing_is_refused(tmp_path, mixed, run_chain):
 
 
 def test_split_is_a_pure_share_of_hashes():
-    hashes = [filter_stage.split_hash(7, f"s/{n}") for n in range(20_000)]
+    hashes = [splits.split_hash(7, f"s/{n}") for n in range(20_000)]
     ends = {"count": len(hashes), "lowest": min(hashes), "highest": max(hashes)}
-    held_out = sum(filter_stage.split_of(value, ends, 0.02) == "validation" for value in hashes)
+    held_out = sum(splits.split_of(value, ends, 0.02) == "validation" for value in hashes)
     assert 320 < held_out < 480
-    assert filter_stage.split_hash(7, "s/1") != filter_stage.split_hash(8, "s/1")
+    assert splits.split_hash(7, "s/1") != splits.split_hash(8, "s/1")
 
 
 @pytest.mark.parametrize(("count", "share", "lowest", "highest"), [
@@ -313,8 +313,8 @@ def test_split_is_a_pure_share_of_hashes():
 ])  # fmt: skip
 def test_small_sources_train_and_validate(count, share, lowest, highest):
     ends = {"count": count, "lowest": 10, "highest": 10 if count == 1 else 20}
-    assert filter_stage.split_of(ends["lowest"], ends, share) == lowest
-    assert filter_stage.split_of(ends["highest"], ends, share) == highest
+    assert splits.split_of(ends["lowest"], ends, share) == lowest
+    assert splits.split_of(ends["highest"], ends, share) == highest
 
 
 # --- the development corpus --------------------------------------------------------------------

@@ -16,7 +16,6 @@ from configs.data_schema import Decontamination
 from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.stages import benchmark_items, decontaminate, extract
-from data_pipeline.stages import filter as filter_stage
 from twofold.artifacts import Artifact, StageSpec, ensure
 from twofold.errors import UserError
 
@@ -107,12 +106,6 @@ def test_a_document_that_quotes_an_item_is_found_with_benchmark_and_place(
     }  # fmt: skip
     assert made.counts["contaminated"] == 3
     assert made.counts["benchmarks"]["quiz"] == {"items": 4, "too_short": 1, "items_found": 3, "documents": 3}
-
-
-def test_the_columns_are_those_that_decide_reads() -> None:
-    assert dict(zip(decontaminate.CONTAMINATION.names, decontaminate.CONTAMINATION.types, strict=True)) == (
-        filter_stage._FROM_CONTAMINATION
-    )
 
 
 @pytest.mark.parametrize("method", ["full", "sampled"])

@@ -25,7 +25,7 @@ def test_every_failed_rule_is_named_in_the_order_of_features():
     columns = _columns(
         5, words=[29, 30, 2e6, 1, 1], characters=[149, 150, 9, 9, 9], top_2gram_char_frac=[0.3, 0.28, 1, 1, 1]
     )
-    assert rules.failures(columns, ["ko", "ko", "en", "code", "other"], profiles) == [
+    assert rules.judge(columns, ["ko", "ko", "en", "code", "other"], rules.bounds(profiles)) == [
         ["characters<150", "words<30", "top_2gram_char_frac>0.28"],
         [],
         ["words>1000000"],
@@ -38,5 +38,5 @@ def test_every_failed_rule_is_named_in_the_order_of_features():
 def test_a_document_passes_exactly_within_the_bounds(values, first, second):
     low, high = sorted((first, second))
     profiles = RuleProfiles(ko={"words": Bound(min=low, max=high)}, en={}, code={})
-    failed = rules.failures(_columns(len(values), words=values), ["ko"] * len(values), profiles)
+    failed = rules.judge(_columns(len(values), words=values), ["ko"] * len(values), rules.bounds(profiles))
     assert [not names for names in failed] == [low <= value <= high for value in values]

@@ -99,7 +99,7 @@ def test_it_judges_as_the_rules_do() -> None:
     profile = {name: Bound(**sides) for name, sides in bounds.items()}
     from configs.data_schema import RuleProfiles
 
-    failed = rules.failures(measured["a"], ["ko"] * 600, RuleProfiles(ko=profile, en={}, code={}))
+    failed = rules.judge(measured["a"], ["ko"] * 600, rules.bounds(RuleProfiles(ko=profile, en={}, code={})))
     assert share_failing(measured["a"], found) == sum(map(bool, failed)) / 600
     assert share_failing(measured["a"], found, former=True) != share_failing(measured["a"], found)
 

@@ -38,12 +38,20 @@ def cluster(folder: Path) -> Iterator[Path]:
     config = folder / "slurm.conf"
     config.write_text(_config(folder, sock))
     programs = [
-        ["munged", "--foreground", "--force", f"--key-file={key}", f"--socket={sock}", f"--pid-file={munge / 'pid'}",
-         f"--log-file={munge / 'log'}", f"--seed-file={munge / 'seed'}"],
+        [
+            "munged",
+            "--foreground",
+            "--force",
+            f"--key-file={key}",
+            f"--socket={sock}",
+            f"--pid-file={munge / 'pid'}",
+            f"--log-file={munge / 'log'}",
+            f"--seed-file={munge / 'seed'}",
+        ],
         ["slurmctld", "-D", "-i", "-f", str(config)],
         ["slurmd", "-D", "-N", "n1", "-f", str(config)],
         ["slurmd", "-D", "-N", "n2", "-f", str(config)],
-    ]  # fmt: skip
+    ]
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(config)
     running: list[subprocess.Popen[bytes]] = []
@@ -79,20 +87,37 @@ def _config(folder: Path, sock: Path) -> str:
     for name in ("state", "spool-n1", "spool-n2"):
         (folder / name).mkdir()
     lines = [
-        "ClusterName=test", f"SlurmctldHost={host}(127.0.0.1)", f"SlurmctldPort={controller}", "SlurmUser=root",
-        "SlurmdUser=root", "AuthType=auth/munge", f"AuthInfo=socket={sock}", "CryptoType=crypto/munge",
-        "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "SelectType=select/cons_tres",
-        "SelectTypeParameters=CR_Core", "ReturnToService=2", "MpiDefault=none", "SchedulerType=sched/backfill",
+        "ClusterName=test",
+        f"SlurmctldHost={host}(127.0.0.1)",
+        f"SlurmctldPort={controller}",
+        "SlurmUser=root",
+        "SlurmdUser=root",
+        "AuthType=auth/munge",
+        f"AuthInfo=socket={sock}",
+        "CryptoType=crypto/munge",
+        "ProctrackType=proctrack/linuxproc",
+        "TaskPlugin=task/none",
+        "SelectType=select/cons_tres",
+        "SelectTypeParameters=CR_Core",
+        "ReturnToService=2",
+        "MpiDefault=none",
+        "SchedulerType=sched/backfill",
         "SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000,sched_interval=1,bf_interval=1",
         "MinJobAge=10",
-        f"StateSaveLocation={folder}/state", f"SlurmdSpoolDir={folder}/spool-%n", f"SlurmctldPidFile={folder}/ctld.pid",
-        f"SlurmdPidFile={folder}/slurmd-%n.pid", f"SlurmctldLogFile={folder}/ctld.log",
-        f"SlurmdLogFile={folder}/slurmd-%n.log", "AccountingStorageType=accounting_storage/none",
+        f"StateSaveLocation={folder}/state",
+        f"SlurmdSpoolDir={folder}/spool-%n",
+        f"SlurmctldPidFile={folder}/ctld.pid",
+        f"SlurmdPidFile={folder}/slurmd-%n.pid",
+        f"SlurmctldLogFile={folder}/ctld.log",
+        f"SlurmdLogFile={folder}/slurmd-%n.log",
+        "AccountingStorageType=accounting_storage/none",
         "JobAcctGatherType=jobacct_gather/none",
-        *(f"NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=4000"
-          for number, port in enumerate(nodes, 1)),
+        *(
+            f"NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=4000"
+            for number, port in enumerate(nodes, 1)
+        ),
         "PartitionName=data Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -23,9 +23,17 @@ def _recipe(*overrides: str) -> Recipe:
 
 def _said(**changes: Any) -> dict[str, Any]:
     return {
-        "python": "3.12.1", "packages": VERSIONS, "code": "c0de", "missing": [], "token_seen": True, "gpus": [GPU] * 8,
-        "write_bytes_per_s": 2e9, "free_bytes": 10**15, "disk": None, **changes,
-    }  # fmt: skip
+        "python": "3.12.1",
+        "packages": VERSIONS,
+        "code": "c0de",
+        "missing": [],
+        "token_seen": True,
+        "gpus": [GPU] * 8,
+        "write_bytes_per_s": 2e9,
+        "free_bytes": 10**15,
+        "disk": None,
+        **changes,
+    }
 
 
 def _problems(*answers: Answer, recipe: Recipe | None = None, replies: int | None = None) -> str:
@@ -40,19 +48,19 @@ def test_hosts_that_are_right_have_no_problem() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"python": "3.11.9"}, "has another Python than the 3.12.3"),
-        ({"packages": {**VERSIONS, "torch": "0.9"}}, "host b, torch = '0.9': is not the 1.0"),
+        ({"python": "3.11.9"}, "differs from this machine's Python 3.12.3"),
+        ({"packages": {**VERSIONS, "torch": "0.9"}}, "host b, torch = '0.9': differs from this machine's version 1.0"),
         ({"packages": {**VERSIONS, "deepspeed": None}}, "host b, deepspeed"),
-        ({"code": "beef"}, "has other code than c0de"),
-        ({"missing": ["/data/shards"]}, "host b = '/data/shards': is not there"),
-        ({"token_seen": False}, "does not show a file that this machine wrote"),
-        ({"disk": "Read-only file system"}, "cannot be written: Read-only file system"),
+        ({"code": "beef"}, "differs from this machine's code c0de"),
+        ({"missing": ["/data/shards"]}, "host b = '/data/shards': does not exist"),
+        ({"token_seen": False}, "lacks a file that this machine wrote to it"),
+        ({"disk": "Read-only file system"}, "is not writable: Read-only file system"),
         ({"gpus": [GPU] * 7}, "host b, GPUs = 7: are fewer than launch.gpus_per_node 8"),
         ({"gpus": []}, "are fewer than"),
         ({"gpus": [GPU] * 7 + [{**GPU, "ecc_errors": "3"}]}, "host b, GPU 7 = '3': has uncorrected memory errors"),
-        ({"gpus": [{**GPU, "hw_slowdown": "Active"}] + [GPU] * 7}, "host b, GPU 0: is slowed down by its hardware"),
+        ({"gpus": [{**GPU, "hw_slowdown": "Active"}] + [GPU] * 7}, "host b, GPU 0: is throttled by its hardware"),
         ({"gpus": [{**GPU, "memory_used_mib": "70000"}] + [GPU] * 7}, "GPU 0 = '70000 MiB': is in use"),
-        ({"gpus": [{**GPU, "name": "A100"}] * 8}, "are not H100 as elsewhere"),
+        ({"gpus": [{**GPU, "name": "A100"}] * 8}, "differ from the H100 of the other hosts"),
     ],
 )
 def test_a_host_that_differs_is_named_with_its_hint(changes: dict[str, Any], says: str) -> None:
@@ -81,7 +89,7 @@ def test_a_clock_that_is_off(skew: float, word: str) -> None:
 def test_room_for_the_checkpoints_and_time_to_write_one() -> None:
     told = _problems(Answer("a", _said(free_bytes=10**11)), Answer("b", _said()))
     assert "checkpoints.keep" in told
-    assert " free, less than the " in told
+    assert " free, but 7 checkpoints need " in told
     # 94 GB at 2 x 10 MB/s: 78 minutes, of an interval of 60
     told = _problems(Answer("a", _said(write_bytes_per_s=1e7)), Answer("b", _said(write_bytes_per_s=1e7)))
     assert "checkpoints.every_minutes" in told
@@ -92,9 +100,12 @@ def test_the_probe_says_all_that_the_checks_ask_for(tmp_path: Path) -> None:
     token = tmp_path / ".token"
     token.write_text("secret")
     spec = {
-        "paths": [str(tmp_path), "/nowhere"], "token": str(token), "secret": "secret", "scratch": str(tmp_path),
+        "paths": [str(tmp_path), "/nowhere"],
+        "token": str(token),
+        "secret": "secret",
+        "scratch": str(tmp_path),
         "write_bytes": 1 << 20,
-    }  # fmt: skip
+    }
     said = probe.facts(spec)
     assert set(_said()) <= set(said)
     assert said["missing"] == ["/nowhere"]

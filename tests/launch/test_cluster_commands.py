@@ -99,7 +99,7 @@ def test_a_slurm_jobs_first_node_is_the_master(tmp_path: Path, monkeypatch: pyte
 
 def test_srun_outside_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
-    with pytest.raises(UserError, match="works within a Slurm job only"):
+    with pytest.raises(UserError, match="works only within a Slurm job"):
         command_lines.slurm_hosts()
 
 
@@ -108,7 +108,7 @@ def test_an_allocation_that_slurm_no_longer_knows(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[3-4]")
     with pytest.raises(UserError, match="Invalid job id") as caught:
         command_lines.slurm_hosts()
-    assert "look whether the allocation still runs" in str(caught.value)
+    assert "check that the allocation is still running" in str(caught.value)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

@@ -40,8 +40,16 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
     """A cluster of its own, started in another folder than the checkout."""
     pytest.importorskip("ray", reason="Ray is optional: pip install 'twofold-pretrain[ray]'")
     port = slurm_cluster.free_ports(1)[0]
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}",
-               "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]  # fmt: skip
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+    ]
     folder = tmp_path_factory.mktemp("ray")
     with (folder / "log").open("wb") as log:
         head = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
@@ -64,10 +72,13 @@ def settings(**more: Any) -> Executor:
 
 def overrides(chosen: Executor) -> list[str]:
     return [
-        f"data.executor.kind={chosen.kind}", "data.executor.workers=2", "data.executor.poll_s=0.2",
+        f"data.executor.kind={chosen.kind}",
+        "data.executor.workers=2",
+        "data.executor.poll_s=0.2",
         "data.executor.slurm={partition: data, memory_per_cpu_gb: 1}",
-        f"data.executor.ray_address={chosen.ray_address}", "data.executor.ray_memory_gb=0.5",
-    ]  # fmt: skip
+        f"data.executor.ray_address={chosen.ray_address}",
+        "data.executor.ray_memory_gb=0.5",
+    ]
 
 
 def test_each_task_runs_once_and_a_failure_reaches_the_caller(cluster: Executor, tmp_path: Path) -> None:
@@ -100,7 +111,7 @@ def test_a_killed_worker_is_told_and_not_waited_for(
     monkeypatch.setattr("launch.executors.slurm._LATE_MARKS_S", 1)
     with (
         task_runner(cluster, QUIET) as runner,
-        pytest.raises(UserError, match=r"doomed: lost \d of 2 tasks.*Hint: look"),
+        pytest.raises(UserError, match=r"doomed: lost \d of 2 tasks.*Hint: see"),
     ):
         runner.run("doomed", die, 2, tmp_path / "log")
 
@@ -172,7 +183,7 @@ def test_a_lost_task_is_told_and_only_it_is_made_again(
 
     monkeypatch.setattr("launch.executors.slurm._note", cancel)
     with task_runner(slurm, QUIET) as runner:
-        with pytest.raises(UserError, match=r"slow: lost 2 of 2 tasks, the first of them 0\. Hint: look into"):
+        with pytest.raises(UserError, match=r"slow: lost 2 of 2 tasks, the first of them 0\. Hint: see"):
             runner.run("slow", Slow(out, 300), 2, log)
         monkeypatch.undo()
         runner.run("slow", Slow(out, 0), 2, log)
@@ -208,7 +219,7 @@ def test_ray_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_ray_cluster_is_told() -> None:
     pytest.importorskip("ray", reason="Ray is optional")
     absent = settings(kind="ray", ray_address="127.0.0.1:1")
-    with pytest.raises(UserError, match=r"is no running Ray cluster"), task_runner(absent, QUIET):
+    with pytest.raises(UserError, match=r"is not a running Ray cluster"), task_runner(absent, QUIET):
         pass
 
 

@@ -93,7 +93,7 @@ def test_the_page_is_self_contained_and_escaped(run_dir: Path, found: dict[str, 
 
 def test_the_best_other_is_named_with_the_difference(found: dict[str, Any]) -> None:
     cards = {label for _, label in tokenizers.cards(found, {"ko": "Korean"})}
-    assert "Korean: tokens a word, 0.0% more than <b>same, the best other" in cards
+    assert "Korean: tokens per word, 0.0% more than <b>same, the best other" in cards
     assert [row["name"] for row in tokenizers.compression_rows(found, "ko")] == ["<b>same", "smoke", "half"]
 
 

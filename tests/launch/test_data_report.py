@@ -1,12 +1,18 @@
-"""The data report in a real browser: nothing planted runs, and moved thresholds judge as `twofold filter` does."""
+"""The data report in a real browser: nothing planted runs, and moved thresholds decide as `twofold filter` does."""
 
 from __future__ import annotations
 
+import base64
+import copy
+import hashlib
+import html
 import json
+import random
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +20,11 @@ import pytest
 import yaml
 from rich.console import Console
 
+from configs.features import FEATURES
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline import tables
+from data_pipeline.decisions import duplicates, rules
 from launch.actions import data_report
 from launch.reports import document_sample
 from launch.runner import existing, run_recipe
@@ -40,10 +48,9 @@ def browse(page: Path, folder: Path, fragment: str = "") -> str:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         pytest.skip("no Chromium here")
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-               "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}",
-               "--virtual-time-budget=5000", "--dump-dom")  # fmt: skip
-    command = [chromium, *options, f"file://{page.resolve()}{fragment}"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}"]
+    command = [chromium, *options, "--virtual-time-budget=5000", "--dump-dom", f"file://{page.resolve()}{fragment}"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
@@ -69,22 +76,49 @@ def test_a_moved_threshold_judges_as_the_stage_does(decided: Recipe, tmp_path: P
     assert "newly dropped" in fragment
 
 
+def test_page_and_stage_decide_the_same_over_random_thresholds(tmp_path: Path) -> None:
+    """Reasons in their order, duplicates' included, over random documents, clusters and bounds."""
+    draw = random.Random(13)
+    table = rules.decision_table(load_recipe(SMOKE, ["data.personal_information=drop"]))
+    cases, expected = [], []
+    for _ in range(60):
+        documents = _random_documents(draw, 40)
+        for check in table["checks"]:
+            if check["language"] is not None:
+                check["bound"] = draw.choice([None, None, None, draw.choice(documents[check["column"]].to_pylist())])
+        columns = data_report.table_columns(table, documents)
+        languages = documents["language"].to_pylist()
+        expected.append(_stage_reasons(table["checks"], columns, languages, documents))
+        codes = [LANGUAGES.index(language) for language in languages]
+        cases.append(copy.deepcopy({"table": table, "columns": {**columns, "language": codes}}))
+    script = (ROOT / "launch/reports/templates/decisions.js").read_text(encoding="utf-8")
+    (tmp_path / "cases.html").write_text(
+        f"<pre></pre><script>{script}\nconst cases = {data_report.as_script_data(cases)};"
+        f"const found = cases.map(({{table, columns}}) => judge(table, columns, {json.dumps(LANGUAGES)}));"
+        'document.querySelector("pre").textContent = JSON.stringify(found);</script>',
+        encoding="utf-8",
+    )
+    found = re.search(r"<pre>(.*?)</pre>", browse(tmp_path / "cases.html", tmp_path), re.S)
+    assert found
+    assert json.loads(html.unescape(found[1])) == expected
+    told = {reason for case in expected for reasons in case for reason in reasons}
+    assert {*(link["reason"] for link in rules.DUPLICATES["reasons"]), rules.PERSONAL_INFORMATION} <= told
+
+
 def test_the_fragment_of_moved_thresholds_is_yaml(decided: Recipe, tmp_path: Path) -> None:
     page = data_report.write(decided, tmp_path / "page.html", 5_000).read_text(encoding="utf-8")
-    # A text area's value is not part of the document, so it is copied to where it is.
-    page = page.replace("</body>", "<script>x</script></body>")
+    # A text area's value is not part of the document, so the script writes it into the title instead.
     script = (ROOT / "launch/reports/templates/data_report.js").read_text(encoding="utf-8")
-    assert 'document.getElementById("fragment").value = fragment();' in script
-    copied = script.replace('document.getElementById("fragment").value = fragment();', "document.title = fragment();")
-    old, new = (data_report.base64.b64encode(data_report.hashlib.sha256(text.encode()).digest()).decode()
-                for text in (script, copied))  # fmt: skip
-    (tmp_path / "copied.html").write_text(page.replace(script, copied).replace(old, new), encoding="utf-8")
+    shown = 'document.getElementById("fragment").value = fragment(moved);'
+    assert shown in script
+    copied = page.replace(shown, "document.title = fragment(moved);")
+    old, new = (_script_hash(text) for text in (page, copied))
+    (tmp_path / "copied.html").write_text(copied.replace(old, new), encoding="utf-8")
     dom = browse(tmp_path / "copied.html", tmp_path, "#ko.words.min=70&en.hash_to_word_ratio.max=0.05")
     found = re.search(r"<title>(.*?)</title>", dom, re.S)
     assert found
-    assert yaml.safe_load(found[1])["data"]["rules"] == {
-        "ko": {"words": {"min": 70, "max": 100000}}, "en": {"hash_to_word_ratio": {"max": 0.05}},
-    }  # fmt: skip
+    korean, english = {"words": {"min": 70, "max": 100000}}, {"hash_to_word_ratio": {"max": 0.05}}
+    assert yaml.safe_load(found[1])["data"]["rules"] == {"ko": korean, "en": english}
 
 
 def test_what_a_document_says_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +182,57 @@ def test_what_cannot_be_drawn_is_refused(decided: Recipe, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="has no decisions yet"):
         data_report.write(empty, None, 10)
     assert not (tmp_path / "page.html").exists()
+
+
+LANGUAGES = ["ko", "en", "other"]
+
+
+def _random_documents(draw: random.Random, number: int) -> pa.Table:
+    """Rows of the decision table's columns, sorted by id; a clustered document has a link of at least one kind."""
+    columns: dict[str, list[Any]] = {"id": [f"{row:03d}" for row in range(number)]}
+    columns["bytes"] = [draw.randint(1, 4) for _ in range(number)]
+    columns["language"] = [draw.choice(LANGUAGES) for _ in range(number)]
+    columns["reasons"] = [draw.choice([[], [], [rules.PERSONAL_INFORMATION]]) for _ in range(number)]
+    columns["cluster"] = [draw.choice([None, "a", "b", "c"]) for _ in range(number)]
+    links = [link["column"] for link in rules.DUPLICATES["reasons"]]
+    for link in links:
+        columns[link] = [name and draw.choice([None, f"{name}1", f"{name}2"]) for name in columns["cluster"]]
+    for row, cluster in enumerate(columns["cluster"]):
+        if cluster and not any(columns[link][row] for link in links):
+            columns[draw.choice(links)][row] = f"{cluster}1"
+    for feature in FEATURES:
+        columns[feature] = [round(draw.choice([draw.random(), 100 * draw.random()]), 3) for _ in range(number)]
+    return pa.table(columns)
+
+
+def _stage_reasons(
+    checks: list[rules.Check], columns: dict[str, Any], languages: list[str], documents: pa.Table
+) -> list[list[str]]:
+    """What the filter stage decides."""
+    read = {check["column"]: np.array(columns[check["column"]]) for check in checks}
+    reasons = rules.judge(read, languages, checks)
+    number = documents.num_rows
+    given = {
+        "passes": [not found for found in reasons],
+        "row": list(range(number)),
+        "task": [0] * number,
+        "hash": [0] * number,
+        **{name: ["x"] * number for name in ("source", "destination")},
+    }
+    candidates = {
+        field.name: pa.array(given.get(field.name) or documents[field.name].to_pylist(), field.type)
+        for field in duplicates.CANDIDATES
+    }
+    clustered = pa.table(candidates).filter(pa.compute.field("cluster").is_valid())
+    for row in duplicates.settle(clustered).to_pylist():
+        if not row["wins"]:
+            reasons[row["row"]].append(row["reason"])
+    return reasons
+
+
+def _script_hash(page: str) -> str:
+    script = page.rsplit("<script>", 1)[1].split("</script>")[0]
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _kept(dom: str) -> int:

@@ -38,13 +38,13 @@ def test_what_is_written_is_what_deepspeed_reads(names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("node01 slots=8\nnode01 slots=8\n", "line 2 = 'node01': is named twice"),
+        ("node01 slots=8\nnode01 slots=8\n", "line 2 = 'node01': appears twice"),
         ("node01 8\n", "line 1 = 'node01 8': is not `HOST slots=N`"),
         ("node01 slots=0\n", "is not `HOST slots=N`"),
         ("node01 slots=eight\n", "is not `HOST slots=N`"),
         ("node01\n", "is not `HOST slots=N`"),
-        ("# nobody\n", "names no host"),
-        ("", "names no host"),
+        ("# nobody\n", "lists no hosts"),
+        ("", "lists no hosts"),
     ],
 )
 def test_a_mistake_names_its_line(tmp_path: Path, text: str, says: str) -> None:
@@ -69,8 +69,8 @@ def test_too_few_hosts_and_too_few_slots_are_all_told() -> None:
         check((Host("a", 8), Host("b", 4)), 3, 8, "hostfile")
     told = str(caught.value)
     assert "host b" in told
-    assert "fewer than the 8 ranks a node" in told
-    assert "names fewer hosts than launch.nodes 3" in told
+    assert "fewer than the 8 ranks per node" in told
+    assert "is fewer hosts than launch.nodes 3" in told
     check((Host("a", 8), Host("b", 8), Host("c", 1)), 2, 8, "hostfile")
 
 

@@ -39,9 +39,18 @@ def test_metrics_hold_what_people_watch(finished_run: Path) -> None:
     steps = [event for event in events if event["event"] == "train"]
     assert [event["step"] for event in steps] == list(range(1, len(steps) + 1))
     watched = {
-        "loss", "lr", "grad_norm", "tokens", "tps", "mfu",
-        "mfu_causal", "data_loading_pct", "memory_bytes", "phase", "tokens_by_source",
-    }  # fmt: skip
+        "loss",
+        "lr",
+        "grad_norm",
+        "tokens",
+        "tps",
+        "mfu",
+        "mfu_causal",
+        "data_loading_pct",
+        "memory_bytes",
+        "phase",
+        "tokens_by_source",
+    }
     assert watched <= set(steps[0])
     assert steps[-1]["tokens"] == sum(steps[-1]["tokens_by_source"].values())
     assert {event["phase"] for event in steps} == {"general", "domain"}

@@ -37,9 +37,13 @@ def test_ramps_replay_and_passes_are_shown(packed_run: Path, tmp_path: Path) -> 
 
 def test_a_supply_that_cannot_fill_the_plan_is_an_error(packed_run: Path, tmp_path: Path) -> None:
     code, _, err = twofold(
-        "plan", str(SMOKE), f"run_dir={packed_run}", "phases.domain.max_epochs={law: 0.1}",
-        "--out", str(tmp_path / "plan.html"),
-    )  # fmt: skip
+        "plan",
+        str(SMOKE),
+        f"run_dir={packed_run}",
+        "phases.domain.max_epochs={law: 0.1}",
+        "--out",
+        str(tmp_path / "plan.html"),
+    )
     assert code == 2
     assert "phases.domain.mixture.law" in err
 

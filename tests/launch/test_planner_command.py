@@ -57,10 +57,10 @@ def test_micro_batches_divide_every_batch_of_a_ramp() -> None:
         (("--gpus", "0"), "--gpus = 0: must be a positive integer"),
         (("--gpus", "8", "--gpu", "h1000"), "--gpu = 'h1000': is not in the planner's table. Hint: use one of h100,"),
         (("--gpus", "2048"), "is 1024 sequences, which do not divide over 2048 devices"),
-        (("--gpus", "96"), "take 64 devices, or a batch of"),
+        (("--gpus", "96"), "use 64 devices, or a batch of"),
         (("--gpus", "1"), "do not hold the model"),
         (("--gpus", "8", "--constants", "nowhere.json"), "does not exist"),
-        (("--gpus", "8", "--constants", EXAONE), "is no file of constants"),
+        (("--gpus", "8", "--constants", EXAONE), "is not a constants file"),
     ],
 )
 def test_what_cannot_be_planned_is_named_with_a_hint(arguments: tuple[str, ...], says: str) -> None:
@@ -73,14 +73,14 @@ def test_what_cannot_be_planned_is_named_with_a_hint(arguments: tuple[str, ...],
 
 def test_the_hints_are_true() -> None:
     recipe = load_recipe(EXAONE)
-    with pytest.raises(UserError, match="take 1024 devices, or a batch of 8388608 tokens"):
+    with pytest.raises(UserError, match="use 1024 devices, or a batch of 8388608 tokens"):
         estimate(recipe, 2048, H100, Constants())
     estimate(recipe, 1024, H100, Constants())
     larger = load_recipe(
         EXAONE, ["phases.general.global_batch_size=8_388_608", "phases.domain.global_batch_size=8_388_608"]
     )
     estimate(larger, 2048, H100, Constants())
-    with pytest.raises(UserError, match="take 4 of them"):
+    with pytest.raises(UserError, match="use 4 of them"):
         estimate(recipe, 1, H100, Constants())
     estimate(recipe, 4, H100, Constants())
     with pytest.raises(UserError, match="do not hold"):
@@ -119,12 +119,21 @@ def test_the_page_is_self_contained_and_escaped() -> None:
 
 def _profile(recipe: Any, fixed: float, factor: float) -> dict[str, Any]:
     """What a device would tell whose passes are `factor` times the model's and `fixed` seconds more."""
-    rates = {"products_flops": 3e11, "attention_flops": 4e10, "copy_bytes_per_s": 1e10, "link_bytes_per_s": 1e8,
-             "collective_s": 5e-4}  # fmt: skip
+    rates = {
+        "products_flops": 3e11,
+        "attention_flops": 4e10,
+        "copy_bytes_per_s": 1e10,
+        "link_bytes_per_s": 1e8,
+        "collective_s": 5e-4,
+    }
     found: dict[str, Any] = {
-        "kind": "cpu", "device": "cpu", "ranks": 2, "memory_bytes": 12 << 30, "rates": rates,
+        "kind": "cpu",
+        "device": "cpu",
+        "ranks": 2,
+        "memory_bytes": 12 << 30,
+        "rates": rates,
         "seconds": {"micro_batch": {"4": 1.0, "8": 2.0}, "update": 1.0},
-    }  # fmt: skip
+    }
     constants = measured.constants_of(recipe, found)
     plain = Constants(**{**asdict(constants), "pass_factor": 1.0, "measured": {}, "device": constants.device})
     assert constants.device is not None
@@ -178,8 +187,17 @@ def test_a_real_profile_of_this_machine(tmp_path: Path) -> None:
     assert constants.device.kind == "cpu"
     assert constants.pass_factor > 0
     code, shown, err = twofold(
-        "plan", str(SMOKE), "--gpus", "2", "--gpu", "measured", "--constants", str(out), *told,
-        "--out", str(tmp_path / "page.html"),
-    )  # fmt: skip
+        "plan",
+        str(SMOKE),
+        "--gpus",
+        "2",
+        "--gpu",
+        "measured",
+        "--constants",
+        str(out),
+        *told,
+        "--out",
+        str(tmp_path / "page.html"),
+    )
     assert code == 0, shown + err
     assert "2 x measured, computed" in shown

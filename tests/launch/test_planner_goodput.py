@@ -16,9 +16,12 @@ from launch.planner.hardware import GPUS, Constants
 
 RECIPE = load_recipe("configs/exaone3_7p8b.yaml")
 costs = st.builds(
-    Saving, pause=st.floats(0.01, 120), write=st.floats(0.5, 600), restart=st.floats(10, 3600),
+    Saving,
+    pause=st.floats(0.01, 120),
+    write=st.floats(0.5, 600),
+    restart=st.floats(10, 3600),
     failures_per_s=st.floats(1e-7, 1e-4),
-)  # fmt: skip
+)
 
 
 @given(costs, st.floats(0.02, 50))

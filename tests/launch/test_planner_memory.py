@@ -15,7 +15,7 @@ import pytest
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from launch.planner import memory
-from launch.planner.hardware import GPUS, Constants, Gpu
+from launch.planner.hardware import Constants
 from launch.planner.memory import Setting
 from pretrain.engine.ds_config import deepspeed_config
 from pretrain.model.backends import Kernels
@@ -30,10 +30,18 @@ def _setting(recipe: Recipe, kernels: Kernels | None) -> Setting:
     zero = deepspeed_config(recipe, 1, "cpu")["zero_optimization"]
     recompute = {False: "nothing", "selective": "selective", True: "blocks"}[recipe.engine.activation_checkpointing]
     return Setting(
-        1, SEQUENCES, LENGTH, recompute, bool(kernels and kernels.compiler), kernels.losses if kernels else "plain",  # type: ignore[arg-type]
-        zero["reduce_bucket_size"], zero["stage3_prefetch_bucket_size"], zero["stage3_param_persistence_threshold"],
-        recipe.engine.precision == "bf16", cpu=True,
-    )  # fmt: skip
+        ranks=1,
+        sequences=SEQUENCES,
+        sequence_length=LENGTH,
+        recompute=recompute,  # type: ignore[arg-type]
+        compiled=bool(kernels and kernels.compiler),
+        head=kernels.losses if kernels else "plain",
+        bucket_elements=zero["reduce_bucket_size"],
+        prefetch_elements=zero["stage3_prefetch_bucket_size"],
+        persistence_threshold=zero["stage3_param_persistence_threshold"],
+        bf16=recipe.engine.precision == "bf16",
+        cpu=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +50,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("bytes") / "bytes.json"
     script = Path(__file__).with_name("trainer_bytes.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    found = subprocess.run(
-        [sys.executable, str(script), str(out)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240,
-        check=False,
-    )  # fmt: skip
+    command = [sys.executable, str(script), str(out)]
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert found.returncode == 0, found.stderr[-3000:]
     loaded: dict[str, Any] = json.loads(out.read_text())
     return loaded
@@ -63,7 +69,8 @@ def test_bytes_are_those_of_the_trainer(measured: dict[str, Any], case: str) -> 
         real["master weights"] = state["master weights"]  # one storage with the parameters in it
     assert {name: real[name] for name in STATE} == {name: state[name] for name in STATE}
     assert memory.activation_bytes(model, setting) == pytest.approx(real["activations"], rel=0.01)
-    assert memory.kept_logits_bytes(vocab, setting) == pytest.approx(real["loss"], rel=0.01, abs=32_768)
+    kept_logits = setting.tokens * vocab * {"plain": 8, "kept": setting.width, "recomputed": 0}[setting.head]
+    assert kept_logits == pytest.approx(real["loss"], rel=0.01, abs=32_768)
     causes = memory.footprint(model, vocab, setting, Constants(), "cpu").causes
     held = {*memory.state_bytes(model, vocab, setting), "reduce bucket", "gradients for the update"}
     peak = sum(size for name, size in causes.items() if name not in held)
@@ -105,17 +112,3 @@ def test_more_of_anything_takes_more_and_recomputing_takes_less() -> None:
     assert total() > total(recompute="selective") > total(recompute="blocks", head="recomputed")
     assert total(compiled=False, head="plain") > total()
     assert total(secondary_ranks=8) > total()
-
-
-def test_the_most_sequences_that_fit_and_one_more_does_not() -> None:
-    recipe = load_recipe("configs/exaone3_7p8b.yaml")
-    model, vocab, gpu = recipe.model, recipe.tokenizer.vocab_size, GPUS["h100"]
-    most = memory.most_sequences(model, vocab, _h100(64), gpu, Constants())
-
-    def fits(sequences: int, on: Gpu) -> bool:
-        found = memory.footprint(model, vocab, _h100(64, sequences=sequences), Constants())
-        return found.total <= on.memory_bytes
-
-    assert fits(most, gpu)
-    assert not fits(most + 1, gpu)
-    assert memory.most_sequences(model, vocab, _h100(1), gpu, Constants()) == 0

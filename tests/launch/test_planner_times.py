@@ -56,9 +56,12 @@ def test_one_device_transfers_nothing() -> None:
 
 
 @given(
-    ranks=st.sampled_from([2, 8, 16, 64, 512, 4096]), sequences=st.integers(1, 8), micro_batches=st.integers(1, 16),
-    network=st.floats(1e9, 1e12), overlap=st.floats(0, 1),
-)  # fmt: skip
+    ranks=st.sampled_from([2, 8, 16, 64, 512, 4096]),
+    sequences=st.integers(1, 8),
+    micro_batches=st.integers(1, 16),
+    network=st.floats(1e9, 1e12),
+    overlap=st.floats(0, 1),
+)
 def test_what_holds_for_any_network(
     ranks: int, sequences: int, micro_batches: int, network: float, overlap: float
 ) -> None:

@@ -34,9 +34,15 @@ def _finished(folder: Path, **changes: Any) -> Trials:
     """A finished run of two steps, as its files say."""
     (folder / "weights").mkdir(parents=True)
     event = {
-        "event": "train", "lr": 1e-3, "tokens": 64, "tokens_by_source": {"a": 64}, "batch_hash": "ab",
-        "loss": 3.0, "z_loss": 9.0, "grad_norm": 1.0,
-    }  # fmt: skip
+        "event": "train",
+        "lr": 1e-3,
+        "tokens": 64,
+        "tokens_by_source": {"a": 64},
+        "batch_hash": "ab",
+        "loss": 3.0,
+        "z_loss": 9.0,
+        "grad_norm": 1.0,
+    }
     rows = [{**event, "step": 1}, {**event, "step": 2, **{k: v for k, v in changes.items() if k in event}}]
     rows.append({"event": "validation", "step": 2, "bits_per_byte": {"a": changes.get("bits", 2.0)}})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -38,9 +38,17 @@ def _options(script: str) -> list[str]:
 def test_the_options_of_the_training_job(tmp_path: Path) -> None:
     script = slurm_job.training_script(_recipe(tmp_path), ["r.yaml", "seed=7"])
     assert _options(script) == [
-        "job-name=twofold-smoke-train", "partition=gpu", f"output={tmp_path}/slurm/train-%j.log", "nodes=4",
-        "ntasks-per-node=2", "time=1-00:00:00", "signal=B:USR1@600", "requeue", "open-mode=append", "account=llm",
-    ]  # fmt: skip
+        "job-name=twofold-smoke-train",
+        "partition=gpu",
+        f"output={tmp_path}/slurm/train-%j.log",
+        "nodes=4",
+        "ntasks-per-node=2",
+        "time=1-00:00:00",
+        "signal=B:USR1@600",
+        "requeue",
+        "open-mode=append",
+        "account=llm",
+    ]
 
 
 def test_fewer_nodes_and_gpus_where_the_recipe_allows() -> None:
@@ -77,9 +85,12 @@ def _run(tmp_path: Path, training: str, *overrides: str, **environment: str) -> 
     body = body.replace(slurm_job.shlex.quote(slurm_job.sys.executable), str(tmp_path / "python"))
     told = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "3", "USER": "u"}
     found = subprocess.run(
-        ["bash", "-c", body], cwd=tmp_path, env={**told, "TRAINING": str(tmp_path / "training"), **environment},
-        timeout=30, check=False,
-    )  # fmt: skip
+        ["bash", "-c", body],
+        cwd=tmp_path,
+        env={**told, "TRAINING": str(tmp_path / "training"), **environment},
+        timeout=30,
+        check=False,
+    )
     return found.returncode, (tmp_path / "calls").read_text().splitlines()
 
 
@@ -139,7 +150,7 @@ def test_slurms_warning_reaches_training_and_its_end_is_waited_for(tmp_path: Pat
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"launch\.slurm: is needed for --slurm"):
+    with pytest.raises(UserError, match=r"launch\.slurm: is required by --slurm"):
         slurm_job.training_script(load_recipe(SMOKE, ["launch.device=cpu"]), ["r"])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="needs sbatch on this machine"):

@@ -23,9 +23,11 @@ from tests.launch.test_two_hosts import curve, run_dir, wait_for_step
 __all__ = ["run_dir"]
 pytestmark = [pytest.mark.cluster, pytest.mark.slurm, pytest.mark.e2e]
 JOB = (
-    "launch.slurm={partition: data, time: '0:10:00', save_lead_s: 60}", "launch.nodes=2", "launch.cpu_ranks=1",
+    "launch.slurm={partition: data, time: '0:10:00', save_lead_s: 60}",
+    "launch.nodes=2",
+    "launch.cpu_ranks=1",
     "launch.environment={OMP_NUM_THREADS: '1'}",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +152,13 @@ def test_data_and_training_as_two_jobs(slurm: None, tmp_path: Path, packed_run: 
     shutil.copytree(packed_run, fresh, symlinks=True)
     shutil.rmtree(fresh / "artifacts" / shards.name)
     job = submit(
-        fresh, "data.executor.kind=slurm", "data.executor.poll_s=0.5",
+        fresh,
+        "data.executor.kind=slurm",
+        "data.executor.poll_s=0.5",
         "data.executor.slurm={partition: data, memory_per_cpu_gb: 1}",
-        "phases.general.tokens=12K", "phases.domain.tokens=12K",
-    )  # fmt: skip
+        "phases.general.tokens=12K",
+        "phases.domain.tokens=12K",
+    )
     wait(lambda: finished(fresh), fresh)
     assert state(job) in ("COMPLETING", "COMPLETED", "GONE", "RUNNING")
     assert len(list(fresh.glob("slurm/data-*.log"))) == 1

@@ -20,12 +20,20 @@ from twofold.errors import UserError
 def _card(name: str, labels: list[str], probabilities: np.ndarray, truth: np.ndarray) -> dict:
     judged = evaluation.judge(probabilities, truth, labels)
     return {
-        "name": name, "labels": labels, "temperature": 1.5, "model_sha256": "ab" * 32, "model_bytes": 10, "seed": 1,
-        "made_with": "fasttext-community", "settings": {"labels": {"<script>alert(1)</script>": labels[0]}},
+        "name": name,
+        "labels": labels,
+        "temperature": 1.5,
+        "model_sha256": "ab" * 32,
+        "model_bytes": 10,
+        "seed": 1,
+        "made_with": "fasttext-community",
+        "settings": {"labels": {"<script>alert(1)</script>": labels[0]}},
         "inputs": [{"entry": "a.jsonl", "records": 4, "files": [{"file": "<img src=x>", "bytes": 1, "sha256": "cd"}]}],
-        "texts": {"test": {labels[0]: {"ko": 2}}}, "left_out": {"repeated": 0}, "uncalibrated_error": 0.1,
+        "texts": {"test": {labels[0]: {"ko": 2}}},
+        "left_out": {"repeated": 0},
+        "uncalibrated_error": 0.1,
         "test": {"all": judged, "ko": judged},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -89,19 +97,27 @@ def test_the_card_escapes_what_it_shows(binary: dict) -> None:
     assert page.count("<svg") == 2
 
 
-@pytest.mark.parametrize(("name", "target", "overrides", "problem"), [
-    (None, Target(), ["data.classifiers.quality=null"], "has no classifier"),
-    ("toxicity", Target(), [], "--name = 'toxicity': is not a classifier of this recipe"),
-    ("domain", Target(share=0.3), ["data.classifiers.domain={train: [x]}"], "does not apply to domains"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "target", "overrides", "problem"),
+    [
+        (None, Target(), ["data.classifiers.quality=null"], "has no classifier"),
+        ("toxicity", Target(), [], "--name = 'toxicity': is not a classifier of this recipe"),
+        ("domain", Target(share=0.3), ["data.classifiers.domain={train: [x]}"], "does not apply to domains"),
+    ],
+)
 def test_what_cannot_be_trained_is_refused(name, target, overrides, problem) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=problem):
         train_classifier(load_recipe(SMOKE, overrides), name, target, Console(quiet=True))
 
 
-@pytest.mark.parametrize(("share", "precision", "problem"), [
-    (0.3, 0.9, "beside --target-precision"), (1.5, None, "lies outside"), (None, 0.0, "lies outside"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("share", "precision", "problem"),
+    [
+        (0.3, 0.9, "beside --target-precision"),
+        (1.5, None, "lies outside"),
+        (None, 0.0, "lies outside"),
+    ],
+)
 def test_targets_that_make_no_sense(share: float | None, precision: float | None, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         Target(share, precision)

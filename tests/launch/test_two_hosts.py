@@ -55,9 +55,11 @@ def wait_for_step(run_dir: Path, step: int) -> None:
 
 
 def test_launch_over_two_hosts_equals_two_ranks_on_one(hosts: TwoHosts, one_host: Path, run_dir: Path) -> None:
-    out, err = (process := hosts.twofold(
-        "launch", str(SMOKE), "--hostfile", str(hosts.hostfile), f"run_dir={run_dir}", *CLUSTER_PLAN, *OVER_TWO
-    )).communicate(timeout=240)  # fmt: skip
+    out, err = (
+        process := hosts.twofold(
+            "launch", str(SMOKE), "--hostfile", str(hosts.hostfile), f"run_dir={run_dir}", *CLUSTER_PLAN, *OVER_TWO
+        )
+    ).communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert "deepspeed.launcher.runner --hostfile" in out
     assert "2 answer, one code" in out
@@ -100,9 +102,18 @@ def test_a_cut_link_ends_all_ranks_and_a_restart_equals_an_undisturbed_run(
 
 def test_training_goes_on_without_a_lost_host(hosts: TwoHosts, one_host: Path, run_dir: Path) -> None:
     process = hosts.twofold(
-        "run", str(SMOKE), f"run_dir={run_dir}", *CLUSTER_PLAN, *OVER_TWO, f"launch.hostfile={hosts.hostfile}",
-        "launch.nodes=2", "launch.min_nodes=1", "launch.restarts=1", "--until", "train",
-    )  # fmt: skip
+        "run",
+        str(SMOKE),
+        f"run_dir={run_dir}",
+        *CLUSTER_PLAN,
+        *OVER_TWO,
+        f"launch.hostfile={hosts.hostfile}",
+        "launch.nodes=2",
+        "launch.min_nodes=1",
+        "launch.restarts=1",
+        "--until",
+        "train",
+    )
     wait_for_step(run_dir, 20)
     hosts.link(up=False)
     try:

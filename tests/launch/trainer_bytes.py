@@ -17,9 +17,10 @@ from pretrain.model.backends import Kernels
 LENGTH, SEQUENCES = 256, 4
 SHAPE = (
     "model={d_model: 256, n_layers: 6, n_heads: 8, n_kv_heads: 2, d_ff: 768, max_sequence_length: 512}",
-    f"phases.general.sequence_length={LENGTH}", f"phases.domain.sequence_length={LENGTH}",
+    f"phases.general.sequence_length={LENGTH}",
+    f"phases.domain.sequence_length={LENGTH}",
     f"engine.micro_batch_size={SEQUENCES}",
-)  # fmt: skip
+)
 _CHUNKED = Kernels(losses="kept")
 CASES: dict[str, tuple[tuple[str, ...], Kernels | None]] = {
     "plain": ((), None),
@@ -46,9 +47,13 @@ def main(out: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ |= {
-        "DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
+        "DS_ACCELERATOR": "cpu",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-    }  # fmt: skip
+    }
     from pretrain.engine.deepspeed_adapter import start_ranks
     from pretrain.engine.zero3 import Engine
     from pretrain.profiling import hardware_profile

@@ -49,9 +49,14 @@ class TwoHosts:
         variables = {**_environment(), **ours, **environment}
         variables["PATH"] = f"{self.folder / 'bin'}:{variables['PATH']}"
         return subprocess.Popen(
-            ["ip", "netns", "exec", self.names[host], *command], cwd=ROOT, env=variables, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            ["ip", "netns", "exec", self.names[host], *command],
+            cwd=ROOT,
+            env=variables,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def twofold(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return self.start(sys.executable, "-m", "launch.cli", *arguments, **environment)

@@ -13,8 +13,13 @@ from data_pipeline.decisions import reasons
 from data_pipeline.features import pii
 
 
+def refused(licenses, urls, settings) -> list[list[str]]:
+    columns = reasons.compliance(licenses, urls, settings)
+    return [[name for name, flags in columns.items() if flags[row]] for row in range(len(licenses))]
+
+
 def one(license="CC0-1.0", url=None, **lists) -> list[str]:
-    return reasons.compliance([license], [url], Compliance.model_validate(lists))[0]
+    return refused([license], [url], Compliance.model_validate(lists))[0]
 
 
 def measured(**columns) -> pa.Table:
@@ -67,7 +72,7 @@ def test_any_licence_and_address_gets_a_verdict(license: str, url: str) -> None:
     settings = Compliance.model_validate(
         {"hosts": {"allow": ("a.b",)}, "url_words": ("x",), "licenses": {"deny": ("l",)}}
     )
-    (found,) = reasons.compliance([license], [url], settings)
+    (found,) = refused([license], [url], settings)
     assert set(found) <= {"licence_refused", "host_refused", "url_word"}
 
 

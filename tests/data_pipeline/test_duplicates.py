@@ -6,6 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline.decisions import duplicates
 from data_pipeline.stages import filter as filter_stage
 
 documents = st.lists(
@@ -51,7 +52,7 @@ def test_the_best_that_passes_is_kept(found) -> None:
         for number, (cluster, exact, url, near, size, passes) in enumerate(found)
         if exact or url or near  # a document of no kind is in no cluster
     ]  # fmt: skip
-    settled = filter_stage.settle(pa.Table.from_pylist(rows, schema=filter_stage._CANDIDATES))
+    settled = duplicates.settle(pa.Table.from_pylist(rows, schema=duplicates.CANDIDATES))
     beaten = {r["row"]: (r["reason"], r["duplicate_of"]) for r in settled.to_pylist() if not r["wins"]}
     assert beaten == obvious(rows)
     by_task = filter_stage._by_task(settled)
