@@ -21,26 +21,30 @@ Domain = Literal["general", "law", "math", "code", "medicine", "science", "finan
 
 
 class Source(Section):
-    """One named set of raw documents on disk."""
+    """One named set of raw documents."""
 
     path: Annotated[str, Field(min_length=1)]
-    """A file or a folder, local or any fsspec address (`s3://…`); folders are searched for the format's endings."""
+    """File or folder, local or any fsspec address; folders are searched for the format's file endings.
+    Example: `s3://bucket/web`."""
     format: Literal["html", "warc", "jsonl", "parquet", "text"]
+    """How the files are read. `warc` also reads ARC."""
     domain: Domain = "general"
+    """What the documents are about; the report and routes group by it."""
     languages: Annotated[tuple[Language, ...], BeforeValidator(as_tuple)] = (
         "ko",
         "en",
     )
-    """Languages that belong here; documents in another one are dropped, with that reason."""
+    """Languages that belong here. Documents in another language are dropped with that reason."""
     kind: Literal["prose", "code"] = "prose"
-    """`code` skips language identification and takes the `code` rules."""
+    """`code` skips language identification and uses the `code` rules."""
     license: Annotated[str, Field(min_length=1)]
-    """Of the source; a record's own `licence` or `license` field goes before it."""
+    """License of the source. A record's own `license` or `licence` field takes precedence. Example: `CC-BY-SA-4.0`."""
     text_field: Annotated[str, Field(min_length=1)] = "text"
-    """Where JSON Lines and Parquet records keep their text; a record without it may have `html`."""
+    """Field of JSON Lines and Parquet records that holds the text. Records without it may have `html`."""
     id_field: Annotated[str, Field(min_length=1)] = "id"
+    """Field of JSON Lines and Parquet records that holds the document's id."""
     max_bytes: Bytes = 2**62
-    """Read at most this much text from the source (whole documents, in file order)."""
+    """Read at most this much text from the source (whole documents, in file order). Example: `5GB`."""
 
     @model_validator(mode="after")
     def _some_language(self) -> Source:
@@ -53,30 +57,35 @@ class Source(Section):
 
 
 class Slurm(Section):
-    """How datatrove's Slurm executor submits the data stages' tasks."""
+    """How the data stages' tasks are submitted to Slurm."""
 
     partition: Annotated[str, Field(min_length=1)]
+    """Partition for the array jobs. Example: `cpu`."""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")] = "4:00:00"
-    """Limit of one array job, [days-]hours:minutes:seconds."""
+    """Time limit of one array job, [days-]hours:minutes:seconds."""
     cpus_per_task: Count = 1
+    """CPU cores per task."""
     memory_per_cpu_gb: Count = 4
+    """Memory per core."""
     sbatch: dict[str, str] = Field(default={})
-    """Further `#SBATCH --key=value` lines."""
+    """Further `#SBATCH --key=value` lines. Example: `{account: corpus}`."""
 
 
 class Executor(Section):
-    """Where the data stages run. Never part of an artifact's identity."""
+    """What runs the data stages' tasks. Never part of an artifact's identity."""
 
     kind: Literal["local", "slurm", "ray"] = "local"
+    """`local` processes, `slurm` array jobs or `ray` tasks."""
     workers: Count = 2
-    """Tasks at once."""
+    """Tasks that run at the same time."""
     slurm: Slurm | None = None
+    """Required for kind `slurm`."""
     ray_address: str = "auto"
-    """Of a running Ray cluster."""
+    """Address of a running Ray cluster."""
     ray_memory_gb: Positive = 2.0
-    """What Ray sets aside for a task, beside one processor."""
+    """Memory that Ray reserves for a task, besides one CPU core."""
     poll_s: Positive = 5.0
-    """How often a running Slurm job is asked for its progress."""
+    """How often to ask a running Slurm job for its progress."""
 
     @model_validator(mode="after")
     def _slurm_is_described(self) -> Executor:
@@ -86,19 +95,20 @@ class Executor(Section):
 
 
 class Extract(Section):
-    """Raw bytes -> one normalised text per document."""
+    """Raw bytes to one normalized text per document."""
 
     max_document_bytes: Bytes = 8_000_000
     """Longer documents (and longer lines of JSON) are rejected, counted and named."""
     broken_files: Literal["reject", "stop"] = "reject"
+    """`reject` records a damaged file and continues; `stop` ends the run."""
     fingerprint: Literal["content", "stat"] = "content"
-    """How an input file is known again: SHA-256 of its bytes, or size and modification time (remote: entity tag)."""
+    """How an input file is recognized: SHA-256 of its bytes, or size and modification time (remote: entity tag)."""
     task_bytes: Bytes = 64_000_000
-    """Raw bytes that one task reads, at least one file."""
+    """Raw bytes per task, at least one file. Bounds a task's memory."""
     html: Literal["resiliparse", "trafilatura"] = "resiliparse"
-    """Main-content extraction: fast, or better and several times slower."""
+    """Main-content extractor: `resiliparse` is fast; `trafilatura` is better and several times slower."""
     unicode: Literal["NFC", "NFKC"] = "NFC"
-    """NFKC also folds full-width and other compatibility forms; it damages mathematics and code."""
+    """Normalization form. NFKC also folds full-width and other compatibility forms; it damages mathematics and code."""
 
 
 LineRule = Literal[
@@ -107,23 +117,25 @@ LineRule = Literal[
 
 
 class Lines(Section):
-    """Rules on single lines and runs, applied before anything is measured; every edit is recorded."""
+    """Rules on single lines and runs of characters, applied before anything is measured. Every edit is recorded."""
 
     drop: Annotated[tuple[LineRule, ...], BeforeValidator(as_tuple)] = ("javascript", "policy", "boilerplate")
-    """Rules of data_pipeline/features/line_rules.py whose lines go; the last three are opt-in."""
+    """Rules of data_pipeline/features/line_rules.py whose lines are dropped. The last three are opt-in."""
     shorten_runs: bool = True
-    """Runs of ㅋ, ㅎ, ㅠ, ㅜ and of repeated emoji and marks are cut to two."""
+    """Cut runs of ㅋ, ㅎ, ㅠ, ㅜ and of repeated emoji and punctuation to two."""
     repeated_in_documents: Count | None = 50
-    """A line or paragraph that stands in at least so many documents of a source goes; None: none does."""
+    """Drop a line or paragraph that occurs in at least this many documents of a source; null drops none."""
     repeated_min_bytes: Count = 60
-    """Of UTF-8; shorter lines and paragraphs are not counted: headings and stock phrases are no boilerplate."""
+    """Shorter lines and paragraphs (UTF-8) are not counted: headings and stock phrases are not boilerplate."""
 
 
 class Bound(Section):
-    """Keep a document when min <= feature <= max."""
+    """Keep a document if min <= feature <= max."""
 
     min: Real | None = None
+    """Lowest value that is kept; null for no lower bound."""
     max: Real | None = None
+    """Highest value that is kept; null for no upper bound."""
 
     @model_validator(mode="after")
     def _bounds_something(self) -> Bound:
@@ -145,43 +157,56 @@ Rules = Annotated[dict[str, Bound], BeforeValidator(_known_features)]
 
 
 class RuleProfiles(Section):
-    """Bounds on features, by the language detected, or for sources of kind `code`."""
+    """Bounds on features by detected language, or for sources of kind `code`. `configs/base.yaml` has defaults."""
 
     ko: Rules
+    """Feature to bound, for Korean documents. Example: `{words: {min: 30}}`."""
     en: Rules
+    """Feature to bound, for English documents. Example: `{words: {min: 50, max: 100_000}}`."""
     code: Rules
+    """Feature to bound, for sources of kind `code`. Example: `{longest_line: {max: 1000}}`."""
 
 
 class NearDuplicates(Section):
-    """MinHash LSH over word n-grams; `num_buckets` x `hashes_per_bucket` hashes."""
+    """MinHash LSH over word n-grams, with `num_buckets` x `hashes_per_bucket` hashes."""
 
     enabled: bool = True
+    """Whether near duplicates are searched; exact ones always are."""
     ngram_words: Count = 5
+    """Words per n-gram."""
     num_buckets: Count = 14
+    """LSH buckets. Documents that share one are near duplicates. More buckets find less similar pairs."""
     hashes_per_bucket: Count = 8
+    """Hashes that must all agree within a bucket. More hashes find only more similar pairs."""
 
 
 class Classifier(Section):
-    """One fastText model, trained on JSON Lines (`text`, `label`, perhaps `split` and `lang`)."""
+    """One fastText model, trained on JSON Lines with `text`, `label` and optionally `split` and `lang`."""
 
     train: Annotated[Strings, Field(min_length=1)]
-    """Files or folders of labelled records; or `LABEL=PATH`, whose every record (or plain text file) has that
-    label, so that documents sorted into folders can teach the router: `law=raw/law`, `math=raw/math`."""
+    """Labeled JSON Lines files or folders; or `LABEL=PATH`, which gives every record or text file that label.
+    Example: `[law=raw/law, math=raw/math]`."""
     labels: dict[str, str] = Field(default={})
-    """A record's label -> ours, where they differ; records with another label are left out and counted."""
+    """Renames labels of the records to ours; records with other labels are left out and counted.
+    Example: `{high: good, low: bad}`."""
     label_field: Annotated[str, Field(min_length=1)] = "label"
+    """Field of a record that holds its label."""
     most_per_entry: Count = 20_000
-    """Of each label in each entry of `train` at most so many texts, picked by a hash; bounds memory and evens out."""
+    """At most this many texts per label and entry of `train`, chosen by a hash. Bounds memory and balances classes."""
     held_out_share: Annotated[float, Field(ge=0.01, le=0.5)] = 0.2
-    """Texts never learnt from, on which the model is judged (an entry with a `split` of its own keeps that);
+    """Share of the texts that the model is tested on (an entry's own `split` takes precedence);
     half as many of the others calibrate its probabilities."""
     dimensions: Count = 16
+    """Size of fastText's vectors."""
     epochs: Count = 25
+    """Passes over the training texts."""
     learning_rate: Positive = 0.5
+    """fastText's learning rate."""
     word_ngrams: Count = 2
+    """Longest word n-grams."""
     character_ngrams: Annotated[tuple[CountOrZero, CountOrZero], BeforeValidator(as_tuple)] = (0, 0)
-    """Shortest and longest character n-grams (0, 0: none). They halve the speed; for short, misspelt Korean, as
-    abuse is written, [1, 4] with 5 epochs is far better than words; for documents words are enough."""
+    """Shortest and longest character n-grams; [0, 0] for none. They halve the speed. [1, 4] with 5 epochs is far better
+    for short, misspelled Korean such as abuse; words are enough for documents."""
 
 
 CLASSIFIER_LABELS: dict[str, tuple[str, ...]] = {
@@ -193,14 +218,14 @@ CLASSIFIER_LABELS: dict[str, tuple[str, ...]] = {
 
 
 class Classifiers(Section):
-    """Models whose scores rules may bound; each is optional."""
+    """Models whose scores rules can bound. Each is optional."""
 
     quality: Classifier | None = None
-    """Labels good, bad; gives `quality_score`."""
+    """Labels `good` and `bad`; gives the feature `quality_score`."""
     toxicity: Classifier | None = None
-    """Labels toxic, clean; gives `toxicity_score`."""
+    """Labels `toxic` and `clean`; gives the feature `toxicity_score`."""
     domain: Classifier | None = None
-    """Labels are domains; gives `domain_label` and `domain_score`, which routes use."""
+    """Labels are the domains of sources; gives `domain_label` and `domain_score`, which routes use."""
 
     @property
     def configured(self) -> dict[str, Classifier]:
@@ -219,63 +244,78 @@ class Classifiers(Section):
 
 
 class Route(Section):
-    """Kept documents that the domain classifier moves from general sources to one of their own.
+    """Kept documents that the domain classifier moves from general sources to a destination of their own.
 
     Phases name the route in their mixtures as they name a source."""
 
     domain: Domain
+    """Predicted domain of the documents to move."""
     sources: Annotated[Strings, Field(min_length=1)]
+    """Sources that they are moved from. Example: `[ko-wiki, en-wiki]`."""
     min_score: Share = 0.8
+    """Lowest probability of that domain."""
 
 
 class Names(Section):
-    """Allow and deny lists: `deny` goes before `allow`; an empty `allow` allows all."""
+    """Allow and deny lists. `deny` takes precedence; an empty `allow` allows everything."""
 
     allow: Strings = ()
+    """If not empty, only these are allowed."""
     deny: Strings = ()
+    """These are refused."""
 
 
 class Compliance(Section):
-    """What may not be used, whatever its quality; the reasons stand in the decisions."""
+    """What may not be used, whatever its quality. The decisions give the reason."""
 
     licenses: Names = Names()
-    """Exact licence strings, case apart."""
+    """License strings, compared without regard to case. Example: `{deny: [CC-BY-NC-4.0]}`."""
     hosts: Names = Names()
     """Hosts with their subdomains: `example.org` covers `www.example.org`."""
     url_words: Strings = ()
-    """A URL with one of these between separators is refused."""
+    """Refuse URLs that contain one of these words between separators. Example: `[casino]`."""
 
 
 class Decontamination(Section):
     """Documents that share text with benchmark items (EXAONE 3.5, section 2.1.2)."""
 
     benchmarks: Annotated[dict[Name, str], Field(min_length=1)]
-    """Benchmark -> file or folder of its items (JSON Lines)."""
+    """Benchmark name to a file or folder of its items (JSON Lines). Example: `{gsm8k: data/gsm8k}`."""
     method: Literal["sampled", "full"] = "full"
-    """`sampled`: EXAONE's, `samples` random substrings of each document; `full`: every substring."""
+    """`full` compares every substring; `sampled` compares `samples` random substrings per document, as EXAONE does."""
     characters: Annotated[int, Field(ge=8, le=1_000)] = 50
-    """Length of the substrings, in letters and digits (S). Items that are shorter are not looked for, but by
-    `full` as a whole where they have more than half of it; the counts say how many are left out."""
+    """Length of the substrings in letters and digits (S). `full` compares shorter items as a whole if they have more
+    than half of it; other shorter items are skipped and counted."""
     samples: Count = 10
-    """Substrings drawn of each document (N); not used by `full`."""
+    """Substrings drawn per document (N); only for `sampled`."""
     policy: Literal["drop", "report"] = "drop"
+    """`drop` contaminated documents, or only `report` them."""
 
 
 class Data(Section):
-    """Raw documents -> kept documents and the table of decisions."""
+    """Raw documents to decisions and kept documents."""
 
     executor: Executor = Executor()
+    """What runs the data stages' tasks."""
     extract: Extract = Extract()
+    """How raw files become documents."""
     rules: RuleProfiles
+    """Bounds on features by language."""
     lines: Lines | None = Lines()
-    """None: lines are left as they are."""
+    """Rules on single lines; null leaves lines as they are."""
     classifiers: Classifiers = Classifiers()
+    """Models whose scores rules can bound."""
     near_duplicates: NearDuplicates = NearDuplicates()
+    """MinHash near-duplicate search."""
     url_duplicates: bool = True
-    """Of documents with the same address only one is kept."""
+    """Keep only one of the documents with the same address."""
     decontamination: Decontamination | None = None
+    """Removes text of benchmarks; null for none."""
     compliance: Compliance = Compliance()
+    """Licenses, hosts and addresses that may not be used."""
     routes: dict[Name, Route] = Field(default={})
+    """Route name to the documents that it takes from general sources."""
     personal_information: Literal["mask", "drop", "keep"] = "mask"
+    """`mask` personal numbers and addresses, `drop` documents with them, or `keep` them."""
     validation_share: Share = 0.02
     """Share of kept documents held out from training, chosen by a hash of seed and document id."""

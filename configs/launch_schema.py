@@ -17,36 +17,40 @@ class SlurmJob(Section):
     """The job that trains on a Slurm cluster (`twofold launch --slurm`)."""
 
     partition: Annotated[str, Field(min_length=1)]
+    """Partition for the training job. Example: `gpu`."""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")] = "24:00:00"
-    """Limit of one run of the job, [days-]hours:minutes:seconds; it is queued again until training is done."""
+    """Time limit of one run of the job, [days-]hours:minutes:seconds; it is requeued until training is done."""
     save_lead_s: Count = 300
     """How long before the limit training is told to save and stop."""
     requeues: CountOrZero = 100
-    """Times that the job may be queued again."""
+    """How often the job may be requeued."""
     sbatch: dict[str, str] = Field(default={})
-    """Further `#SBATCH --key=value` lines, e.g. {account: llm, gres: "gpu:8"}."""
+    """Further `#SBATCH --key=value` lines. Example: `{account: llm, gres: "gpu:8"}`."""
 
 
 class Launch(Section):
-    """Which devices train, and what starts the ranks. The batch in tokens does not depend on it."""
+    """Which devices train and what starts the ranks. The batch size in tokens does not depend on it."""
 
     nodes: Count = 1
+    """Nodes that train."""
     gpus_per_node: Count = 8
+    """Ranks per node with GPUs."""
     cpu_ranks: Count = 2
-    """Gloo ranks on a node without GPUs."""
+    """Gloo ranks per node without GPUs."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    """`auto` asks this machine, and so stands for one node only."""
+    """`auto` asks this machine, so it works for one node only."""
     launcher: Literal["deepspeed", "srun"] = "deepspeed"
-    """`srun` within a Slurm job; `twofold launch --slurm` sets it."""
+    """`srun` within a Slurm job, set by `twofold launch --slurm`; otherwise `deepspeed`."""
     hostfile: str | None = None
-    """DeepSpeed hostfile; needed for more than one node, but for srun."""
+    """DeepSpeed hostfile; needed for more than one node, except with srun."""
     slurm: SlurmJob | None = None
+    """The training job on Slurm; null without Slurm."""
     environment: dict[str, str] = Field(default={})
-    """Further variables for every rank, e.g. {NCCL_SOCKET_IFNAME: ib0}."""
+    """Further environment variables for every rank. Example: `{NCCL_SOCKET_IFNAME: ib0}`."""
     restarts: CountOrZero = 0
-    """Times in a row that a failed training is started again without a new checkpoint in between."""
+    """How often a failed training restarts in a row without a new checkpoint in between."""
     min_nodes: Count | None = None
-    """Fewest nodes that a restart may go on with when some are lost; None: all are needed."""
+    """Fewest nodes that a restart may continue with if some are lost; null: all are needed."""
 
     @model_validator(mode="after")
     def _nodes_fit(self) -> Launch:
@@ -58,13 +62,13 @@ class Launch(Section):
 
 
 class Watch(Section):
-    """What ends a training that no longer moves, and what finds the rank that holds up the others."""
+    """When a stalled training is ended, and how ranks that hold up the others are found."""
 
     stall_s: Positive = 900.0
-    """Longest time without progress (a step, a validation batch, a start) before all ranks dump stacks and end."""
+    """Longest time without progress (a step, a validation batch, a start) before all ranks dump stacks and exit."""
     beat_s: Positive = 10.0
     """How often each rank writes its heartbeat."""
     probe_every_steps: Count = 100
     """How often each rank times a fixed piece of work of its own."""
     straggler_factor: Annotated[float, Field(gt=1)] = 1.3
-    """Times the median of all ranks that make one a straggler."""
+    """A rank that takes this many times the median of all ranks is a straggler."""

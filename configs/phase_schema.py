@@ -20,22 +20,23 @@ DEFAULT_EPOCHS = 4.0
 
 
 class LRScheduler(Section):
-    """A phase's learning rate over its own tokens: warm-up, then the schedule from lr to min_lr."""
+    """A phase's learning rate over its own tokens: warm-up, then the schedule from `lr` to `min_lr`."""
 
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "constant"
-    """`wsd`: constant, then down to `min_lr` over the last `decay_ratio` of the phase."""
+    """Shape after the warm-up. `wsd` is constant, then decays to `min_lr` over the last `decay_ratio` of the phase."""
     lr: Positive
-    """Its peak."""
+    """Peak learning rate. Example: `3e-4`."""
     min_lr: NonNegative | None = None
-    """Where linear, cosine and wsd end; not used by constant."""
+    """Learning rate at the end of linear, cosine and wsd; not used by constant. Example: `0`."""
     warmup: TokensOrZero = 0
-    """Tokens from 0 (first phase) or from the former phase's last rate (later ones) to lr."""
+    """Tokens to rise to `lr`, from 0 (first phase) or from the previous phase's last rate (later phases).
+    Example: `8B`."""
     decay_ratio: Share | None = None
-    """wsd only: the tail of the phase that decays."""
+    """wsd only: share of the phase that decays. Example: `0.5`."""
     decay_type: Literal["linear", "sqrt"] = "linear"
-    """wsd only: a line, or 1 - sqrt(progress) (arXiv 2405.18392, section 3)."""
+    """wsd only: `linear`, or `sqrt` for 1 - sqrt(progress) (arXiv 2405.18392, section 3)."""
     jump: bool = False
-    """Whether the rate may jump where this phase meets the one before it."""
+    """Allow this phase to start at another learning rate than the previous one ended with."""
 
     @model_validator(mode="after")
     def _fields_fit_schedule(self) -> LRScheduler:
@@ -57,11 +58,12 @@ class LRScheduler(Section):
 
 
 class Ramp(Section):
-    """A smaller batch for the beginning of a phase."""
+    """A smaller batch at the beginning of a phase."""
 
     until: Tokens
-    """Tokens of the phase."""
+    """The batch size holds until this many tokens of the phase are trained. Example: `50B`."""
     global_batch_size: Tokens
+    """Tokens per step up to there. Example: `1_048_576`."""
 
 
 @dataclass(frozen=True)
@@ -76,29 +78,33 @@ class Segment:
 
 
 class Phase(Section):
-    """One phase of training: how many tokens, of what, in which batches, at which rate."""
+    """One phase of training: how many tokens, of what, in which batches, at which learning rate."""
 
     name: Name
+    """Name of the phase; overrides use it: `phases.domain.tokens=2T`. Example: `general`."""
     tokens: Tokens
+    """Token budget of the phase. Example: `6T`."""
     sequence_length: Count
-    """Tokens a sequence."""
+    """Tokens per sequence. Example: `4096`."""
     global_batch_size: Tokens
-    """Tokens a step, over all ranks and accumulation steps."""
+    """Tokens per step, over all ranks and accumulation steps. Example: `4_194_304`."""
     rampup_batch_size: Annotated[tuple[Ramp, ...], BeforeValidator(as_tuple)] = ()
-    """Smaller batches before it, in order: each lasts until so many tokens of the phase are trained on."""
+    """Smaller batch sizes at the beginning. Example: `[{until: 50B, global_batch_size: 1_048_576}]`."""
     lr_scheduler: LRScheduler
+    """Learning rate over the phase."""
     mixture: Annotated[dict[str, Positive], Field(min_length=1)]
-    """Share of the phase's tokens by source; shares add up to 1."""
+    """Source or route to its share of the phase's tokens; shares add up to 1. Example: `{web: 0.7, law: 0.3}`."""
     replay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share that the former phase's mixture keeps; `mixture` takes the rest. A resolved recipe has it written out."""
+    """Share of the phase that repeats the previous phase's mixture; `mixture` gets the rest.
+    A resolved recipe has the result written out in `mixture`."""
     mixture_block_size: Count = 1024
-    """Sequences over which the mixture is exact."""
+    """Sequences within which the mixture is exact."""
     max_epochs: Positive | dict[str, Positive] = DEFAULT_EPOCHS
-    """Passes over one source, former phases counted in, before its budget is refused; or a number by source."""
+    """Most passes over one source, earlier phases included; a number, or one per source. Example: `{code: 6}`."""
     z_loss: NonNegative = 0.0
-    """Weight of log²(Z) in the loss."""
+    """Weight of log²(Z) in the loss. Example: `1e-5`."""
     intra_document_masking: bool = False
-    """Whether attention stays within a document where several share a sequence."""
+    """Whether attention stays within a document if several share a sequence."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Phase:

@@ -26,24 +26,24 @@ class Tokenizer(Section):
     """Byte-level BPE."""
 
     vocab_size: Count = 102_400
-    """Ids in all: specials and reserved slots, 256 bytes, merges."""
+    """Total number of ids: special tokens, reserved slots, 256 bytes, merges."""
     allow_smaller: bool = False
-    """Where the documents support fewer merges, make the ids that are left reserved slots, instead of refusing."""
+    """If the documents support fewer merges, turn the remaining ids into reserved slots instead of failing."""
     pattern: Literal["exaone3", "exaone3-code", "plain"] = "exaone3-code"
-    """Pre-tokenisation: single digits + GPT-2's regex; the one that keeps code cheap; Llama 3's."""
+    """Pre-tokenization: single digits and GPT-2's regex; the same, but cheaper for code; Llama 3's."""
     morphemes: Literal["none", "mecab"] = "none"
-    """`mecab`: no merge crosses a border of Korean morphemes in training, as in EXAONE 3.0. Encoding needs no MeCab."""
+    """`mecab`: no merge crosses a Korean morpheme border in training, as in EXAONE 3.0. Encoding needs no MeCab."""
     superwords: Annotated[Share, Field(lt=1)] = 0.1
-    """Share of the merges that are learnt last, across words (SuperBPE); none where another pattern or morphemes are
-    asked for (docs/tokenizer-ablation.md, docs/log.md)."""
+    """Share of the merges that are learned last, across words (SuperBPE). 0 with other patterns or with morphemes
+    (docs/tokenizer-ablation.md, docs/log.md)."""
     reserved_ids: CountOrZero = 360
     """Unused special slots after pad, bos, eos and unk, for later phases of training."""
     sample_bytes_per_source: Bytes = 2_000_000_000
-    """Train on at most this much of each source's kept text."""
+    """Train on at most this much of each source's kept text. Example: `4GB`."""
     weights: dict[Name, Positive] = Field(default_factory=dict)
-    """Share of each source or route in the mixture that merges are learnt from; without any, as much as is sampled."""
+    """Share of each source or route in the text that merges are learned from; if empty, in proportion to the sample."""
     max_words: Count = 10_000_000
-    """Distinct words that merges are learnt from, the most frequent; each takes some 400 bytes of memory."""
+    """Distinct words that merges are learned from, most frequent first; each takes about 400 bytes of memory."""
 
     @model_validator(mode="before")
     @classmethod
@@ -73,22 +73,30 @@ class Tokenizer(Section):
 
 
 class Model(Section):
-    """EXAONE 3.0's decoder (pre-norm RMSNorm, SwiGLU, grouped-query attention, rotary)."""
+    """EXAONE 3.0's decoder: pre-norm RMSNorm, SwiGLU, grouped-query attention, rotary embedding."""
 
     d_model: Count
+    """Width of the residual stream. Example: `4096`."""
     n_layers: Count
+    """Decoder blocks. Example: `32`."""
     n_heads: Count
+    """Query heads. Example: `32`."""
     n_kv_heads: Count
+    """Key and value heads, shared by groups of query heads. Example: `8`."""
     d_ff: Count
+    """Width of the feed-forward layer. Example: `14336`."""
     max_sequence_length: Count = 4096
-    """Tokens."""
+    """Longest sequence, in tokens."""
     rope_theta: Positive = 500_000.0
+    """Base of the rotary embedding."""
     norm_eps: Positive = 1e-5
+    """Epsilon of RMSNorm."""
     init_std: Positive = 0.02
+    """Standard deviation of the initial weights."""
     start_from: str | None = None
-    """A Llama-format checkpoint folder to continue from; None starts from seeded random weights."""
+    """Folder of a Llama-format checkpoint to continue from; null starts from seeded random weights."""
     start_at_phase: Name | None = None
-    """The phase that a run with `start_from` begins at; earlier ones count as done. None: the first."""
+    """Phase that a run with `start_from` begins with; earlier ones count as done. Null: the first."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Model:
@@ -118,120 +126,151 @@ class Model(Section):
 
 
 class Optimizer(Section):
-    """AdamW; weight decay on matrices only (not on norms and embeddings)."""
+    """AdamW, with weight decay on matrices only (not on norms and embeddings)."""
 
     betas: Annotated[tuple[Share, Share], BeforeValidator(as_tuple)] = (
         0.9,
         0.95,
     )
+    """Decay rates of Adam's two moments."""
     eps: Positive = 1e-8
+    """Adam's epsilon."""
     weight_decay: NonNegative = 0.1
+    """Decoupled weight decay, for matrices only."""
     max_grad_norm: Positive = 1.0
-    """Largest global gradient norm."""
+    """Largest global gradient norm; larger gradients are scaled down."""
 
 
 class Engine(Section):
-    """How DeepSpeed ZeRO-3 runs the model; its whole configuration is derived from this."""
+    """How DeepSpeed ZeRO-3 runs the model. DeepSpeed's whole configuration is derived from this section."""
 
     precision: Literal["bf16", "fp32"] = "bf16"
+    """Precision of weights and activations; master weights and sums are always float32."""
     micro_batch_size: Count
-    """Sequences a rank in one forward and backward pass; the rest of the batch is accumulated."""
+    """Sequences per rank in one forward and backward pass; the rest of the batch is accumulated. Example: `8`."""
     activation_checkpointing: bool | Literal["selective"] = False
-    """Recompute each block's activations in the backward pass; `selective` keeps matrix products and attention."""
+    """Recompute each block in the backward pass; `selective` keeps matrix products and attention."""
     backend: Literal["auto", "plain"] = "auto"
-    """`auto`: the fastest way of each part that the device has (on a CPU the plain one, but
-    products in float32 where it has no bf16 instructions); `plain`: the reference."""
+    """`plain` is the reference. `auto` uses the fastest version of each part for the device: on CPUs the plain one, with
+    products in float32 if there are no bf16 instructions."""
     float8: bool = False
-    """Matrix products of the blocks in float8; needs compute capability 8.9 (H100)."""
+    """Run the blocks' matrix products in float8; needs compute capability 8.9 (H100)."""
     deterministic: bool = False
-    """The same bits from run to run on a GPU, too, for proofs: slower kernels, and an error where there is none."""
+    """Give the same bits from run to run on a GPU, for proofs; slower, and an error where no such kernel exists."""
     persistence_threshold: CountOrZero = 100_000
-    """Parameters smaller than this stay whole on every rank (ZeRO-3)."""
+    """Parameters with fewer elements stay whole on every rank (ZeRO-3)."""
     bucket_elements: Count = 500_000_000
-    """Largest reduce and prefetch bucket."""
+    """Elements of the largest reduce and prefetch bucket."""
     deepspeed: dict[str, Any] = Field(default={})
-    """Merged over the derived configuration, for what no field says; pretrain/engine/ds_lint.py checks it."""
+    """Merged over the derived configuration, for what no field covers; known traps are refused
+    (pretrain/engine/ds_lint.py). Example: `{wall_clock_breakdown: true}`."""
 
 
 class Checkpoints(Section):
-    """When training state is saved; the end of a phase always is, and is kept for good."""
+    """When training state is saved. The end of a phase is always saved, and kept for good."""
 
     every: Tokens
+    """Tokens between checkpoints. Example: `8B`."""
     every_minutes: Positive | None = None
-    """Also when so much time has passed since the last one (rank 0's clock)."""
+    """Also save when this much time has passed since the last checkpoint (rank 0's clock)."""
     keep: Count = 2
-    """Newest checkpoints kept beside the phase ends."""
+    """Newest checkpoints to keep besides the phase ends."""
 
 
 class Stability(Section):
-    """What happens to a step whose loss or gradient norm stands out from those before it."""
+    """What happens to a step whose loss or gradient norm is far above those before it."""
 
     spikes: Literal["off", "skip", "rollback"] = "rollback"
-    """`skip` drops the update; `rollback` also returns to a checkpoint when skipping does not help."""
+    """`skip` drops the update of a bad step; `rollback` also returns to a checkpoint if skipping does not help."""
     rolling_interval_length: Count = 128
-    """Accepted steps of the phase that a step is compared with; nothing is judged before half of it."""
+    """Accepted steps of the phase that a step is compared with; nothing is judged before half of them."""
     sigma_factor: Positive = 6.0
     """Robust standard deviations above the median that make a spike."""
     rollback_after: Count = 4
-    """Bad steps in a row before a rollback; as many steps before the first of them are skipped, too."""
+    """Bad steps in a row before a rollback, which also skips as many steps before the first of them."""
     attempts: Count = 3
-    """Rollbacks within one such interval of steps before training gives up."""
+    """Rollbacks within one interval before training gives up."""
 
 
 class Validation(Section):
-    """Bits per byte on held-out shards, by source, and what the model says."""
+    """Bits per byte on held-out shards by source, and continuations of prompts."""
 
     every: Tokens
+    """Tokens between validations. Example: `4B`."""
     sequences_per_source: Count = 64
+    """Held-out sequences per source."""
     prompts: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
-    """Continued greedily at every validation, into the metrics file and W&B."""
+    """Continued greedily at every validation, into the metrics file and W&B. Example: `["The history of "]`."""
     new_tokens: Count = 24
+    """Tokens to generate per prompt."""
 
 
 class Monitor(Section):
-    """W&B beside the local JSON Lines file; neither can stop training."""
+    """W&B beside the local metrics file. Neither can stop training."""
 
     project: Name = "twofold"
+    """W&B project."""
     wandb: Literal["auto", "offline", "off"] = "auto"
-    """`auto`: online where a key is configured, else offline."""
+    """`auto`: online if a key is configured, otherwise offline."""
     log_every_steps: Count = 1
+    """Steps between lines of the metrics file."""
     peak_tflops: Positive | None = None
-    """Peak of one device for MFU (H100 dense bf16: 989); None where it is not known (CPU)."""
+    """Peak of one device, for MFU (H100 dense bf16: 989); null if unknown (CPU)."""
 
 
 class Export(Section):
-    """The final Llama-format checkpoint and what it is asked to say."""
+    """The final Llama-format checkpoint, and sample continuations from it."""
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Precision of the exported weights."""
     prompts: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
+    """Continued by the exported model, into `samples.json`."""
     new_tokens: Count = 48
+    """Tokens to generate per prompt."""
 
 
 class Recipe(Section):
-    """One recipe, one run."""
+    """A recipe describes one run."""
 
     name: Name
+    """Name of the run. Example: `smoke`."""
     seed: CountOrZero
+    """Seeds weights, data order and samples. Example: `20240807`."""
     run_dir: Annotated[str, Field(min_length=1)]
+    """Folder for everything that the run writes. Example: `runs/smoke`."""
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
+    """Source name to raw documents."""
     data: Data
+    """How documents are filtered."""
     tokenizer: Tokenizer
+    """How the tokenizer is trained."""
     model: Model
+    """Shape of the model and where its weights come from."""
     phases: Annotated[
         tuple[Phase, ...],
         BeforeValidator(as_tuple),
         Field(min_length=1),
         AfterValidator(with_replay),
     ]
+    """Phases of training, in order."""
     optimizer: Optimizer = Optimizer()
+    """AdamW's settings."""
     engine: Engine
+    """How DeepSpeed runs the model."""
     checkpoints: Checkpoints
+    """When training state is saved."""
     stability: Stability = Stability()
+    """How loss spikes are handled."""
     validation: Validation
+    """What is measured on held-out text."""
     monitor: Monitor = Monitor()
+    """Metrics and W&B."""
     export: Export = Export()
+    """The final model's format and samples."""
     launch: Launch = Launch()
+    """Devices, launcher and restarts."""
     watch: Watch = Watch()
+    """Watchdog and straggler detection."""
 
     @model_validator(mode="after")
     def _starts_at_a_phase(self) -> Recipe:

@@ -20,10 +20,10 @@ def _real(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Real = Annotated[float, BeforeValidator(_real), Field(allow_inf_nan=False)]
-Positive = Annotated[float, BeforeValidator(_real), Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, BeforeValidator(_real), Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, BeforeValidator(_real), Field(ge=0, le=1, allow_inf_nan=False)]
+Real = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_real)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_real)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_real)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_real)]
 Count = Annotated[int, Field(gt=0, lt=2**63)]
 CountOrZero = Annotated[int, Field(ge=0, lt=2**63)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
@@ -31,6 +31,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys refused, no coercion, immutable."""
+    """Base of every section: unknown keys refused, no coercion, immutable; a field's docstring is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True
+    )

@@ -13,7 +13,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 _INT64_MAX = 2**63 - 1
@@ -76,6 +76,11 @@ def _parse(value: Any, scales: dict[str, int], unit: str, examples: str) -> int:
     return int(quantity)
 
 
-Tokens = Annotated[int, BeforeValidator(parse_tokens), Field(gt=0)]
-TokensOrZero = Annotated[int, BeforeValidator(parse_tokens), Field(ge=0)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+def _json_schema(unit: str) -> WithJsonSchema:
+    """A quantity in the recipe's JSON schema: an integer, or a number with a suffix."""
+    return WithJsonSchema({"type": ["integer", "string"], "x-unit": unit})
+
+
+Tokens = Annotated[int, BeforeValidator(parse_tokens), Field(gt=0), _json_schema("tokens")]
+TokensOrZero = Annotated[int, BeforeValidator(parse_tokens), Field(ge=0), _json_schema("tokens")]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0), _json_schema("bytes")]
