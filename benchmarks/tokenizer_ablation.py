@@ -63,8 +63,8 @@ Windows = list[npt.NDArray[np.int64]]
 """Tokens that begin in each stretch of the text."""
 _CAVEAT = """![Bits per byte by tokenizer and seed](tokenizer-ablation.svg)
 
-Made by `python -m benchmarks.tokenizer_ablation --docs docs`. The scale is a millionth of the real one, in text and
-in computation, and the vocabulary a twelfth: it can show that a choice does harm early in training, and not which
+Made by `python -m benchmarks.tokenizer_ablation --docs docs`. Text and computation are a millionth of the
+real scale, and the vocabulary is a twelfth. This can show that a choice is harmful early in training, but not which
 choice wins at 8 T tokens."""
 
 
@@ -291,7 +291,7 @@ def report(rows: Sequence[Mapping[str, Any]], settings: Settings, target: Path |
     if docs:
         dots = {f"{label}: {arm}": scores[arm][label] for label in SHARES for arm in ARMS}
         with atomic_path(docs / "tokenizer-ablation.svg") as path:
-            path.write_text(plots.dots(dots, "bits per byte, a dot a seed, the line at their mean"), encoding="utf-8")
+            path.write_text(plots.dots(dots, "bits per byte, one dot per seed, the line at their mean"), encoding="utf-8")
         with atomic_path(docs / "tokenizer-ablation.md") as path:
             path.write_text(f"# Which tokenizer a small model learns best with\n\n{text}\n\n{_CAVEAT}\n", "utf-8")
 
@@ -300,9 +300,9 @@ def table(scores: Mapping[str, Mapping[str, Sequence[float]]], rows: Sequence[An
     """Markdown: mean and interval of each arm, and of its difference from the reference within seeds."""
     seeds = len(scores[REFERENCE]["ko"])
     head = (
-        f"Held-out bits per byte, mean and 95 % interval over {seeds} seeds; below each, the difference from "
-        f"`{REFERENCE}` within seeds. Lower is better. {settings.train_bytes / 1e6:.1f} MB of text for each model of "
-        f"{rows[0]['parameters'] / 1e6:.1f} M parameters, a vocabulary of {settings.vocab_size:,}."
+        f"Held-out bits per byte: mean and 95 % interval over {seeds} seeds, and below each the difference from "
+        f"`{REFERENCE}` within seeds. Lower is better. Every model has {rows[0]['parameters'] / 1e6:.1f} M parameters "
+        f"and a vocabulary of {settings.vocab_size:,}, and trains on {settings.train_bytes / 1e6:.1f} MB of text."
     )
     lines = [f"| tokenizer | {' | '.join(SHARES)} | tokens |", "|---|" + "---:|" * (len(SHARES) + 1)]
     for arm, by in scores.items():

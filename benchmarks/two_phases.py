@@ -40,8 +40,9 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 
 _CAVEAT = """![Bits per byte by arm and seed](two-phases.svg)
 
-Made by `python -m benchmarks.two_phases --docs docs`. The scale is a millionth of the real one: it shows which
-way the order of the data pulls when the learning rate decays over the domain text, not by how much at 8 T tokens."""
+Made by `python -m benchmarks.two_phases --docs docs`. The scale is a millionth of the real one. It shows
+in which direction the order of the data pulls when the learning rate decays over the domain text, but not how
+strongly at 8 T tokens."""
 
 Mixture = Mapping[str, float]
 Scores = dict[str, dict[str, list[float]]]
@@ -140,7 +141,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def table(scores: Scores, base: Recipe, tokens: int) -> str:
     """The result as Markdown: means with intervals, and differences to the two-phase arm paired by seed."""
     lines = [
-        "| arm | general | domain | general, less two phases | domain, less two phases |", "|---|---|---|---|---|",
+        "| arm | general | domain | general, minus two phases | domain, minus two phases |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for arm, groups in scores.items():
         cells = ["{:.3f} ± {:.3f}".format(*interval(groups[group])) for group in ("general", "domain")]
@@ -150,10 +151,9 @@ def table(scores: Scores, base: Recipe, tokens: int) -> str:
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     seeds = len(next(iter(scores.values()))["general"])
     head = (
-        f"Bits per byte on held-out text, mean and 95 % interval over {seeds} seeds; {tokens:,} tokens in each arm, "
-        f"a model of width {base.model.d_model} with {base.model.n_layers} layers and a vocabulary of "
-        f"{base.tokenizer.vocab_size:,}. Lower is better; a positive "
-        "difference means that two phases are better."
+        f"Bits per byte on held-out text: mean and 95 % interval over {seeds} seeds. Every arm trains a model of width "
+        f"{base.model.d_model} with {base.model.n_layers} layers and a vocabulary of {base.tokenizer.vocab_size:,} on "
+        f"{tokens:,} tokens. Lower is better; a positive difference means that two phases are better."
     )
     return "\n".join((head, "", *lines))
 
@@ -171,9 +171,9 @@ def _trained(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -
 def _write_docs(folder: Path, text: str, scores: Scores) -> None:
     rows = {f"{group}: {arm}": groups[group] for group in ("general", "domain") for arm, groups in scores.items()}
     with atomic_path(folder / "two-phases.svg") as path:
-        path.write_text(plots.dots(rows, "bits per byte, a dot a seed, the line at their mean"), encoding="utf-8")
+        path.write_text(plots.dots(rows, "bits per byte, one dot per seed, the line at their mean"), encoding="utf-8")
     with atomic_path(folder / "two-phases.md") as path:
-        path.write_text(f"# What two phases buy\n\n{text}\n\n{_CAVEAT}\n", encoding="utf-8")
+        path.write_text(f"# What two phases gain\n\n{text}\n\n{_CAVEAT}\n", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:

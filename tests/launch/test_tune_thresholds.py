@@ -118,7 +118,7 @@ def test_a_recipe_without_scores_is_told_what_to_run(tmp_path: Path, monkeypatch
 
 
 REFERENCE = "encyclopaedia,statutes+articles,manuals+books+guides+help+news,pages,mathematics,medicine+finance"
-"""As docs/calibration.md says."""
+"""As docs/tuning-thresholds.md says."""
 
 
 @pytest.mark.corpus
@@ -127,7 +127,7 @@ def test_the_shipped_korean_thresholds_are_those_of_the_documented_calibration(
 ) -> None:
     if corpus_dir.resolve() != (ROOT.parent / "shared" / "corpus").resolve():
         pytest.skip("the recipe expects the corpus at ../shared/corpus")
-    assert f"--reference {REFERENCE}" in (ROOT / "docs" / "calibration.md").read_text(encoding="utf-8")
+    assert f"--reference {REFERENCE}" in (ROOT / "docs" / "tuning-thresholds.md").read_text(encoding="utf-8")
     monkeypatch.chdir(ROOT)
     recipe, place = "configs/calibration-ko.yaml", f"run_dir={tmp_path / 'run'}"
     assert main(["run", recipe, place, "--until", "score"]) == 0
