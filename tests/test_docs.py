@@ -39,15 +39,16 @@ def _build() -> ModuleType:
 
 
 BUILD = _build()
+GENERATED = BUILD.pages()
 
 
 def _name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", BUILD.pages(), ids=_name)
+@pytest.mark.parametrize("page", GENERATED, ids=_name)
 def test_a_generated_page_is_current(page: Path) -> None:
-    assert page.read_text(encoding="utf-8") == BUILD.pages()[page], "run `python docs/build.py`"
+    assert page.read_text(encoding="utf-8") == GENERATED[page], "run `python docs/build.py`"
 
 
 def test_every_recipe_field_has_a_description() -> None:
