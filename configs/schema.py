@@ -151,8 +151,8 @@ class Engine(Section):
     activation_checkpointing: bool | Literal["selective"] = False
     """Recompute each block in the backward pass; `selective` keeps matrix products and attention."""
     backend: Literal["auto", "plain"] = "auto"
-    """`plain` is the reference. `auto` uses the fastest version of each part for the device: on CPUs the plain one, with
-    products in float32 if there are no bf16 instructions."""
+    """`plain` is the reference. `auto` uses the fastest version of each part for the device (on CPUs the plain
+    one, with products in float32 if there are no bf16 instructions)."""
     float8: bool = False
     """Run the blocks' matrix products in float8; needs compute capability 8.9 (H100)."""
     deterministic: bool = False
