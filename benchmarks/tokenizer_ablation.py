@@ -291,7 +291,7 @@ def report(rows: Sequence[Mapping[str, Any]], settings: Settings, target: Path |
     if docs:
         dots = {f"{label}: {arm}": scores[arm][label] for label in SHARES for arm in ARMS}
         with atomic_path(docs / "tokenizer-ablation.svg") as path:
-            path.write_text(plots.dots(dots, "bits per byte, one dot per seed, the line at their mean"), encoding="utf-8")
+            path.write_text(plots.dots(dots, "bits per byte, one dot per seed, line at the mean"), encoding="utf-8")
         with atomic_path(docs / "tokenizer-ablation.md") as path:
             path.write_text(f"# Which tokenizer a small model learns best with\n\n{text}\n\n{_CAVEAT}\n", "utf-8")
 

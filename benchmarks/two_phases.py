@@ -171,7 +171,7 @@ def _trained(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -
 def _write_docs(folder: Path, text: str, scores: Scores) -> None:
     rows = {f"{group}: {arm}": groups[group] for group in ("general", "domain") for arm, groups in scores.items()}
     with atomic_path(folder / "two-phases.svg") as path:
-        path.write_text(plots.dots(rows, "bits per byte, one dot per seed, the line at their mean"), encoding="utf-8")
+        path.write_text(plots.dots(rows, "bits per byte, one dot per seed, line at the mean"), encoding="utf-8")
     with atomic_path(folder / "two-phases.md") as path:
         path.write_text(f"# What two phases gain\n\n{text}\n\n{_CAVEAT}\n", encoding="utf-8")
 

@@ -6,7 +6,7 @@ Contract: reads the scores that `twofold run RECIPE --until score` made, and wri
                recipe by itself, checked by loading it, and its `data:` section can be pasted elsewhere
     OUT.html   a histogram of every rule's feature, by source, with the former and the new bound
 
-The method is data_pipeline/decisions/thresholds.py's; docs/tuning-thresholds.md says how the shipped values were derived.
+The method is data_pipeline/decisions/thresholds.py's; docs/tuning-thresholds.md derives the shipped values.
 No score is recomputed and no text read: seconds.
 """
 
