@@ -26,7 +26,7 @@ CURRENT_PAGES = [page for page in PAGES if page.name not in HISTORY]
 SCHEMA = Recipe.model_json_schema()
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 FIELD = re.compile(r"(?<![\w./-])([a-z_]+(?:(?:\[\])?\.[A-Za-z0-9_*-]+)+)(?![\w/(-])")
-FILE_ENDINGS = {"json", "model", "py", "md", "yaml", "html", "jsonl", "parquet", "xz"}
+FILE_ENDINGS = {"json", "model", "py", "md", "yaml", "html", "jsonl", "parquet", "tiktoken", "xz"}
 
 
 def _build() -> ModuleType:
