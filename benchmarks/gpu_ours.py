@@ -125,7 +125,7 @@ class WatchedEngine(Engine):
     def grad_norm(self) -> float:
         """The first part of an update; `step` ends it, since no step of a benchmark is skipped."""
         self._update.enter_context(self._labelled("update"))
-        self._update.enter_context(self._watching("update", self._updates))
+        self._update.enter_context(self._watching("apply", self._updates))
         return super().grad_norm()
 
     def step(self, lr: float) -> None:
