@@ -16,7 +16,6 @@ cache 0.3 s.
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,7 @@ from data_pipeline.features import repetition, spans, terms
 from data_pipeline.features.terms import BULLET, ELLIPSIS, FEED, HASH, KO_LINE_END, LINE_END, QUOTE_END
 from data_pipeline.readers import characters
 from data_pipeline.readers.characters import HAN, LETTER, MISREAD_TAIL, QUOTE, RARE_HANGUL, SENTENCE_END, SPACE
-from twofold import compiled as machine_code
-from twofold.compiled import compiled
+from twofold.compiled import compiled, entry_point
 
 AT: Any = namedtuple("AT", features.COUNTS)(*range(len(features.COUNTS)))
 """The column of each count."""
@@ -49,25 +47,19 @@ PROSE_WORDS, PROSE_WORD_LENGTH = 3, 1000
 JAMO_RUN = 3
 
 
-def _entry_points(sources: str) -> tuple[Callable[..., None], Callable[..., None]]:
-    """`sources` names the files that are compiled in: a closure, so that numba's cache is renewed with it."""
+def _count_documents(codes, bounds, languages, lexicon, multiplier, counts):  # type: ignore[no-untyped-def]
+    """Document i is codes[bounds[i]:bounds[i + 1]]; fills counts, int64 (documents, len(COUNTS)), of zeros."""
+    for document in range(len(languages)):
+        text = codes[bounds[document] : bounds[document + 1]]
+        flags = lexicon.flags[text]
+        words, lines = spans.words_of(flags), spans.lines_of(text, flags)
+        paragraphs = spans.paragraphs_of(text, flags)
+        _count(text, flags, words, lines, paragraphs, languages[document], lexicon, multiplier, counts[document])
 
-    def count_documents(codes, bounds, languages, lexicon, multiplier, counts):  # type: ignore[no-untyped-def]
-        """Document i is codes[bounds[i]:bounds[i + 1]]; fills counts, int64 (documents, len(COUNTS)), of zeros."""
-        assert sources
-        for document in range(len(languages)):
-            text = codes[bounds[document] : bounds[document + 1]]
-            flags = lexicon.flags[text]
-            words, lines = spans.words_of(flags), spans.lines_of(text, flags)
-            paragraphs = spans.paragraphs_of(text, flags)
-            _count(text, flags, words, lines, paragraphs, languages[document], lexicon, multiplier, counts[document])
 
-    def count_spans(codes, words, lines, paragraphs, language, lexicon, multiplier, counts):  # type: ignore[no-untyped-def]
-        """One document with given spans, (starts, ends) int32 each; fills counts, int64 (len(COUNTS),), of zeros."""
-        assert sources
-        _count(codes, lexicon.flags[codes], words, lines, paragraphs, language, lexicon, multiplier, counts)
-
-    return machine_code.entry_point(count_documents), machine_code.entry_point(count_spans)
+def _count_spans(codes, words, lines, paragraphs, language, lexicon, multiplier, counts):  # type: ignore[no-untyped-def]
+    """One document with given spans, (starts, ends) int32 each; fills counts, int64 (len(COUNTS),), of zeros."""
+    _count(codes, lexicon.flags[codes], words, lines, paragraphs, language, lexicon, multiplier, counts)
 
 
 @compiled
@@ -288,5 +280,6 @@ def _ends_in_ellipsis(codes, flags, start, end):  # type: ignore[no-untyped-def]
     return end - start >= 3 and codes[end - 1] == 0x2E and codes[end - 2] == 0x2E and codes[end - 3] == 0x2E
 
 
-_SOURCES = (features, machine_code, repetition, spans, terms, characters)
-count_documents, count_spans = _entry_points(machine_code.digest(__file__, *(str(m.__file__) for m in _SOURCES)))
+_SOURCES = (features, repetition, spans, terms, characters)
+count_documents = entry_point(_count_documents, *_SOURCES)
+count_spans = entry_point(_count_spans, *_SOURCES)

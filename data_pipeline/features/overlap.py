@@ -27,8 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_pipeline.readers.characters import Codes, codes_of
-from twofold import compiled as machine_code
-from twofold.compiled import compiled
+from twofold.compiled import compiled, entry_point
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FILTER_SHARE = 8
@@ -281,69 +280,63 @@ def _covered(reach):  # type: ignore[no-untyped-def]
     return matches, covered
 
 
-def _entry_points(
-    sources: str,
-) -> tuple[Callable[..., npt.NDArray[np.int64]], Callable[..., int], Callable[..., _Folded]]:
-    """`sources` names the files that are compiled in: a closure, so that numba's cache is renewed with it."""
+def find_all(codes, bounds, table, index, draws, found):  # type: ignore[no-untyped-def]
+    """Document i is codes[bounds[i]:bounds[i + 1]]; fills found, int64 (documents, 4); returns the pairs."""
+    items = len(index.bounds) - 1
+    stamps, touched = np.full(items, -1, np.int64), np.empty(items, np.int64)
+    pairs, used = np.empty((16, 2), np.int64), 0
+    state = np.empty(3, np.int64)
+    for document in range(len(bounds) - 1):
+        text = _folded(codes[bounds[document] : bounds[document + 1]], table)
+        state[_TOUCHED], state[_PLACE], state[_ITEM] = 0, _NOWHERE, -1
+        if draws.shape[1]:
+            matches = covered = _sample(text, draws[document], index, document, stamps, touched, state)
+        else:
+            reach = np.zeros(len(text), np.int32)
+            _scan(text, 0, len(text), index, reach, document, stamps, touched, state)
+            matches, covered = _covered(reach) if state[_TOUCHED] else (0, 0)
+        found[document, _LENGTH], found[document, _MATCHES] = len(text), matches
+        found[document, _COVERED], found[document, _FIRST_ITEM] = covered, state[_ITEM]
+        count = state[_TOUCHED]
+        if used + count > len(pairs):
+            grown = np.empty((2 * (used + count), 2), np.int64)
+            grown[:used] = pairs[:used]
+            pairs = grown
+        pairs[used : used + count, 0] = document
+        pairs[used : used + count, 1] = np.sort(touched[:count])
+        used += count
+    return pairs[:used]
 
-    def find_all(codes, bounds, table, index, draws, found):  # type: ignore[no-untyped-def]
-        """Document i is codes[bounds[i]:bounds[i + 1]]; fills found, int64 (documents, 4); returns the pairs."""
-        assert sources
-        items = len(index.bounds) - 1
-        stamps, touched = np.full(items, -1, np.int64), np.empty(items, np.int64)
-        pairs, used = np.empty((16, 2), np.int64), 0
-        state = np.empty(3, np.int64)
-        for document in range(len(bounds) - 1):
-            text = _folded(codes[bounds[document] : bounds[document + 1]], table)
-            state[_TOUCHED], state[_PLACE], state[_ITEM] = 0, _NOWHERE, -1
-            if draws.shape[1]:
-                matches = covered = _sample(text, draws[document], index, document, stamps, touched, state)
-            else:
-                reach = np.zeros(len(text), np.int32)
-                _scan(text, 0, len(text), index, reach, document, stamps, touched, state)
-                matches, covered = _covered(reach) if state[_TOUCHED] else (0, 0)
-            found[document, _LENGTH], found[document, _MATCHES] = len(text), matches
-            found[document, _COVERED], found[document, _FIRST_ITEM] = covered, state[_ITEM]
-            count = state[_TOUCHED]
-            if used + count > len(pairs):
-                grown = np.empty((2 * (used + count), 2), np.int64)
-                grown[:used] = pairs[:used]
-                pairs = grown
-            pairs[used : used + count, 0] = document
-            pairs[used : used + count, 1] = np.sort(touched[:count])
-            used += count
-        return pairs[:used]
 
-    def add_seeds(index, shortest):  # type: ignore[no-untyped-def]
-        """Fill an empty index with items of at least `shortest` characters; returns its number of seeds."""
-        assert sources
-        length, step = index.seed_length, index.window - index.seed_length + 1
-        used = 0
-        for item in range(len(index.bounds) - 1):
-            if index.bounds[item + 1] - index.bounds[item] < shortest:
+def add_seeds(index, shortest):  # type: ignore[no-untyped-def]
+    """Fill an empty index with items of at least `shortest` characters; returns its number of seeds."""
+    length, step = index.seed_length, index.window - index.seed_length + 1
+    used = 0
+    for item in range(len(index.bounds) - 1):
+        if index.bounds[item + 1] - index.bounds[item] < shortest:
+            continue
+        for place in range(index.bounds[item], index.bounds[item + 1] - length + 1, step):
+            value = _hash(index.codes, place, length)
+            slot = _slot(value, len(index.last_seed))
+            if _is_known(index, slot, place, item):
                 continue
-            for place in range(index.bounds[item], index.bounds[item + 1] - length + 1, step):
-                value = _hash(index.codes, place, length)
-                slot = _slot(value, len(index.last_seed))
-                if _is_known(index, slot, place, item):
-                    continue
-                index.places[used], index.items[used], index.hashes[used] = place, item, value
-                index.next_seed[used], index.last_seed[slot] = index.last_seed[slot], used
-                index.filter[slot & (len(index.filter) - 1)] |= _bit(value)
-                used += 1
-        return used
-
-    def fold_all(codes, bounds, table):  # type: ignore[no-untyped-def]
-        """The concatenated folded texts, and their bounds."""
-        assert sources
-        folded, ends = np.empty(len(codes), np.uint32), np.zeros(len(bounds), np.int64)
-        for i in range(len(bounds) - 1):
-            text = _folded(codes[bounds[i] : bounds[i + 1]], table)
-            ends[i + 1] = ends[i] + len(text)
-            folded[ends[i] : ends[i + 1]] = text
-        return folded[: ends[-1]], ends
-
-    return machine_code.entry_point(find_all), machine_code.entry_point(add_seeds), machine_code.entry_point(fold_all)
+            index.places[used], index.items[used], index.hashes[used] = place, item, value
+            index.next_seed[used], index.last_seed[slot] = index.last_seed[slot], used
+            index.filter[slot & (len(index.filter) - 1)] |= _bit(value)
+            used += 1
+    return used
 
 
-_find_all, _add_seeds, _fold_all = _entry_points(machine_code.digest(__file__, machine_code.__file__))
+def fold_all(codes, bounds, table):  # type: ignore[no-untyped-def]
+    """The concatenated folded texts, and their bounds."""
+    folded, ends = np.empty(len(codes), np.uint32), np.zeros(len(bounds), np.int64)
+    for i in range(len(bounds) - 1):
+        text = _folded(codes[bounds[i] : bounds[i + 1]], table)
+        ends[i + 1] = ends[i] + len(text)
+        folded[ends[i] : ends[i + 1]] = text
+    return folded[: ends[-1]], ends
+
+
+_find_all: Callable[..., npt.NDArray[np.int64]] = entry_point(find_all)
+_add_seeds: Callable[..., int] = entry_point(add_seeds)
+_fold_all: Callable[..., _Folded] = entry_point(fold_all)
