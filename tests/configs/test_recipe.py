@@ -49,7 +49,7 @@ REFUSED = {
     "seed=1.5": ("seed = 1.5", "integer", "correct"),
     "phases.7.tokens=1": ("phases.7", "is not an item", "general, domain"),
     "seed.deep=1": ("seed", "has no keys", "shorten"),
-    "nonsense": ("override", "not of the form key=value", "seed=7"),
+    "nonsense": ("override", "is not key=value", "seed=7"),
     "seed=[1": ("override seed", "", "fix the YAML"),
 }
 
