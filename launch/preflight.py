@@ -62,7 +62,7 @@ def choose_device(recipe: Recipe) -> tuple[str, int]:
                 "launch.gpus_per_node",
                 launch.gpus_per_node,
                 f"is more than the {gpus} GPUs of this machine",
-                f"override launch.gpus_per_node={gpus or 1} (launch.device=cpu without GPUs), or run on another machine",
+                f"override launch.gpus_per_node={gpus or 1} (without GPUs, launch.device=cpu), or use another machine",
             )
         return "cuda", launch.gpus_per_node
     if gpus:

@@ -47,9 +47,9 @@ REFUSED = {
     "optimizer.eps=.nan": ("optimizer.eps", "", "correct"),
     "seed=-1": ("seed = -1", "greater than or equal to 0", "correct"),
     "seed=1.5": ("seed = 1.5", "integer", "correct"),
-    "phases.7.tokens=1": ("phases.7", "names no item", "general, domain"),
+    "phases.7.tokens=1": ("phases.7", "is not an item", "general, domain"),
     "seed.deep=1": ("seed", "has no keys", "shorten"),
-    "nonsense": ("override", "not of the form key=value", "seed=7"),
+    "nonsense": ("override", "is not key=value", "seed=7"),
     "seed=[1": ("override seed", "", "fix the YAML"),
 }
 

@@ -56,5 +56,5 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, prob
 def test_a_place_without_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--text = .*holds no file"):
         list(read_texts(tmp_path))
-    with pytest.raises(UserError, match=r"--text = .*is not there"):
+    with pytest.raises(UserError, match=r"--text = .*does not exist"):
         list(read_texts(tmp_path / "absent"))
