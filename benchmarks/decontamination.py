@@ -1,19 +1,19 @@
-"""Benchmark overlaps: speed beside datatrove's n-gram filter, recall on planted items, and what is really there.
+"""Benchmark overlaps: speed against datatrove's n-gram filter, recall on planted items, overlaps in the corpus.
 
     python -m benchmarks.decontamination --corpus DIR [--json OUT]
 
 Contract: three results over the benchmarks of the corpus folder.
 
-- speed: `full` and `sampled` on English and Korean articles, text to verdict; datatrove's NGramsDecontFilter
-  on the same English articles. Its method is another one: word 12-grams, hashed, dropped at the first that is
-  found. Its indexer needs lighteval, which downloads the tasks; the index is written here in its form,
-  of the three English benchmarks that are planted (ours looks for all eleven).
-- recall: items planted into documents that have none: whole, half, retyped (case, spaces and marks changed)
-  and with every eighth word replaced (no 50 characters in a row are left of most). Of `sampled` beside what
-  theory expects, 1 - (1 - p)^N with p the share of a document's substrings that are shared. `unconfirmed`
+- speed: `full` and `sampled` on English and Korean articles, from text to verdict, and datatrove's
+  NGramsDecontFilter on the same English articles. Its method differs: it hashes word 12-grams and drops a document
+  at the first match. Its indexer needs lighteval, which downloads the tasks, so this script writes an index in its
+  format from the three English benchmarks that are planted (ours looks for all eleven).
+- recall: items are planted into documents without any: whole, half, retyped (changed case, spaces and marks) and
+  with every eighth word replaced (most keep no 50 consecutive characters). The recall of `sampled` is shown with
+  its expected value, 1 - (1 - p)^N, where p is the share of a document's substrings that are shared. `unconfirmed`
   counts pairs of document and item that plain Python strings do not confirm.
-- corpus: documents found in each source, by benchmark. PubMedQA's abstracts are there on purpose; BoolQ and
-  KoBEST quote Wikipedia, GSM8K's two splits share sentences; sources that are not listed have none.
+- corpus: documents found in each source, by benchmark. PubMedQA's abstracts are there on purpose, BoolQ and KoBEST
+  quote Wikipedia, and GSM8K's two splits share sentences; sources that are not listed have no overlap.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HOSTS = {"english": "general/en-text/peps", "korean": "general/ko-text/petition
 _PLANTED = {"english": ("gsm8k-test", "arc", "piqa"), "korean": ("kobest-test", "kornlu-test", "komt-bench")}
 _HOST_CHARACTERS = 2_500
 _SEEDS = 20
-"""Over which the recall of samples is averaged."""
+"""The recall of `sampled` is averaged over these."""
 _SOURCES = ("general/*-text/*", "domain/*/*")
 _WORD = re.compile(r"\S+")
 
@@ -62,7 +62,7 @@ class Finder:
         return overlap.every(texts, self._indices["full"])
 
     def sampled(self, texts: Sequence[str], seed: int = SEED) -> Overlaps:
-        """The texts' ids are their places."""
+        """The ids of the texts are their positions."""
         draws = [decontaminate.draws(seed, f"document/{i}", self.settings.samples) for i in range(len(texts))]
         return overlap.sampled(texts, np.array(draws, np.uint32).reshape(len(texts), -1), self._indices["sampled"])
 

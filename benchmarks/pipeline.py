@@ -1,15 +1,15 @@
-"""Raw WARC to written output: our stages against the same recipe of datatrove's stock blocks.
+"""Raw WARC to written output: our stages against the same recipe built from datatrove's stock blocks.
 
     python -m benchmarks.pipeline --corpus DIR [--megabytes 20] [--json OUT]
 
-English pages of the corpus are written into one WARC file. Ours: extract, lines, score, dedup, filter,
-write, by the command line's own code with one worker, process start included. The peer's: WarcReader,
-Trafilatura, Gopher repetition, Gopher quality, C4 and FineWeb quality filters, MinHash (signatures,
-buckets, clusters, filter), PIIFormatter and JsonlWriter, by its local executor with one worker in this
-process. Both write what they keep; ours also writes every decision, and names the language of each
-document, which the peer would need a downloaded model for. `profile` tells where our time goes: seconds
-in each function of `_PROFILED`, callees included, one run in this process. Needs warcio, faust-cchardet, python-magic,
-trafilatura, spacy (and libmagic).
+English pages of the corpus are written into one WARC file. Ours runs extract, score (with line edits), dedup,
+filter and write through the command line's own code with one worker, process start included. The peer runs
+WarcReader, Trafilatura, Gopher repetition, Gopher quality, C4 and FineWeb quality filters, MinHash (signatures,
+buckets, clusters, filter), PIIFormatter and JsonlWriter in its local executor with one worker in this process.
+Both write what they keep; ours also writes every decision and the language of each document, for which the peer
+would have to download a model. `profile` shows where our time goes: seconds in each function of `_PROFILED`,
+callees included, in one run in this process. Needs warcio, faust-cchardet, python-magic, trafilatura and spacy (and
+libmagic).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _ENGLISH_PAGES = (
     "general/web-html/debian-install-guide-en",
     "general/web-html/trafilatura-pages",
 )
-_STAGES = ("extract", "lines", "score", "dedup", "filter", "write")
+_STAGES = ("extract", "score", "dedup", "filter", "write")
 _PROFILED = (
-    *("html.main_text", "normalise.normalise", "line_rules.suspects", "repeated.parts_of"),
-    *("language.identify", "features.features", "minhash.bucket_keys", "pii.counts", "pii.mask"),
-    *("dedup.build", "decide.build", "keep.build", "core.write_table"),
+    *("html.main_text", "normalize.normalise", "line_rules.suspects", "repeated_lines.parts_of"),
+    *("language.identify", "formulas.features", "minhash.bucket_keys", "pii.counts", "pii.mask"),
+    *("dedup.build", "filter.build", "write.build", "core.write_table"),
 )
 _PEER_STEPS = ("read, extract, filter", "signatures", "buckets", "clusters", "deduplicate, mask, write")
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write_warc(corpus: Path, target: Path, limit_bytes: int) -> tuple[int, int]:
-    """One gzip WARC file of the corpus's English pages; returns pages and bytes of HTML."""
+    """Write the corpus's English pages into a gzip WARC file; returns pages and bytes of HTML."""
     from warcio.statusandheaders import StatusAndHeaders
     from warcio.warcwriter import WARCWriter
 
@@ -84,24 +84,19 @@ def write_warc(corpus: Path, target: Path, limit_bytes: int) -> tuple[int, int]:
                 body = record["html"].encode("utf-8", "replace")
                 if record["lang"] != "en" or size + len(body) > limit_bytes:
                     continue
-                headers = StatusAndHeaders(
-                    "200 OK", [("Content-Type", "text/html; charset=utf-8")], protocol="HTTP/1.1"
-                )
+                content_type = [("Content-Type", "text/html; charset=utf-8")]
+                headers = StatusAndHeaders("200 OK", content_type, protocol="HTTP/1.1")
                 url = record.get("url") or f"http://pages.example/{pages}"
-                # As Common Crawl writes it; the peer would take XHTML for XML and drop it.
+                # As in Common Crawl; otherwise the peer takes XHTML for XML and drops it.
                 extra = {"WARC-Identified-Payload-Type": "text/html"}
-                payload = io.BytesIO(body)
-                writer.write_record(
-                    writer.create_warc_record(
-                        url, "response", payload=payload, http_headers=headers, warc_headers_dict=extra
-                    )
-                )
+                options = {"payload": io.BytesIO(body), "http_headers": headers, "warc_headers_dict": extra}
+                writer.write_record(writer.create_warc_record(url, "response", **options))
                 pages, size = pages + 1, size + len(body)
     return pages, size
 
 
 def run_ours(warc: Path, out: Path) -> dict[str, float]:
-    """Seconds of each stage, and of starting."""
+    """Seconds of each stage, and of starting up."""
     from launch.runner import run_recipe
 
     started = time.perf_counter()
@@ -110,7 +105,7 @@ def run_ours(warc: Path, out: Path) -> dict[str, float]:
 
 
 def profile(warc: Path, out: Path) -> dict[str, float]:
-    """Seconds in the functions that do the work; the profiler slows Python code down, compiled code not."""
+    """Seconds in the functions that do the work; the profiler slows down Python code, but not compiled code."""
     from launch.stages import stages_of
     from twofold.artifacts import Artifact, ensure
 
@@ -132,7 +127,7 @@ def profile(warc: Path, out: Path) -> dict[str, float]:
 
 
 class _InProcess:
-    """Tasks one after the other, here, where the profiler sees them."""
+    """Runs tasks one after another in this process, where the profiler sees them."""
 
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         for rank in range(n_tasks):
@@ -179,17 +174,19 @@ def run_peers(warc: Path, out: Path) -> dict[str, float]:
     filtered, signatures, buckets, removed = (
         str(out / name) for name in ("filtered", "signatures", "buckets", "removed")
     )
-    chain: list[tuple[list[Any], int]] = [
-        ([WarcReader(str(warc.parent), glob_pattern=warc.name), Trafilatura(timeout=60), GopherRepetitionFilter(),
-          GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(),
-          JsonlWriter(filtered)], 1),
-        ([JsonlReader(filtered), MinhashDedupSignature(signatures, config=config)], 1),
-        ([MinhashDedupBuckets(signatures, buckets, config=config)], config.num_buckets),
-        ([MinhashDedupCluster(buckets, removed, config=config)], 1),
-        ([JsonlReader(filtered), MinhashDedupFilter(removed), PIIFormatter(), JsonlWriter(str(out / "written"))], 1),
-    ]  # fmt: skip
+    reader = WarcReader(str(warc.parent), glob_pattern=warc.name)
+    quality = (GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter())
+    written = JsonlWriter(str(out / "written"))
+    chain: list[list[Any]] = [
+        [reader, Trafilatura(timeout=60), GopherRepetitionFilter(), *quality, JsonlWriter(filtered)],
+        [JsonlReader(filtered), MinhashDedupSignature(signatures, config=config)],
+        [MinhashDedupBuckets(signatures, buckets, config=config)],
+        [MinhashDedupCluster(buckets, removed, config=config)],
+        [JsonlReader(filtered), MinhashDedupFilter(removed), PIIFormatter(), written],
+    ]
     seconds = {}
-    for name, (pipeline, tasks) in zip(_PEER_STEPS, chain, strict=True):
+    for name, pipeline in zip(_PEER_STEPS, chain, strict=True):
+        tasks = config.num_buckets if name == "buckets" else 1
         started = time.perf_counter()
         LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(out / f"logs-{len(seconds)}")).run()
         seconds[name] = time.perf_counter() - started
@@ -197,7 +194,7 @@ def run_peers(warc: Path, out: Path) -> dict[str, float]:
 
 
 def _median_run(run: Callable[[Path], dict[str, float]], out: Path, repetitions: int) -> dict[str, float]:
-    """Seconds of the parts of the median run."""
+    """Seconds of each part of the median run."""
     runs = []
     for _ in range(repetitions):
         shutil.rmtree(out, ignore_errors=True)

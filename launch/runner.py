@@ -27,7 +27,7 @@ from twofold.errors import user_error
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-_RENAMED = {"decide": "filter", "keep": "write"}
+_RENAMED = {"lines": "score", "decide": "filter", "keep": "write"}
 """Old name of a stage -> its new name."""
 _PAGES = {"classifiers": "launch.reports.model_card"}
 """Stage -> the module whose `write(out)` draws pages of what the stage built, which are committed with it."""

@@ -15,8 +15,7 @@ from twofold.stage import Stage
 STAGES = (
     "data_pipeline.stages.classifiers",  # labelled text -> quality, toxicity and domain models
     "data_pipeline.stages.extract",  # raw files -> normalized documents, rejects
-    "data_pipeline.stages.lines",  # documents -> documents without boilerplate lines, edits
-    "data_pipeline.stages.score",  # documents -> features, language, scores, hashes, signatures
+    "data_pipeline.stages.score",  # documents -> documents without boilerplate lines, edits, features
     "data_pipeline.stages.dedup",  # hashes, signatures -> clusters of duplicates
     "data_pipeline.stages.decontaminate",  # documents, benchmark items -> overlaps
     "data_pipeline.stages.filter",  # all of these and the thresholds -> decisions; reads no text

@@ -1,10 +1,9 @@
-"""The funnel: how many documents and bytes came through, and why the rest did not.
+"""The funnel: how many documents and bytes were kept, and why the rest was dropped.
 
-Contract: `count` tallies one task's decisions, `gather` adds tasks up into the counts of filter's manifest,
-from which a report can be drawn without opening the decisions: in all, by source, and within a source by
-language: documents and UTF-8 bytes read, kept and in each split; `dropped` by first reason; `failed` by
-every reason; personal data by type. `routes` counts the kept documents that each route took from its
-sources. A document is in one language and one first reason only.
+Contract: `count` counts one task's decisions, and `gather` adds tasks up into the counts of filter's manifest, from
+which a report can be drawn without opening the decisions. In total, by source, and by source and language:
+documents and UTF-8 bytes read, kept and in each split. By source: `dropped` by first reason, `failed` by every
+reason, personal information by type. `routes` counts the documents that each route keeps.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _REASON_TALLIES = ("dropped", "failed", "personal_information")
 
 
 def count(decisions: pa.Table) -> dict[str, Any]:
-    """One task's tallies (JSON values)."""
+    """The counts of one task, as JSON values."""
     languages: dict[str, Counter[str]] = defaultdict(Counter)
     dropped: Counter[str] = Counter()
     failed: Counter[str] = Counter()
@@ -41,14 +40,12 @@ def count(decisions: pa.Table) -> dict[str, Any]:
     found = {kind: pc.sum(decisions[f"pii_{kind}"]).as_py() or 0 for kind in pii.TYPES}
     kept = decisions.filter(pc.field("split").is_valid())
     destinations = Counter(kept["destination"].to_pylist())
-    return {
-        "languages": languages, "dropped": dropped, "failed": failed, "personal_information": found,
-        "destinations": destinations,
-    }  # fmt: skip
+    tallies = {"dropped": dropped, "failed": failed, "personal_information": found}
+    return {"languages": languages, **tallies, "destinations": destinations}
 
 
 def gather(recipe: Recipe, task_counts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """All tasks' tallies: totals, and `sources` with each source's."""
+    """The counts of all tasks: totals, `sources` and `routes`."""
     sources = {name: _of_source(source.domain, task_counts[name]) for name, source in recipe.sources.items()}
     totals = {tally: sum(found[tally] for found in sources.values()) for tally in TALLIES}
     tasks = [task for counted in task_counts.values() for task in counted]
@@ -74,7 +71,7 @@ def _of_source(domain: str, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
 
 def _added(tallies: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Sum of counts, most frequent first, zeros left out."""
+    """The sum of counts, most frequent first, without zeros."""
     total: Counter[str] = Counter()
     for tally in tallies:
         total.update(tally)

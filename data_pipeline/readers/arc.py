@@ -1,9 +1,9 @@
-"""ARC, the format of web archives before WARC: each capture as one WARC response record.
+"""ARC, the format of web archives before WARC: each capture becomes one WARC response record.
 
-Contract: `captures` yields the bytes of a WARC record for each HTTP capture, in file order, or None
-for one longer than `max_bytes`; captures of other protocols (`dns:`) are left out. A line that is
-no ARC header raises `BrokenStream`. Memory: one capture. Format: Internet Archive, "Arc File Format"
-(1996); the version block says how many fields a header line has (5 in version 1, 10 in version 2).
+Contract: `captures` yields the bytes of a WARC record for each HTTP capture, in file order, or None for a
+capture longer than `max_bytes`; it skips other protocols (`dns:`). A line that is not an ARC header raises
+`BrokenStream`. Memory: one capture. Format: Internet Archive, "Arc File Format" (1996); the version block
+says how many fields a header line has (5 in version 1, 10 in version 2).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAGIC = b"filedesc://"
 
 _MAX_HEADER_BYTES = 65_536
 _HTTP_HEADER_BYTES = 65_536
-"""Allowed on top of a document's bytes, since a capture begins with its HTTP headers."""
+"""Allowed in addition to a document's bytes, because a capture starts with its HTTP headers."""
 
 
 def captures(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes | None]:
@@ -39,7 +39,7 @@ def captures(chunks: Iterator[bytes], max_bytes: int) -> Iterator[bytes | None]:
 
 
 def _header_line(stream: BinaryIO) -> bytes:
-    """The next line that is not blank; empty at the end."""
+    """The next non-blank line; empty at the end."""
     while line := stream.readline(_MAX_HEADER_BYTES):
         if line.strip():
             return line.strip()
@@ -60,21 +60,24 @@ def _take(stream: BinaryIO, n_bytes: int, keep: bool) -> bytes:
 
 
 def _declared_fields(version_block: bytes) -> int:
-    """Fields of a header line, from the version block's second line, which names them."""
+    """The number of fields of a header line; the second line of the version block names them."""
     lines = version_block.splitlines()
     return max(2, len(lines[1].split())) if len(lines) > 1 else 5
 
 
 def _as_warc(url: bytes, body: bytes) -> bytes:
-    head = (
-        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: " + url.strip()
-        + b"\r\nContent-Type: application/http; msgtype=response\r\nContent-Length: " + str(len(body)).encode()
-    )  # fmt: skip
-    return head + b"\r\n\r\n" + body + b"\r\n\r\n"
+    headers = (
+        b"WARC/1.0",
+        b"WARC-Type: response",
+        b"WARC-Target-URI: " + url.strip(),
+        b"Content-Type: application/http; msgtype=response",
+        b"Content-Length: " + str(len(body)).encode(),
+    )
+    return b"\r\n".join((*headers, b"", body, b"", b""))
 
 
 class _Joined(io.RawIOBase):
-    """Chunks as one stream."""
+    """Presents chunks as one stream."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = chunks, b""

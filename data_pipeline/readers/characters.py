@@ -1,8 +1,8 @@
-"""One table from code point to character class, so that counting characters is one array look-up.
+"""A table from code points to character classes, so that counting characters is one array look-up.
 
-Contract: `codes_of(text)` gives the code points, `flags_of(text)` one uint32 of flags for each (about
-300 MB/s). The table is built once a process (about 0.3 s) from Python's Unicode database and the
-KS X 1001 syllables; bits from 16 up are free for callers that extend a copy of it.
+Contract: `codes_of(text)` returns the code points, `flags_of(text)` a uint32 of flags for each (about 300 MB/s).
+The table is built once per process (about 0.3 s) from Python's Unicode database and the KS X 1001 syllables;
+bits 16 and up are free for callers that extend a copy of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 SPACE = 1 << 0
-"""`str.isspace`, so that words here are the words of `str.split`."""
+"""As in `str.isspace`, so that words are those of `str.split`."""
 LETTER = 1 << 1
 """Letters and combining marks (categories L, M)."""
 DIGIT = 1 << 2
@@ -26,7 +26,7 @@ PUNCTUATION = 1 << 3
 HANGUL = 1 << 4
 """Composed Hangul syllables."""
 JAMO = 1 << 5
-"""Lone jamo: compatibility jamo (ㅋ, ㅠ) and conjoining ones."""
+"""Lone jamo: compatibility jamo (ㅋ, ㅠ) and conjoining jamo."""
 RARE_HANGUL = 1 << 6
 """Syllables outside KS X 1001's 2,350: rare in prose, common where UTF-8 was read as CP949."""
 HAN = 1 << 7
@@ -40,9 +40,9 @@ UPPER = 1 << 12
 EMOJI = 1 << 13
 """Emoji and other pictographs, by block."""
 MISREAD_TAIL = 1 << 14
-"""What UTF-8's second and later bytes look like when they are read as Latin-1 or CP1252."""
+"""What the second and later bytes of UTF-8 look like when read as Latin-1 or CP1252."""
 MISREAD_LEAD = 1 << 15
-"""What a first byte of UTF-8 or of a syllable in EUC-KR looks like then."""
+"""What the first byte of UTF-8 or of an EUC-KR syllable looks like when read that way."""
 
 Codes = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.uint32]
@@ -69,7 +69,7 @@ _RANGES: tuple[tuple[int, int, int], ...] = (
 _LATIN_RANGES = ((0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F), (0x1E00, 0x1EFF), (0xFF21, 0xFF3A), (0xFF41, 0xFF5A))
 _CLASS_OF_CATEGORY = {"L": LETTER, "M": LETTER, "N": DIGIT, "P": PUNCTUATION}
 _NAMED = (range(0x40000), range(0xE0000, 0xE0200))
-"""All planes that hold characters; in the others is nothing, or private use."""
+"""All planes with assigned characters; the others are empty or for private use."""
 _CP1252_TAILS = bytes(code for code in range(0x80, 0xA0) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)).decode("cp1252")
 
 

@@ -1,10 +1,9 @@
 """Raw files -> documents and rejects, whatever is in them.
 
-Contract: `read` yields a `Document` or a `Reject` for every record, in file order, and raises
-nothing that a file's content could cause; what stands before a damage is still read, and in WARC
-and Parquet also what stands after it. `index` is the record's place in its file: the line of JSON
-Lines, the row of a Parquet file, the ordinal of a WARC response, 0 for files that are one document;
-all from 0. Memory is bounded by a few times `max_bytes`, whatever the file expands to.
+Contract: `read` yields a `Document` or a `Reject` for every record, in file order, and never raises because of a
+file's content. It reads everything before a damaged part, and in WARC and Parquet also everything after it.
+`index` counts from 0: the line of JSON Lines, the row of a Parquet file, the response of a WARC file; it is 0
+for files that are one document. Memory is bounded by a few times `max_bytes`, whatever the file expands to.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ __all__ = ["DAMAGE", "FORMATS", "REASONS", "Document", "Reject", "Settings", "re
 
 
 def read(location: Location, form: str, settings: Settings) -> Iterator[Document | Reject]:
-    """Read one file of format `form`, a key of `FORMATS`."""
+    """Read one file; `form` is a key of `FORMATS`."""
     reached = 0
     try:
         for index, make in FORMATS[form](location, settings):

@@ -1,8 +1,8 @@
 """HTML -> main text; the only module that imports resiliparse and trafilatura.
 
-Contract: `main_text` returns the page's main content as lines, `""` for a page that has none, and
-raises `TooDeep` for pages nested beyond `MAX_DEPTH`, on which extraction takes quadratic time
-(60,000 levels: a minute). Cost: resiliparse 20 to 90 MB/s of HTML, trafilatura 3 to 6.
+Contract: `main_text` returns the main content of a page as lines, or `""` if it has none. It raises `TooDeep`
+for pages nested deeper than `MAX_DEPTH`, because extraction takes quadratic time on them (60,000 levels: a
+minute). Cost: resiliparse 20 to 90 MB/s of HTML, trafilatura 3 to 6 MB/s.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNNESTED_TAGS = (
     "p li dt dd option tr td th thead tbody tfoot colgroup path circle rect line use g svg html body head"
 )
 _UNNESTED = frozenset(_UNNESTED_TAGS.split())
-"""Void elements, and those whose end tags are often left out: they do not nest by being unclosed."""
+"""Void elements, and those whose end tags are often omitted: leaving them open does not nest them."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _TRAILING_SPACE = re.compile(r"[ \t\xa0]+$", re.MULTILINE)
 _TAB_RUNS = re.compile(r"[ \xa0]*\t[ \t\xa0]*")
@@ -33,11 +33,11 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 class TooDeep(ValueError):
-    """The page nests more elements than any page that people wrote."""
+    """The page nests more elements than any page written by people."""
 
 
 def main_text(html: str, extractor: Extractor = "resiliparse") -> str:
-    """Main content, with list items and table rows on own lines; resiliparse parts paragraphs by blank ones."""
+    """The main content, one list item or table row per line; resiliparse separates paragraphs by blank lines."""
     if html.count("<") > MAX_DEPTH and depth(html) > MAX_DEPTH:
         raise TooDeep(f"more than {MAX_DEPTH} open elements")
     page = _LONE_SURROGATE.sub("\ufffd", html)  # both extractors take UTF-8 only
@@ -47,7 +47,7 @@ def main_text(html: str, extractor: Extractor = "resiliparse") -> str:
 
 
 def depth(html: str) -> int:
-    """Most elements open at once, counted over tags that must be closed."""
+    """The largest number of elements open at once, among those that must be closed."""
     deepest = opened = 0
     for slash, name in _TAG.findall(html):
         if name.lower() in _UNNESTED:
@@ -67,7 +67,7 @@ def _trafilatura(page: str) -> str:
 
 @functools.cache
 def _load_trafilatura() -> Any:
-    """Loaded when it is asked for (half a second); what it logs of a page is counted by us as a reject."""
+    """Imported on first use (half a second), with its logging off: a page without text is a reject."""
     import trafilatura
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)

@@ -1,15 +1,15 @@
-"""Rows of a Parquet file as records, a few at a time.
+"""Rows of a Parquet file as records, in small batches.
 
-Contract: only the text, id, `html`, `url` and licence columns are read. A file that is no Parquet is
-one `broken_parquet`; a damaged row group is one too, at its first unread row, and the row groups
-after it are still read. A file without text or `html` column is one `no_text_field` that names its
-columns. Memory: the batch's rows are so many that `_BATCH_BYTES` hold them even if they are
-`_SKEW` times longer than the row group's average; a row group is never in memory as a whole.
-Strings are read as bytes, so damaged UTF-8 is decoded as leniently as anywhere else.
+Contract: reads only the text, id, `html`, `url` and license columns. A file that is not Parquet gives one
+`broken_parquet`; so does a damaged row group, at its first unread row, and the row groups after it are still
+read. A file without a text or `html` column gives one `no_text_field` that names its columns. Memory: a batch
+fits in `_BATCH_BYTES` even if its rows are `_SKEW` times longer than the row group's average; a row group is
+never in memory as a whole. Strings are read as bytes, so damaged UTF-8 is decoded as leniently as elsewhere.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ _BATCH_ROWS = 1_024
 _SKEW = 64
 _BUFFER_BYTES = 1 << 20
 _BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, KeyError)
-"""What Arrow raises over damaged files; a lost remote file is told apart before these are."""
+"""What Arrow raises for damaged files; `Unreachable` is handled before these."""
 
 
 def rows(location: Location, settings: Settings) -> Iterator[Record]:
-    """The rows in order; `index` is the row's place in the file."""
+    """The rows in order; `index` is the row number in the file."""
     with pa.OSFile(str(location)) if isinstance(location, Path) else open_binary(location) as raw:
         try:
             file = pq.ParquetFile(raw, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
@@ -38,7 +38,7 @@ def rows(location: Location, settings: Settings) -> Iterator[Record]:
         except Unreachable:
             raise
         except _BROKEN as error:
-            yield 0, rejecting("broken_parquet", _told(error))
+            yield 0, rejecting("broken_parquet", _first_line(error))
             return
         if not {settings.text_field, "html"} & set(columns):
             named = ", ".join(f"{field.name}: {field.type}" for field in file.schema_arrow)
@@ -59,7 +59,7 @@ def _group(file: Any, group: int, start: int, columns: list[str], settings: Sett
     except Unreachable:
         raise
     except _BROKEN as error:
-        yield index, rejecting("broken_parquet", f"row group {group}: {_told(error)}")
+        yield index, rejecting("broken_parquet", f"row group {group}: {_first_line(error)}")
 
 
 def _record(values: dict[str, Any], row: int, settings: Settings) -> Any:
@@ -67,7 +67,7 @@ def _record(values: dict[str, Any], row: int, settings: Settings) -> Any:
 
 
 def _columns(schema: pa.Schema, settings: Settings) -> list[str]:
-    """Names of the columns to read, those that are there once and of a type that can be used."""
+    """The columns to read: those that occur once and have a usable type."""
     wanted = dict.fromkeys((settings.text_field, "html", settings.id_field, "url", "licence", "license"))
     found = {name: schema.field(name).type for name in wanted if len(schema.get_all_field_indices(name)) == 1}
     return [
@@ -94,12 +94,9 @@ def _as_bytes(column: pa.Array) -> pa.Array:
 
 
 def _starts(file: Any) -> list[int]:
-    """Each row group's first row in the file."""
-    starts, rows = [], 0
-    for group in range(file.num_row_groups):
-        starts.append(rows)
-        rows += file.metadata.row_group(group).num_rows
-    return starts
+    """The first row of each row group."""
+    lengths = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+    return list(itertools.accumulate(lengths, initial=0))[:-1]
 
 
 def _batch_rows(file: Any, group: int) -> int:
@@ -109,5 +106,5 @@ def _batch_rows(file: Any, group: int) -> int:
     return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES // longest)))
 
 
-def _told(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).split("\n", 1)[0][:200]

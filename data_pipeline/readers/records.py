@@ -1,8 +1,7 @@
-"""What reading gives: documents, rejects and their reasons; and the step from bytes or markup to text.
+"""Documents, rejects and their reasons; and the step from bytes or markup to text.
 
-Contract: a reader of a format yields a `Record` for each record it meets: the index, and the work
-that makes its `Raw` text or raises `Rejected`. `finish` turns a `Raw` into a `Document`. Nothing
-here opens a file.
+Contract: the reader of a format yields a `Record` per record: its index, and a function that makes its `Raw` text
+or raises `Rejected`. `finish` turns a `Raw` into a `Document`. Nothing here opens a file.
 """
 
 from __future__ import annotations
@@ -15,20 +14,20 @@ from data_pipeline.readers import charset, html, normalize
 
 REASONS: dict[str, str] = {
     "unreadable_file": "the file system refused or lost the file",
-    "broken_compression": "gzip or zstd data ends early or fails its checksum; what came before is read",
-    "broken_warc": "a stretch of a WARC or ARC file is damaged; what stands before and after it is read",
-    "broken_parquet": "no Parquet, or a damaged row group; the other row groups are read",
+    "broken_compression": "gzip or zstd data ends early or fails its checksum; everything before is read",
+    "broken_warc": "part of a WARC or ARC file is damaged; everything before and after it is read",
+    "broken_parquet": "not Parquet, or a damaged row group; the other row groups are read",
     "not_json": "the line is not JSON",
-    "not_an_object": "the line is JSON but no object",
-    "no_text_field": "neither the text field nor `html` holds text",
-    "unknown_encoding": "no character set turns the bytes into text",
+    "not_an_object": "the line is JSON but not an object",
+    "no_text_field": "neither the text field nor `html` contains text",
+    "unknown_encoding": "no character set decodes the bytes",
     "too_long": "longer than data.extract.max_document_bytes",
-    "too_deep": "HTML nested deeper than any page that people wrote",
-    "http_status": "a WARC response other than 200",
+    "too_deep": "HTML nested deeper than any page written by people",
+    "http_status": "a WARC response with a status other than 200",
     "not_html": "a WARC response that is not HTML",
     "empty": "no text is left after extraction",
 }
-"""Every reason for a reject, and what it means."""
+"""Every reason for a reject, and its meaning."""
 
 DAMAGE = frozenset(
     {
@@ -36,19 +35,19 @@ DAMAGE = frozenset(
         *("not_json", "not_an_object", "unknown_encoding"),
     }
 )
-"""Rejects that `data.extract.broken_files: stop` stops at; the others are sound input that is not wanted."""
+"""Rejects at which `data.extract.broken_files: stop` stops; the others are intact input that is not wanted."""
 
 _LABEL_MAX_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How records become text; the defaults are those of a recipe."""
+    """How records become text; the defaults are a recipe's."""
 
     max_bytes: int
     """Of a document, raw and as text."""
     code: bool = False
-    """Leaves out mojibake repair, since a program's odd strings are meant."""
+    """Skips mojibake repair, because odd strings in programs are intended."""
     text_field: str = "text"
     id_field: str = "id"
     extractor: html.Extractor = "resiliparse"
@@ -70,7 +69,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Reject:
-    """One record or file that gave no document; `reason` is a key of `REASONS`."""
+    """A record or file without a document; `reason` is a key of `REASONS`."""
 
     index: int
     reason: str
@@ -89,7 +88,7 @@ class Raw:
 
 
 class Rejected(Exception):
-    """Carries the reason for rejecting one record out of the functions that make its text."""
+    """The record is rejected; carries the reason to the caller."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason, self.detail = reason, detail
@@ -97,11 +96,11 @@ class Rejected(Exception):
 
 
 Record = tuple[int, Callable[[], Raw]]
-"""A record's index and the work that makes its text or raises `Rejected`."""
+"""A record's index, and the function that makes its text or raises `Rejected`."""
 
 
 def rejecting(reason: str, detail: str) -> Callable[[], Raw]:
-    """The work of a record that is known to be rejected."""
+    """The function of a record that is known to be rejected."""
 
     def reject() -> Raw:
         raise Rejected(reason, detail)
@@ -110,7 +109,7 @@ def rejecting(reason: str, detail: str) -> Callable[[], Raw]:
 
 
 def finish(index: int, raw: Raw, settings: Settings) -> Document:
-    """Repair, normalise and measure a text; raise `Rejected` where nothing or too much is left."""
+    """Repair and normalise a text; raise `Rejected` if nothing or too much is left."""
     repaired = raw.text if settings.code else normalize.repair(raw.text)
     text = normalize.normalise(repaired, settings.unicode)
     if not text.strip():
@@ -121,7 +120,7 @@ def finish(index: int, raw: Raw, settings: Settings) -> Document:
 
 
 def from_fields(fields: Mapping[str, Any], encoding: str, settings: Settings) -> Raw:
-    """The text of a JSON object or a table's row; strings may also be undecoded bytes."""
+    """The text of a JSON object or a table row; strings may also be undecoded bytes."""
     text, page = fields.get(settings.text_field), fields.get("html")
     if isinstance(text, bytes):
         text, encoding = decoded(limited(text, settings), None)
@@ -135,13 +134,13 @@ def from_fields(fields: Mapping[str, Any], encoding: str, settings: Settings) ->
 
 
 def from_page(data: bytes, http_charset: str | None, settings: Settings) -> Raw:
-    """The main text of an HTML page in whatever character set."""
+    """The main text of an HTML page in any character set."""
     page, encoding = decoded(data, http_charset or charset.declared_in_html(data))
     return Raw(main_text(page, settings), encoding)
 
 
 def main_text(page: str, settings: Settings) -> str:
-    """`html.main_text`, its refusal as `Rejected`."""
+    """`html.main_text`, but raises `Rejected`."""
     try:
         return html.main_text(page, settings.extractor)
     except html.TooDeep as error:
@@ -149,7 +148,7 @@ def main_text(page: str, settings: Settings) -> str:
 
 
 def decoded(data: bytes, declared: str | None) -> tuple[str, str]:
-    """`charset.decode`, its refusal as `Rejected`."""
+    """`charset.decode`, but raises `Rejected`."""
     try:
         return charset.decode(data, declared)
     except charset.UnknownEncoding as error:
@@ -157,14 +156,14 @@ def decoded(data: bytes, declared: str | None) -> tuple[str, str]:
 
 
 def limited(data: bytes, settings: Settings) -> bytes:
-    """`data`, where it is not longer than a document may be."""
+    """`data`, unless it is longer than a document may be."""
     if len(data) > settings.max_bytes:
         raise Rejected("too_long", f"{len(data)} bytes, above {settings.max_bytes}")
     return data
 
 
 def label(value: Any) -> str | None:
-    """A record's own id or licence where it can name something: printable and of sensible length."""
+    """A record's own id or license if it is usable as a name: printable and not too long."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value) if value.bit_length() <= 64 else None
     found = printable(value)
@@ -172,7 +171,7 @@ def label(value: Any) -> str | None:
 
 
 def printable(value: Any) -> str | None:
-    """A string, or bytes in UTF-8, that is not empty and holds no control character."""
+    """A non-empty string (or bytes in UTF-8) without control characters; else None."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return value if isinstance(value, str) and value and value.isprintable() else None

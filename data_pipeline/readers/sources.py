@@ -1,11 +1,10 @@
-"""Which files a source has, how they are known again, and how they are cut into tasks.
+"""The files of a source, their fingerprints, and their division into tasks.
 
-Contract: everything here answers from names, sizes and bytes; no document is parsed. A source lies
-on a local disk or at any fsspec address (`s3://bucket/folder`). Its files are in the order of their
-relative paths (code points), whatever the file system says, so "the first documents of a source"
-means the same on every machine. A path that is missing, holds no file of its format, or cannot be
-read is a `UserError` that names the source. `fingerprints` reads every byte once (about 1 GB/s on a
-local disk), or with `data.extract.fingerprint: stat` only modification times or entity tags.
+Contract: nothing here parses a document. A source is on a local disk or at any fsspec address
+(`s3://bucket/folder`). Its files are sorted by relative path (code points), whatever the order of the file
+system, so "the first documents of a source" are the same on every machine. A path that is missing, has no file
+of the format, or cannot be read is a `UserError` that names the source. `fingerprints` reads every byte once
+(about 1 GB/s on a local disk), or with `data.extract.fingerprint: stat` only modification times or entity tags.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from twofold.artifacts import digest
 from twofold.errors import Problem, UserError
 
 UNLIMITED_BYTES = 2**62
-"""`max_bytes` of a source that has no limit (the schema's default)."""
+"""`max_bytes` of a source without a limit (the schema's default)."""
 
 ENDINGS: dict[str, tuple[str, ...]] = {
     "html": (".html", ".htm", ".xhtml"),
@@ -34,12 +33,12 @@ ENDINGS: dict[str, tuple[str, ...]] = {
         *(".lua", ".pl", ".hs", ".ml", ".css", ".yaml", ".yml", ".toml", ".json"),
     ),
 }
-"""Endings (lower case) by which a folder is searched; a single named file may have any ending."""
+"""Lower-case endings of the files that count in a folder; a single named file may have any ending."""
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One raw file: where it is, its name within the source, its size in bytes."""
+    """One raw file: its location, its name within the source, and its size."""
 
     location: storage.Location
     relative: str
@@ -48,7 +47,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Share:
-    """What one task of a source reads: `files` in order."""
+    """The files that one task of a source reads, in order."""
 
     source: str
     number: int
@@ -56,12 +55,12 @@ class Share:
 
 
 def exists(source: Source) -> bool:
-    """Whether the source's path leads to something from this machine; a remote one is asked for."""
+    """Whether the source's path exists, as seen from this machine."""
     return storage.exists(storage.locate(source.path))
 
 
 def list_files(recipe: Recipe) -> dict[str, tuple[InputFile, ...]]:
-    """Each source's input files in order; raise one `UserError` with every source's problem."""
+    """The input files of each source in order; raises one `UserError` with the problems of all sources."""
     files: dict[str, tuple[InputFile, ...]] = {}
     problems: list[Problem] = []
     for name, source in recipe.sources.items():
@@ -75,7 +74,7 @@ def list_files(recipe: Recipe) -> dict[str, tuple[InputFile, ...]]:
 
 
 def fingerprints(recipe: Recipe) -> dict[str, str]:
-    """Source -> hash of its files' relative paths, sizes and content (or modification times)."""
+    """Source -> hash of its files' relative paths, sizes and contents (or modification times)."""
     by_content = recipe.data.extract.fingerprint == "content"
     return {
         name: digest([[file.relative, file.bytes, _mark(name, file, by_content)] for file in files])
@@ -84,10 +83,9 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def plan(recipe: Recipe) -> tuple[Share, ...]:
-    """Cut every source into tasks of about `data.extract.task_bytes` raw bytes, whole files.
+    """Divide every source into tasks of whole files, about `data.extract.task_bytes` raw bytes each.
 
-    A source with `max_bytes` is one task: it alone can know when the text read so far is enough,
-    it stops there, and so the slice is the same however the rest is cut.
+    A source with `max_bytes` is one task, because only a single task knows how much text was read before.
     """
     limit = recipe.data.extract.task_bytes
     shares: list[Share] = []
@@ -121,7 +119,7 @@ def _files_of(name: str, source: Source) -> tuple[InputFile, ...]:
         raise _problem(
             name,
             source.path,
-            f"holds no {source.format} file",
+            f"has no {source.format} file",
             f"put files ending in {', '.join(endings[:3])} there, or correct `format`",
         )
     return tuple(sorted(files, key=lambda file: file.relative))
@@ -144,7 +142,7 @@ def _remote_files(name: str, address: str, endings: tuple[str, ...]) -> list[Inp
     except OSError as error:
         raise _refusal(name, address, error, "correct the address or the access to it") from error
     if not entries:
-        raise _problem(name, address, "does not exist or holds nothing", "correct the address, or remove the source")
+        raise _problem(name, address, "does not exist or is empty", "correct the address, or remove the source")
     single = len(entries) == 1 and storage.is_file(address)
     return [
         InputFile(entry.location, _sound(entry.relative), entry.bytes)
@@ -162,12 +160,12 @@ def _is_hidden(relative: str) -> bool:
 
 
 def _sound(name: str) -> str:
-    """A name whose bytes that are not UTF-8 became U+FFFD."""
+    """The name with U+FFFD in place of bytes that are not UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _walk(name: str, root: Path, endings: tuple[str, ...]) -> list[Path]:
-    """Files below `root` with one of `endings`; hidden files and folders are left out."""
+    """The files below `root` with one of `endings`, without hidden files and folders."""
 
     def refuse(error: OSError) -> None:
         raise _problem(name, error.filename, f"cannot be listed ({error.strerror})", "grant read permission") from error

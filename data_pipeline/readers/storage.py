@@ -1,10 +1,9 @@
-"""Where raw files lie: local paths, and any other address through fsspec (its only importer).
+"""Locations of raw files: local paths, and any other address through fsspec (imported only here).
 
-Contract: a `Location` is a `Path`, or an address with a protocol (`s3://bucket/x`, `gs://…`,
-`memory://…`); `file://…` becomes a `Path`, so local files never pay for fsspec. Whatever a remote
-file system raises comes out as an `OSError`; `Unreachable` also carries the hint. Credentials are
-found the way each protocol's package finds them (environment, profile, fsspec's own configuration).
-Cost: fsspec reads ahead in blocks, so a stream needs no more memory than one block (about 5 MB).
+Contract: a `Location` is a `Path`, or an address with a protocol (`s3://bucket/x`, `gs://…`, `memory://…`);
+`file://…` becomes a `Path`, so local files never need fsspec. Every error of a remote file system is raised as
+an `OSError`; `Unreachable` also carries a hint. Each protocol's package finds credentials in its own way
+(environment, profile, fsspec's configuration). Memory: fsspec reads ahead by one block (about 5 MB) per stream.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ Location = Path | str
 _BUFFER_BYTES = 1 << 20
 _LOCAL_PREFIXES = ("file://", "local://")
 _MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
-"""What file systems call the property that changes with a file, the surest first."""
+"""File systems' names for a property that changes with a file, most reliable first."""
 
 
 class Unreachable(OSError):
-    """A remote address cannot be used, for a reason that its user can fix."""
+    """A remote address cannot be used, for a reason that the user can fix."""
 
     def __init__(self, problem: str, hint: str) -> None:
         self.problem, self.hint = problem, hint
@@ -40,7 +39,7 @@ class Unreachable(OSError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One remote file: its full address, its path below the address that was listed, its size."""
+    """One remote file: its full address, its path below the listed address, and its size."""
 
     location: str
     relative: str
@@ -48,7 +47,7 @@ class Entry:
 
 
 def locate(address: str) -> Location:
-    """A `Path` for what is local, else the address as it is."""
+    """A `Path` if the address is local, else the address unchanged."""
     for prefix in _LOCAL_PREFIXES:
         if address.startswith(prefix):
             return Path(address.removeprefix(prefix))
@@ -65,7 +64,7 @@ def open_binary(location: Location) -> io.BufferedReader:
 
 
 def exists(location: Location) -> bool:
-    """Whether something is there; False also where the file system cannot be asked."""
+    """Whether the location exists; False if its file system cannot be reached."""
     if isinstance(location, Path):
         return location.exists()
     try:
@@ -77,14 +76,14 @@ def exists(location: Location) -> bool:
 
 
 def is_file(address: str) -> bool:
-    """Whether a remote address is one file and not a folder."""
+    """Whether a remote address is a file rather than a folder."""
     with _as_os_errors(address):
         system, path = _file_system(address)
         return bool(system.isfile(path))
 
 
 def find(address: str) -> list[Entry]:
-    """Every file at or below a remote address, in no order; none where nothing is."""
+    """Every file at or below a remote address, in any order."""
     with _as_os_errors(address):
         system, root = _file_system(address)
         system.invalidate_cache()  # a listing may be from before this run
@@ -105,7 +104,7 @@ def content_hash(location: Location) -> str:
 
 
 def modification_mark(location: Location) -> str:
-    """What changes when the file does, without reading it: an entity tag, or a time."""
+    """An entity tag or time that changes with the file, found without reading it."""
     if isinstance(location, Path):
         return str(location.stat().st_mtime_ns)
     with _as_os_errors(location):
@@ -118,7 +117,7 @@ def modification_mark(location: Location) -> str:
 
 
 class _Remote(io.RawIOBase):
-    """An fsspec file whose every failure is an `OSError`."""
+    """An fsspec file that raises only `OSError`."""
 
     def __init__(self, file: Any, address: str) -> None:
         self._file, self._address = file, address
@@ -156,7 +155,7 @@ def _file_system(address: str) -> tuple[Any, str]:
 
 
 def _below(path: str, root: str) -> str:
-    """`path` relative to the listed folder; the bare name where the address itself is a file."""
+    """`path` relative to the listed folder, or its name if the address is the file itself."""
     base = root.rstrip("/")
     return path.rsplit("/", 1)[-1] if path == base else path.removeprefix(base).lstrip("/")
 
@@ -170,12 +169,12 @@ def _as_os_errors(address: str) -> Iterator[None]:
     except ImportError:
         package = _package_of(address)
         raise Unreachable(f"needs the package {package}, which is not installed", f"pip install {package}") from None
-    except Exception as error:  # each protocol's package has exceptions of its own
+    except Exception as error:  # each protocol's package has its own exceptions
         raise Unreachable(f"{type(error).__name__}: {error}", "correct the address or the access to it") from error
 
 
 def _package_of(address: str) -> str:
-    """What to install for an address's protocol; fsspec's own file systems are its extras."""
+    """The package to install for an address's protocol; fsspec's own file systems are extras of it."""
     from fsspec.registry import known_implementations
 
     protocol = address.split("://", 1)[0]

@@ -1,10 +1,10 @@
-"""Raw files as bounded streams of bytes and lines; compression is known by content, not by name.
+"""Raw files as bounded streams of bytes and lines; compression is detected by content, not by name.
 
-Contract: memory is bounded by `max_line_bytes` plus one chunk whatever the file expands to. A
-damaged stream raises `BrokenStream` after everything before the damage has been yielded; a lost or
-forbidden file raises `OSError`. Arrow reads zstd because it reports a truncated frame, which the
-zstandard package's reader takes for a normal end; Python's gzip reads gzip because it gives all that
-stands before a cut or a wrong checksum, of which Arrow loses the last chunk. Cost: 300 MB/s of lines or more.
+Contract: memory is bounded by `max_line_bytes` plus one chunk, whatever the file expands to. A damaged stream
+raises `BrokenStream` after yielding everything before the damage; a missing or unreadable file raises `OSError`.
+Arrow reads zstd, because it reports a truncated frame, which the zstandard package takes for a normal end.
+Python's gzip reads gzip, because it returns everything before a truncation or a wrong checksum; Arrow would lose
+the last chunk. Cost: 300 MB/s of lines or more.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ class BrokenStream(ValueError):
 
 
 class LineTooLong:
-    """Stands for a line that was skipped because it passes the limit."""
+    """Takes the place of a line that was skipped because it exceeds the limit."""
 
 
 @contextmanager
 def open_bytes(location: Location) -> Iterator[Iterator[bytes]]:
-    """Chunks of the decompressed content of a file."""
+    """Yield the chunks of a file's decompressed content."""
     with open_binary(location) as raw:
         yield decompressed(raw)
 
 
 def lines(location: Location, max_line_bytes: int) -> Iterator[bytes | LineTooLong]:
-    """Lines without their line feed, in UTF-8 where the file says that it is UTF-16 or UTF-32.
+    """Lines without their line feed; files with a UTF-16 or UTF-32 byte order mark are converted to UTF-8.
 
-    A byte order mark is removed. Longer lines than `max_line_bytes` are skipped and stood for.
+    The byte order mark is removed. A `LineTooLong` takes the place of a line longer than `max_line_bytes`.
     """
     with open_bytes(location) as chunks:
         yield from _split(_as_utf8(chunks), max_line_bytes)
 
 
 def read_all(location: Location, max_bytes: int) -> bytes | None:
-    """The decompressed content, or None where it is longer than `max_bytes`."""
+    """The decompressed content, or None if it is longer than `max_bytes`."""
     content = bytearray()
     with open_bytes(location) as chunks:
         for chunk in chunks:
@@ -60,7 +60,7 @@ def read_all(location: Location, max_bytes: int) -> bytes | None:
 
 
 def decompressed(raw: BinaryIO) -> Iterator[bytes]:
-    """Chunks of a seekable file's content, from its beginning."""
+    """Chunks of a seekable file's decompressed content, from its start."""
     head = raw.read(4)
     raw.seek(0)
     read = next((reader(raw) for magic, reader in _READERS if head.startswith(magic)), raw.read)
@@ -76,7 +76,7 @@ def _gzip(raw: BinaryIO) -> _Read:
 
     def read(n_bytes: int) -> bytes:
         try:
-            return stream.read1(n_bytes)  # `read` would lose what it holds when the damage comes
+            return stream.read1(n_bytes)  # `read` would lose what it has buffered before the damage
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise BrokenStream(f"gzip: {error}") from None
 
@@ -113,7 +113,7 @@ def _as_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _split(chunks: Iterator[bytes], limit: int) -> Iterator[bytes | LineTooLong]:
-    """Lines of a stream; the state between chunks is the begun line, or that it is being skipped."""
+    """The lines of a stream; between chunks, `begun` is the unfinished line, unless it is being skipped."""
     begun = bytearray()
     skipping = False
     for chunk in chunks:

@@ -1,10 +1,10 @@
 """WARC and ARC files -> HTTP responses as records; the only module that imports fastwarc.
 
-Contract: `index` counts responses and damages from 0. A stretch of damage is one `broken_warc`;
-reading goes on at the next gzip member (in an uncompressed file: the next line) that begins a WARC
-record, so one bad byte costs one record and not the rest of the file. ARC files, the format before
-WARC, are known by content and end at their damage. Memory: one response of at most `max_bytes`,
-and one block of the file while the next sound record is looked for.
+Contract: `index` counts responses and damaged parts from 0. A damaged part gives one `broken_warc`; reading
+resumes at the next gzip member (in an uncompressed file: the next line) that starts a WARC record, so one bad
+byte costs one record and not the rest of the file. ARC files, the format before WARC, are detected by content
+and end at the first damage. Memory: one response of at most `max_bytes`, and one block of the file while
+searching for the next intact record.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _WARC = b"WARC/"
 _LINE = re.compile(rb"(?<=\n)WARC/1\.[01]\r?\n")
 _MEMBER_OR_LINE = re.compile(rb"\x1f\x8b\x08[\x00-\x1f]|" + _LINE.pattern)
 _PROBE_BYTES = 4_096
-"""Enough of a gzip member to decompress the first bytes of what is in it."""
+"""Enough of a gzip member to decompress the first bytes of its content."""
 _SCAN_BYTES = 1 << 20
 _MAX_RESTARTS = 1_000
-"""A file with more damages than this is forged, and the rest of it is not read."""
+"""A file with more damaged parts than this is malicious, and its rest is not read."""
 
 
 def responses(location: Location, settings: Settings) -> Iterator[Record]:
-    """The responses of a file in order, HTML or not, and its damages."""
+    """The responses of a file in order, HTML or not, and its damaged parts."""
     with open_binary(location) as raw:
         head = raw.read(_PROBE_BYTES)
         raw.seek(0)
         if _opening(head).startswith(arc.MAGIC):
             yield from _arc(raw, settings)
         else:
-            # An uncompressed archive may hold a compressed one as a document, which is not looked into.
+            # An uncompressed archive may contain a compressed one as a document, which is not searched.
             yield from _warc(raw, settings, _LINE if head.startswith(_WARC) else _MEMBER_OR_LINE)
 
 
@@ -49,14 +49,14 @@ def _warc(raw: BinaryIO, settings: Settings, beginning: re.Pattern[bytes]) -> It
         raw.seek(start)
         reached, n_records = start, 0
         try:
-            for place, record, body in _sound_records(raw, settings):
+            for place, record, body in _intact_records(raw, settings):
                 reached, n_records = place, n_records + 1
                 if record is not None:
                     yield index, lambda record=record, body=body: _page_of(record, body, settings)  # type: ignore[misc]
                     index += 1
             return
         except streams.BrokenStream as error:
-            if n_records or not restart:  # else this is the damage that was just reported
+            if n_records or not restart:  # otherwise this damage has just been reported
                 yield index, rejecting("broken_warc", str(error))
                 index += 1
         found = _next_record(raw, reached + 1, beginning)
@@ -66,8 +66,8 @@ def _warc(raw: BinaryIO, settings: Settings, beginning: re.Pattern[bytes]) -> It
     yield index, rejecting("broken_warc", f"more than {_MAX_RESTARTS} damages; the rest is not read")
 
 
-def _sound_records(raw: BinaryIO, settings: Settings) -> Iterator[tuple[int, Any, bytes]]:
-    """(place in the file, response or None for another record, body) up to the end or `BrokenStream`."""
+def _intact_records(raw: BinaryIO, settings: Settings) -> Iterator[tuple[int, Any, bytes]]:
+    """(offset in the file, response or None for another record, body) up to the end or `BrokenStream`."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     try:
@@ -86,13 +86,13 @@ def _sound_records(raw: BinaryIO, settings: Settings) -> Iterator[tuple[int, Any
             yield record.stream_pos, record, body
     except OSError as error:
         if error.errno is not None or isinstance(error, Unreachable):
-            raise  # the file system's, not the archive's
+            raise  # from the file system, not the archive
         raise streams.BrokenStream(str(error)) from None
 
 
 def _next_record(raw: BinaryIO, start: int, beginning: re.Pattern[bytes]) -> int | None:
-    """Where the first sound record at or after `start` begins."""
-    overlap = 16  # longer than any beginning
+    """The offset of the first intact record at or after `start`."""
+    overlap = 16  # longer than any match of `beginning`
     while True:
         raw.seek(start)
         block = raw.read(_SCAN_BYTES)
@@ -105,13 +105,13 @@ def _next_record(raw: BinaryIO, start: int, beginning: re.Pattern[bytes]) -> int
 
 
 def _begins_warc(raw: BinaryIO, place: int) -> bool:
-    """Whether a WARC record starts here; the magic of gzip alone also occurs by chance."""
+    """Whether a WARC record starts here; gzip's magic number alone also occurs by chance."""
     raw.seek(place)
     return _opening(raw.read(_PROBE_BYTES)).startswith(_WARC)
 
 
 def _opening(data: bytes) -> bytes:
-    """The first bytes of what `data` begins to say, decompressed where it is gzip."""
+    """The first bytes of `data`, decompressed if it is gzip."""
     if not data.startswith(_GZIP):
         return data
     try:
@@ -147,7 +147,7 @@ def _arc(raw: BinaryIO, settings: Settings) -> Iterator[Record]:
             if captured is None:
                 yield index, rejecting("too_long", f"response above {settings.max_bytes} bytes")
             else:
-                for _, record, body in _sound_records(io.BytesIO(captured), settings):
+                for _, record, body in _intact_records(io.BytesIO(captured), settings):
                     yield index, lambda record=record, body=body: _page_of(record, body, settings)  # type: ignore[misc]
             index += 1
     except streams.BrokenStream as error:

@@ -1,11 +1,10 @@
-"""Benchmark files -> the text of every test item, folded: what documents must not share.
+"""Benchmark files -> the folded text of every test item, which documents must not share.
 
-Contract: a benchmark is a file or a folder of JSON Lines (.jsonl, .gz, .zst), one item a line; an item's
-number is its place among all items of its benchmark, files in the order of their paths, from 0. The text
-of an item is every text in it, in its order: question, context, choices, answer, solution, whatever they
-are called and however deep they lie (`text_of` says what is no text). An item that is too short to be
-looked for is counted and left out. A benchmark that is missing, empty, damaged or not JSON is a
-`UserError` that names it. Memory: the texts, and 4 bytes for each of their letters and digits.
+Contract: a benchmark is a file or a folder of JSON Lines (.jsonl, .gz, .zst), one item per line. Items are numbered
+from 0 over all files of their benchmark, in the order of their paths. The text of an item is every text in it, in
+order and at any depth: question, context, choices, answer, solution, under any name (`text_of` lists the
+exceptions). An item too short to look for is counted and left out. A benchmark that is missing, empty, damaged or
+not JSON is a `UserError` that names it. Memory: the texts, and 4 bytes per letter and digit.
 """
 
 from __future__ import annotations
@@ -36,32 +35,32 @@ _ABOUT = frozenset(
         *("domain", "label", "labels", "difficulty", "level"),
     }
 )
-"""Fields (lower case) that describe an item and are no part of it."""
+"""Lower-case names of fields that describe an item without being part of it."""
 _ADDRESS = re.compile(r"(?:https?://|www\.)[!-~]+")
 _SEPARATORS = re.compile(r"[\W_]+")
 
 
 class Items(NamedTuple):
-    """Items that are looked for; item i is codes[bounds[i]:bounds[i + 1]]."""
+    """The items to look for; item i is codes[bounds[i]:bounds[i + 1]]."""
 
     codes: Codes
     bounds: npt.NDArray[np.int64]
     benchmarks: npt.NDArray[np.int32]
-    """Whose each item is, as a position in the sorted names."""
+    """The benchmark of each item, as an index into the sorted names."""
     numbers: npt.NDArray[np.int64]
     """Each item's number within its benchmark."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many items a benchmark has, and how many of them are too short."""
+    """The number of items of a benchmark, and of those that are too short."""
 
     items: int
     too_short: int
 
 
 def fingerprints(settings: Decontamination) -> dict[str, str]:
-    """Benchmark -> hash of its files' content; one `UserError` with every benchmark's problem."""
+    """Benchmark -> hash of its files' contents; raises one `UserError` with the problems of all benchmarks."""
     found: dict[str, str] = {}
     problems: list[Problem] = []
     for name, address in settings.benchmarks.items():
@@ -84,7 +83,7 @@ def read(settings: Decontamination) -> tuple[Items, dict[str, Size]]:
     for position, (name, address) in enumerate(sorted(settings.benchmarks.items())):
         texts = [text_of(item, settings.characters) for path in _files(address, name) for item in _records(path, name)]
         if not any(texts):
-            raise user_error(_field(name), address, "holds no item with text", "name the file that has them")
+            raise user_error(_field(name), address, "has no item with text", "name the file that contains its items")
         codes, bounds = overlap.fold(texts)
         long_enough = np.flatnonzero(np.diff(bounds) >= shortest).tolist()
         parts += [codes[bounds[number] : bounds[number + 1]] for number in long_enough]
@@ -97,12 +96,11 @@ def read(settings: Decontamination) -> tuple[Items, dict[str, Size]]:
 
 
 def text_of(item: Mapping[str, Any], window: int) -> str:
-    """The texts of an item, one a line.
+    """The texts of an item, one per line; a list of strings, such as choices, is one text.
 
-    Left out are numbers, fields that only describe it (`_ABOUT`), labels (one word, shorter than `window`
-    characters), a text that stands in another one of the item, as where a field repeats the others, and
-    web addresses: 1,258 items of KoBEST link to one dictionary, and so do documents that quote none of them.
-    Lists of strings, such as choices, are one text.
+    Excluded are numbers, descriptive fields (`_ABOUT`), labels (one word, shorter than `window` characters), texts
+    contained in another text of the item, and URLs: 1,258 items of KoBEST link to one dictionary, and so do
+    documents that quote none of them.
     """
     without_addresses = (_ADDRESS.sub("", text) for text in _texts(item))
     texts = [text for text in without_addresses if len(text.split()) > 1 or len(text) >= window]
@@ -117,13 +115,13 @@ def text_of(item: Mapping[str, Any], window: int) -> str:
 
 
 def save(items: Items, target: Path) -> None:
-    """Keep items for `load`, atomically."""
+    """Save items for `load`, atomically."""
     with atomic_path(target) as partial, partial.open("wb") as stream:
         np.savez(stream, **items._asdict())
 
 
 def load(path: Path) -> Items:
-    """What `save` kept."""
+    """The items that `save` wrote."""
     with np.load(path) as kept:
         return Items(**{name: kept[name] for name in Items._fields})
 
@@ -170,7 +168,7 @@ def _files(address: str, name: str) -> list[Path]:
     try:
         files = _below(path) if path.is_dir() else [path] if path.exists() else []
         if not files:
-            problem = "holds no JSON Lines (.jsonl, .gz or .zst)" if path.is_dir() else "does not exist"
+            problem = "has no JSON Lines (.jsonl, .gz or .zst)" if path.is_dir() else "does not exist"
             raise user_error(_field(name), address, problem, "name the file of its items, or remove the benchmark")
         if not any(found.stat().st_size for found in files):
             raise user_error(_field(name), address, "is empty", "restore its items, or remove the benchmark")
@@ -180,7 +178,7 @@ def _files(address: str, name: str) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """Files with items, without hidden ones."""
+    """The files with items, except hidden ones."""
     endings = sources.ENDINGS["jsonl"]
     found = (path for path in folder.rglob("*") if not path.name.startswith("."))
     return sorted(path for path in found if path.name.lower().endswith(endings))

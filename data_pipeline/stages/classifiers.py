@@ -1,10 +1,10 @@
-"""Stage: labelled text -> quality, toxicity and domain models, each with its model card.
+"""Labelled text -> quality, toxicity and domain models, each with its model card.
 
 Contract: for each classifier of the recipe writes
 
-    <name>/model.bin    fastText model, the same bytes for the same labels
-    <name>/card.json    data and hashes, settings, temperature, and what the model does on texts of the test
-                        part, which it has not seen: precision, recall, F1, AUC, calibration, thresholds
+    <name>/model.bin    fastText model; the same labels give the same bytes
+    <name>/card.json    data and hashes, settings, temperature, and results on the held-out test part:
+                        precision, recall, F1, AUC, calibration, thresholds
 
 The stage of the command line adds `<name>/card.html` (launch/reports/model_card.py). Texts are split by hash
 (data_pipeline/classification/labelled.py); probabilities are calibrated by one temperature, fitted on the calibration
@@ -38,13 +38,13 @@ _SUMMARY = ("auc", "precision", "recall", "f1", "accuracy", "mean_auc", "mean_f1
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """What decides the models besides the labelled files, which `fingerprints` stand for."""
+    """What the models depend on besides the labelled files, which `fingerprints` covers."""
     settings = recipe.data.classifiers.configured.items()
     return {name: item.model_dump(mode="json", exclude={"train"}) for name, item in settings} | {"seed": recipe.seed}
 
 
 def fingerprints(recipe: Recipe) -> dict[str, str]:
-    """Classifier -> hash of its labelled files' content and of the labels that `LABEL=PATH` gives."""
+    """Classifier -> hash of its labelled files' contents and of the labels given by `LABEL=PATH`."""
     found = {}
     for name, settings in recipe.data.classifiers.configured.items():
         entries = labelled.entries(settings, CLASSIFIER_LABELS[name], _field(name))
@@ -54,7 +54,7 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def build(recipe: Recipe, out: Path, work: Path) -> Mapping[str, Any]:
-    """Train and judge every classifier of the recipe; returns the main figures of each."""
+    """Train and evaluate every classifier of the recipe; returns the main metrics of each."""
     counts = {}
     for name, settings in recipe.data.classifiers.configured.items():
         card = _build_one(name, settings, recipe.seed, out / name, work / name)
@@ -108,11 +108,7 @@ def _build_one(name: str, settings: Classifier, seed: int, out: Path, work: Path
         "seed": seed,
         "settings": settings.model_dump(mode="json", exclude={"train"}),
         "inputs": [
-            {
-                "entry": entry.name,
-                "records": data.records[number],
-                "files": labelled.hashes(entry, where),
-            }
+            {"entry": entry.name, "records": data.records[number], "files": labelled.hashes(entry, where)}
             for number, entry in enumerate(entries)
         ],
         "texts": {part: _tally(items) for part, items in data.parts.items()},
@@ -127,7 +123,7 @@ def _build_one(name: str, settings: Classifier, seed: int, out: Path, work: Path
 def _judgements(
     probabilities: np.ndarray, truth: np.ndarray, languages: np.ndarray, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Of all test texts, and of each language that has enough of two labels among them."""
+    """Results on all test texts, and on each language with enough texts of two labels."""
     found = {"all": evaluation.judge(probabilities, truth, labels)}
     for code in ("ko", "en"):
         of = languages == code

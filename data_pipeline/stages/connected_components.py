@@ -1,8 +1,7 @@
-"""Pairs that belong together -> connected components (union-find), compiled.
+"""Linked pairs -> connected components (union-find), compiled.
 
-Contract: `components(pairs, count)` gives each of `count` places the smallest place of its component,
-int64 (count,). Linear but for the inverse Ackermann function; 8 bytes a place. Reference, in the tests:
-growing sets until nothing joins any more.
+Contract: `components(pairs, count)` returns the smallest member of each node's component, int64 (count,). Takes
+almost linear time and 8 bytes per node. The tests compare it with growing sets until nothing changes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Places = npt.NDArray[np.int64]
 
 
 def components(pairs: Places, count: int) -> Places:
-    """`pairs`: shape (n, 2), places below `count`."""
+    """`pairs`: shape (n, 2), nodes below `count`."""
     parents = np.arange(count, dtype=np.int64)
     if len(pairs):
         _join()(np.ascontiguousarray(pairs), parents)
@@ -27,14 +26,11 @@ def components(pairs: Places, count: int) -> Places:
 
 @functools.cache
 def _join() -> Callable[..., Any]:
-    # Compiled code takes 0.4 s to import, which a command that only plans should not pay.
+    # Importing numba takes 0.4 s, which commands that only plan should not spend.
     from twofold import compiled
 
-    sources = compiled.digest(__file__, compiled.__file__)
-
     def join(pairs, parents):  # type: ignore[no-untyped-def]
-        """The smaller root becomes the parent, so a parent never lies behind its child (path halving)."""
-        assert sources
+        """The smaller root becomes the parent, so a parent is never larger than its child (path halving)."""
         for pair in range(len(pairs)):
             left, right = pairs[pair, 0], pairs[pair, 1]
             while parents[left] != left:

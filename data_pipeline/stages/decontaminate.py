@@ -1,37 +1,34 @@
-"""Documents and benchmark items -> which documents quote which items, and how much of them.
+"""Documents and benchmark items -> which documents share text with which items, and how much.
 
 Contract: writes, row-aligned with the documents,
 
     contamination/<source>/<task:05d>.parquet   `CONTAMINATION`
-    benchmarks.json                             benchmark -> its items, those too short to be looked for, and
-                                                the items and documents that share text, in all and by source
+    benchmarks.json                             benchmark -> the number of its items, of items too short to look
+                                                for, and of items and documents that share text (also by source)
 
-`sampled` is EXAONE 3.5's method (technical report, section 2.1.2): letters and digits only, S = `characters`,
-N = `samples` random substrings of each document, looked up in all substrings of all items. Which ones is a
-pure function of (seed, document id, number of the sample), independent of each other; a document shorter
-than S has none. A document of which a share p is quoted is found with probability 1 - (1 - p)^N: one that
-quotes an item within a long text mostly is not. `full` looks up every substring, and so finds every
-document that has S characters of an item in a row, and whole items shorter than S. Fifty Hangul syllables
-say about as much as a hundred Latin letters: for Korean benchmarks of short items set `characters` lower.
-Whether such documents are dropped is for filter to say.
+`sampled` is EXAONE 3.5's method (technical report, section 2.1.2). It uses letters and digits only, and looks up
+N = `samples` random substrings of S = `characters` of each document in all substrings of all items. The samples
+are a pure function of (seed, document id, sample number); a document shorter than S has none. A document whose
+share p is quoted is found with probability 1 - (1 - p)^N, so an item quoted in a long text is mostly missed.
+`full` looks up every substring: it finds every document with S consecutive characters of an item, and whole items
+shorter than S. Fifty Hangul syllables say about as much as a hundred Latin letters, so set `characters` lower for
+Korean benchmarks of short items. `filter` decides whether such documents are dropped.
 
-Nothing depends on how documents are cut into tasks. Cost: 60 MB/s a core or more, reading included; memory
-a worker: the items (measuring/overlap.py) and one row group.
+The result does not depend on how documents are divided into tasks. Cost: 60 MB/s per core or more, with reading;
+memory per worker: the items (data_pipeline/features/overlap.py) and one row group.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from configs.data_schema import Decontamination
@@ -39,9 +36,10 @@ from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.features import overlap
 from data_pipeline.stages import benchmark_items
+from data_pipeline.stages import score as score_stage
 from twofold.artifacts import Artifact
 from twofold.files import write_json
-from twofold.stage import From, Stage
+from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 1
@@ -54,13 +52,12 @@ CONTAMINATION = pa.schema(
         ("benchmark_item", pa.string()),
     ]
 )
-"""Benchmarks that share text, by name; different substrings that are shared (`sampled`: samples); share of
-the letters and digits that lie in them (`sampled`: of the samples, its estimate); `NAME#NUMBER` of the item
-that is quoted first, or null."""
+"""Benchmarks that share text, by name; the number of different shared substrings (`sampled`: samples); the share of
+letters and digits in them (`sampled`: estimated by the samples); `NAME#NUMBER` of the first quoted item, or null."""
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """How overlaps are found; the benchmarks themselves are `fingerprints`, the policy is filter's."""
+    """How overlaps are found; `fingerprints` covers the benchmarks, and the policy belongs to filter."""
     settings = _settings(recipe)
     random = {"samples": settings.samples, "seed": recipe.seed} if settings.method == "sampled" else {}
     return {"method": settings.method, "characters": settings.characters, **random}
@@ -72,12 +69,13 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def build(
-    recipe: Recipe, documents: Annotated[Artifact, From("lines", "extract")], out: Path, work: Path, runner: TaskRunner
+    recipe: Recipe, extract: Artifact, score: Artifact, out: Path, work: Path, runner: TaskRunner
 ) -> Mapping[str, Any]:
-    """Look every document up; returns what `benchmarks.json` says of each benchmark in all."""
+    """Look up every document; returns the totals of each benchmark."""
     settings = _settings(recipe)
+    documents = score_stage.documents(extract, score).path / "documents"
     items, sizes = benchmark_items.read(settings)
-    task = _FindOverlaps(settings, recipe.seed, documents.path / "documents", out / "contamination", work)
+    task = _FindOverlaps(settings, recipe.seed, documents, out / "contamination", work)
     benchmark_items.save(items, task.items_file)
     files = tables.task_files(task.documents)
     runner.run("find benchmark overlaps", task, len(files), work / "decontaminate")
@@ -102,7 +100,7 @@ STAGE = Stage(
 
 
 def draws(seed: int, identity: str, samples: int) -> list[int]:
-    """Where the samples of a document are taken, as shares of 2^32 of its substrings."""
+    """The positions of a document's samples, as shares of 2^32 of its substrings."""
     return [xxhash.xxh3_64_intdigest(f"{seed}:{identity}:{number}".encode()) >> 32 for number in range(samples)]
 
 
@@ -123,25 +121,19 @@ class _FindOverlaps:
         names = sorted(self.settings.benchmarks)
         tally = _Tally(items, names)
         tables.write_rows(tables.task_path(self.out, source, number), CONTAMINATION, self._rows(path, index, tally))
-        write_json(self._counts_path(source, number), tally.as_json())
+        write_json(tables.task_path(self.work / "counts", source, number, "json"), tally.as_json())
 
     @property
     def items_file(self) -> Path:
         return self.work / "items.npz"
 
     def counts(self, source: str, number: int) -> dict[str, Any]:
-        """What a task that is done has counted."""
-        counted: dict[str, Any] = json.loads(self._counts_path(source, number).read_text(encoding="utf-8"))
-        return counted
-
-    def _counts_path(self, source: str, number: int) -> Path:
-        return self.work / "counts" / source / f"{number:05d}.json"
+        """The counts of a finished task."""
+        return tables.read_json(tables.task_path(self.work / "counts", source, number, "json"))
 
     def _rows(self, path: Path, index: overlap.Index, tally: _Tally) -> Iterator[tables.Row]:
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=["id", "text"])
-                yield from tally.rows(self._overlaps(table, index))
+        for table in tables.row_groups(path, ["id", "text"]):
+            yield from tally.rows(self._overlaps(table, index))
 
     def _overlaps(self, table: pa.Table, index: overlap.Index) -> overlap.Overlaps:
         texts = table["text"].to_pylist()
@@ -153,7 +145,7 @@ class _FindOverlaps:
 
 
 class _Tally:
-    """One task's overlaps as rows, counted by benchmark on the way."""
+    """Turns the overlaps of one task into rows, and counts them by benchmark."""
 
     def __init__(self, items: benchmark_items.Items, names: Sequence[str]) -> None:
         self._items, self._names = items, names
@@ -162,7 +154,7 @@ class _Tally:
         self._found = np.zeros(len(items.numbers), dtype=bool)
 
     def rows(self, found: overlap.Overlaps) -> Iterator[tables.Row]:
-        """A row for each document."""
+        """One row per document."""
         self._found[found.pairs[:, 1]] = True
         quoted: defaultdict[int, set[int]] = defaultdict(set)
         for document, benchmark in zip(
@@ -182,7 +174,7 @@ class _Tally:
             }
 
     def as_json(self) -> dict[str, Any]:
-        """Documents that share text with any benchmark, and of each the documents and its items' numbers."""
+        """Documents that share text with any benchmark, and each benchmark's documents and item numbers."""
         return {
             "contaminated": self._contaminated,
             "benchmarks": {
@@ -200,7 +192,7 @@ class _Tally:
 
 def _settings(recipe: Recipe) -> Decontamination:
     settings = recipe.data.decontamination
-    assert settings is not None, "the stage is in the chain only where the recipe has data.decontamination"
+    assert settings is not None, "only recipes with data.decontamination have this stage"
     return settings
 
 

@@ -1,17 +1,16 @@
-"""Hashes, addresses and MinHash keys -> clusters of exact, same-address and near duplicates.
+"""Hashes, URLs and MinHash keys -> clusters of exact, URL and near duplicates.
 
-Contract: writes `clusters.parquet`, one row for each document that has a duplicate: `id`, `source`,
-`task` and `row` (where it is), `exact_cluster`, `url_cluster` and `near_cluster` (each named by its
-smallest id; null where it has none of that kind), `cluster` and `cluster_size`: all that are joined by any
-of the three, over others too (single linkage, as in datatrove). Exact duplicates share the words, case
-apart; same-address ones the canonical address (measuring/urls.py); near ones a MinHash bucket key. Which one
-is kept is for `filter` to say; the size of the cluster goes into the decisions, where it can weigh the
-document that stands for it.
+Contract: writes `clusters.parquet`, one row per document that has a duplicate: `id`, `source`, `task` and `row`
+(its location), `exact_cluster`, `url_cluster` and `near_cluster` (each named by its smallest id; null if the
+document has no duplicate of that kind), and `cluster` and `cluster_size` for the documents linked by any of the
+three, directly or through others (single linkage, as in datatrove). Exact duplicates have the same words, ignoring
+case; URL duplicates the same canonical URL (data_pipeline/features/urls.py); near duplicates a common MinHash
+bucket key. `filter` decides which document is kept.
 
-Nothing depends on how documents are cut into tasks. Cost: for each kind of key, and for each bucket of them,
-a sort, in parts of at most 16 million documents (about 1.5 GB: up to 95 bytes a document), a part a task,
-at 3 million documents a second and more; then about 200 bytes of memory a duplicate and none for other
-documents. A hundred million documents, 16 kinds of key: 112 tasks of less than a minute.
+The result does not depend on how documents are divided into tasks. Cost: one sort per kind of key and bucket, in
+tasks of at most 16 million documents (about 1.5 GB: up to 95 bytes per document), at 3 million documents/s or
+more; then about 200 bytes of memory per duplicate. A hundred million documents with 16 kinds of key take 112
+tasks of less than a minute each.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +29,10 @@ import pyarrow.compute as pc
 
 from configs.schema import Recipe
 from data_pipeline import tables
-from data_pipeline.stages import connected_components, score
+from data_pipeline.stages import connected_components
+from data_pipeline.stages import score as score_stage
 from twofold.artifacts import Artifact
-from twofold.files import atomic_path
-from twofold.stage import From, Stage
+from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 3
@@ -56,26 +55,24 @@ PART_DOCUMENTS = 16_000_000
 _EXACT, _URL = "exact_hash", "url_hash"
 
 Pairs = npt.NDArray[np.int64]
-"""Shape (n, 2): positions of documents that belong together, in the order of all tasks' rows."""
+"""Shape (n, 2): positions of duplicates among the rows of all tasks."""
 Keys = npt.NDArray[np.uint64]
 """Shape (n, k): n keys of k words."""
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """Only what is looked for; the MinHash keys themselves are score's."""
+    """Which duplicates are looked for; the MinHash keys depend on score's settings."""
     return {"near_duplicates": recipe.data.near_duplicates.enabled, "url_duplicates": recipe.data.url_duplicates}
 
 
-def build(
-    recipe: Recipe, scored: Annotated[Artifact, From("score")], out: Path, work: Path, runner: TaskRunner
-) -> Mapping[str, Any]:
-    """Find pairs key by key, join them, name the clusters; returns their counts."""
-    files = tables.task_files(scored.path / "attributes")
+def build(recipe: Recipe, score: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
+    """Find pairs for each key, link them, name the clusters; returns their counts."""
+    files = tables.task_files(score.path / "attributes")
     lengths = [tables.count_rows(path) for _, _, path in files]
-    buckets = score.bucket_columns(recipe.data.near_duplicates)
+    buckets = score_stage.bucket_columns(recipe.data.near_duplicates)
     keys = (_EXACT, *([_URL] if recipe.data.url_duplicates else []), *buckets)
     parts = max(1, math.ceil(sum(lengths) / PART_DOCUMENTS))
-    task = _FindPairs(scored.path / "attributes", keys, parts, work / "pairs")
+    task = _FindPairs(score.path / "attributes", keys, parts, work / "pairs")
     runner.run("find duplicates", task, len(keys) * parts, work / "dedup")
     exact, url, *near = [task.pairs(key) for key in (_EXACT, _URL, *buckets)]
     kinds = {
@@ -95,17 +92,11 @@ def build(
     }
 
 
-STAGE = Stage(
-    name="dedup",
-    makes="duplicate clusters",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
-)
+STAGE = Stage(name="dedup", makes="duplicate clusters", code_version=CODE_VERSION, config=config, build=build)
 
 
 def _counts(prefix: str, roots: Pairs) -> dict[str, int]:
-    """Clusters, and documents in them beyond the first of each."""
+    """The number of clusters, and of documents in them beyond the first of each."""
     clusters = len(np.unique(roots[roots >= 0]))
     return {f"{prefix}clusters": clusters, f"{prefix}duplicates": int(np.count_nonzero(roots >= 0)) - clusters}
 
@@ -115,7 +106,7 @@ def _counts(prefix: str, roots: Pairs) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _FindPairs:
-    """Task `rank` pairs the documents that agree in one key, of those whose key falls into one part."""
+    """Task `rank` pairs the documents that agree in one key, among those whose key is in one part."""
 
     attributes: Path
     keys: tuple[str, ...]
@@ -135,14 +126,13 @@ class _FindPairs:
             places.append(np.flatnonzero(here) + start)
             start += len(column)
         pairs = np.concatenate(places)[equal_pairs(np.concatenate(found))]
-        with atomic_path(self.file(key, part)) as partial, partial.open("wb") as stream:
-            np.save(stream, pairs)
+        tables.save_array(self.file(key, part), pairs)
 
     def file(self, key: str, part: int) -> Path:
         return self.folder / f"{key}-{part:05d}.npy"
 
     def pairs(self, key: str) -> Pairs:
-        """All parts' pairs; none of a key that is not looked for."""
+        """The pairs of all parts; none for a key that is not looked for."""
         if key not in self.keys:
             return np.zeros((0, 2), dtype=np.int64)
         return np.concatenate([np.load(self.file(key, part)) for part in range(self.parts)])
@@ -150,7 +140,7 @@ class _FindPairs:
 
 def equal_pairs(keys: Keys) -> Pairs:
     """Positions of equal neighbours in sorted order."""
-    # By one word: three times as fast as by all of them, and nearly always enough.
+    # Sorting by one word is three times as fast as by all, and almost always enough.
     order = np.argsort(keys[:, 0])
     ordered = keys[order]
     if (np.diff(ordered, axis=0) != 0)[ordered[1:, 0] == ordered[:-1, 0]].any():
@@ -161,7 +151,7 @@ def equal_pairs(keys: Keys) -> Pairs:
 
 
 def _as_integers(column: pa.FixedSizeBinaryArray | pa.UInt64Array) -> Keys:
-    """8-byte keys, or 16-byte hashes as two words (anything, where there is none)."""
+    """8-byte keys, or 16-byte hashes as two words (undefined where null)."""
     if column.type == pa.uint64():
         keys: Keys = column.to_numpy().reshape(-1, 1)
         return keys
@@ -173,7 +163,7 @@ def _as_integers(column: pa.FixedSizeBinaryArray | pa.UInt64Array) -> Keys:
 
 
 def _roots(pairs: Pairs, members: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each of the sorted `members` the index of its cluster's first one; -1 for one that is in no pair."""
+    """For each of the sorted `members`, the index of its cluster's first member; -1 if it is in no pair."""
     places = np.searchsorted(members, pairs)
     roots = connected_components.components(places, len(members))
     alone = np.ones(len(members), dtype=bool)
@@ -215,7 +205,7 @@ def _located(
 
 
 def _named(roots: npt.NDArray[np.int64], ids: pa.Array) -> pa.Array:
-    """The smallest id of each one's cluster; null where it has none."""
+    """The smallest id in the cluster of each member; null if it has no cluster."""
     order = pc.sort_indices(pa.table({"root": roots, "id": ids}), [("root", "ascending"), ("id", "ascending")])
     ordered = roots[order.to_numpy()]
     first = np.concatenate(([True], ordered[1:] != ordered[:-1])) if len(ordered) else np.zeros(0, dtype=bool)

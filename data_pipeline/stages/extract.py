@@ -1,15 +1,15 @@
-"""Raw files -> one normalised text a document, and a list of everything rejected.
+"""Raw files -> one normalised text per document, and a list of everything rejected.
 
-Contract: reads what `sources.plan` lists, one task a share, and writes
+Contract: each task reads one share of `sources.plan`. Writes
 
-    documents/<source>/<task:05d>.parquet   one row a document, in file order (a task may have none)
+    documents/<source>/<task:05d>.parquet   one row per document, in file order (may be empty)
     rejects.jsonl                           source, file, index, reason, detail; in the same order
 
-Ids are unique within a source: `<source>/<the record's id>`, else `<source>/<file>#<index>`, or
-`<source>/<file>` for files that are one document. A repeated id gets `~2`, `~3`, … in reading order
-(and an id that itself ends in `~<number>` gets `~1`, so that no two can meet). `max_bytes` keeps a
-source's first documents while their UTF-8 text fits in it; reading stops there. A source without a
-document is a `UserError`. Cost: 15 to 30 MB/s of raw bytes a core; memory one row group.
+Ids are unique within a source: `<source>/<the record's id>`, or else `<source>/<file>#<index>`, or
+`<source>/<file>` for files that are one document. A repeated id gets `~2`, `~3`, … in reading order (and an id
+that itself ends in `~<number>` gets `~1`, so that no two can collide). `max_bytes` keeps a source's first
+documents as long as their UTF-8 text fits in it; reading stops there. A source without a document is a
+`UserError`. Cost: 15 to 30 MB/s of raw bytes per core; memory for one row group.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ DOCUMENTS = pa.schema(
     ]
 )
 _UNIQUE = {"ids": "unique"}
-"""Parquet metadata of a file whose repeated ids have been renamed."""
+"""Parquet metadata of a file whose repeated ids were renamed."""
 _ONE_DOCUMENT_FORMATS = ("html", "text")
 _LOOKS_NUMBERED = re.compile(r"~\d+$")
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """What decides the documents besides the raw files, which `sources.fingerprints` stands for."""
+    """What the documents depend on besides the raw files, which `sources.fingerprints` covers."""
     taken = {"format", "domain", "kind", "license", "max_bytes", "text_field", "id_field"}
     return {
         "sources": {name: source.model_dump(mode="json", include=taken) for name, source in recipe.sources.items()},
@@ -62,7 +62,7 @@ def config(recipe: Recipe) -> dict[str, Any]:
 
 
 def build(recipe: Recipe, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
-    """Run the tasks, make ids unique, gather rejects; returns counts by source."""
+    """Run the tasks, make ids unique, collect rejects; returns counts by source."""
     shares = sources.plan(recipe)
     runner.run("extract documents", _Extract(recipe, shares, out, work), len(shares), work / "extract")
     counts = _gather(recipe, shares, work)
@@ -101,9 +101,8 @@ class _Extract:
         reasons: Counter[str] = Counter()
         ids: list[str] = []
         text_bytes = 0
-
-        def rows() -> Iterator[tables.Row]:
-            nonlocal text_bytes
+        target = tables.task_path(self.out / "documents", share.source, share.number)
+        with tables.row_writer(target, DOCUMENTS) as write:
             for file, found in self._records(share):
                 if isinstance(found, formats.Reject):
                     reasons[found.reason] += 1
@@ -111,18 +110,15 @@ class _Extract:
                     continue
                 size = len(found.text.encode())
                 if text_bytes + size > self.recipe.sources[share.source].max_bytes:
-                    return
+                    break
                 text_bytes += size
                 row = self._row(share.source, file, found)
                 ids.append(row["id"])
-                yield row
-
-        tables.write_rows(tables.task_path(self.out / "documents", share.source, share.number), DOCUMENTS, rows())
+                write(row)
         with atomic_path(_side_file(self.work, "rejects", share, "jsonl")) as partial:
             partial.write_text("".join(rejects), encoding="utf-8")
         hashes = np.array([xxhash.xxh3_64_intdigest(identity.encode()) for identity in ids], dtype=np.uint64)
-        with atomic_path(_side_file(self.work, "ids", share, "npy")) as partial, partial.open("wb") as stream:
-            np.save(stream, hashes)
+        tables.save_array(_side_file(self.work, "ids", share, "npy"), hashes)
         counts = {"documents": len(ids), "text_bytes": text_bytes, "rejects": reasons}
         write_json(_side_file(self.work, "counts", share, "json"), counts)
 
@@ -167,9 +163,9 @@ def _settings(recipe: Recipe, name: str) -> formats.Settings:
 
 
 def _make_ids_unique(shares: Sequence[sources.Share], out: Path, work: Path) -> None:
-    """Number the repeats of an id over all tasks of a source; rewrites only the files that have some.
+    """Number the repeats of each id over all tasks of a source; rewrites only files that have repeats.
 
-    Ids are compared by 64-bit hash: two different ones that collide cost a needless `~2`, no more.
+    Ids are compared by 64-bit hash; a collision of two different ids only costs a needless `~2`.
     """
     hashes = [np.load(_side_file(work, "ids", share, "npy")) for share in shares]
     values, counts = np.unique(np.concatenate(hashes), return_counts=True)
@@ -189,7 +185,7 @@ def _make_ids_unique(shares: Sequence[sources.Share], out: Path, work: Path) -> 
 
 
 def _rename(path: Path, numbers: Mapping[int, int]) -> None:
-    """Append `~<number>` to the ids of the rows in `numbers`, once however often it is called."""
+    """Append `~<number>` to the ids of the rows in `numbers`; calling it again changes nothing."""
     if (pq.read_schema(path).metadata or {}).get(b"ids") == b"unique":
         return
     rows = (
@@ -204,7 +200,7 @@ def _gather(recipe: Recipe, shares: Sequence[sources.Share], work: Path) -> dict
     for name, group in itertools.groupby(shares, key=lambda share: share.source):
         tasks = list(group)
         files = [file for share in tasks for file in share.files]
-        done = [json.loads(_side_file(work, "counts", share, "json").read_text(encoding="utf-8")) for share in tasks]
+        done = [tables.read_json(_side_file(work, "counts", share, "json")) for share in tasks]
         rejects: Counter[str] = Counter()
         for counts in done:
             rejects.update(counts["rejects"])
@@ -224,17 +220,10 @@ def _refuse_empty(recipe: Recipe, counts: Mapping[str, Any]) -> None:
     problems = []
     for name, found in counts["sources"].items():
         if not found["documents"]:
-            why = (
-                ", ".join(f"{count} x {reason}" for reason, count in found["rejects"].items()) or "its files are empty"
-            )
-            problems.append(
-                Problem(
-                    f"sources.{name}",
-                    recipe.sources[name].path,
-                    f"yields no document ({why})",
-                    "check its path, format and max_bytes, or remove the source",
-                )
-            )
+            rejects = ", ".join(f"{count} x {reason}" for reason, count in found["rejects"].items())
+            problem = f"yields no document ({rejects or 'its files are empty'})"
+            hint = "check its path, format and max_bytes, or remove the source"
+            problems.append(Problem(f"sources.{name}", recipe.sources[name].path, problem, hint))
     if problems:
         raise UserError(problems)
 
@@ -254,4 +243,4 @@ def _reject_line(source: str, file: str, reject: formats.Reject) -> str:
 
 
 def _side_file(work: Path, kind: str, share: sources.Share, ending: str) -> Path:
-    return work / kind / share.source / f"{share.number:05d}.{ending}"
+    return tables.task_path(work / kind, share.source, share.number, ending)

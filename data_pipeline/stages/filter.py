@@ -17,12 +17,11 @@ tasks. Cost: 70,000 documents/s per core; about 200 bytes of memory per clustere
 from __future__ import annotations
 
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,11 +32,12 @@ from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.decisions import duplicates, funnel, reasons, splits
 from data_pipeline.features import pii
-from data_pipeline.stages import decontaminate, dedup
+from data_pipeline.stages import decontaminate as decontaminate_stage
+from data_pipeline.stages import dedup as dedup_stage
 from twofold.artifacts import Artifact, digest
 from twofold.errors import Problem, UserError
 from twofold.files import write_json
-from twofold.stage import From, Stage
+from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 3
@@ -48,7 +48,8 @@ _FROM_ATTRIBUTES = [
     *(f"pii_{kind}" for kind in pii.TYPES),
 ]
 _FROM_CLUSTERS = [
-    dedup.CLUSTERS.field(name) for name in ("cluster", "exact_cluster", "url_cluster", "near_cluster", "cluster_size")
+    dedup_stage.CLUSTERS.field(name)
+    for name in ("cluster", "exact_cluster", "url_cluster", "near_cluster", "cluster_size")
 ]
 _NOT_CONTAMINATED: dict[str, Any] = {"benchmarks": [], "contamination_matches": 0, "contamination_share": 0.0}
 _POLICY_VERDICTS = {"mask": "masked", "drop": "dropped", "keep": "kept"}
@@ -68,42 +69,37 @@ def config(recipe: Recipe) -> dict[str, Any]:
 
 def build(
     recipe: Recipe,
-    documents: Annotated[Artifact, From("lines", "extract")],
-    scored: Annotated[Artifact, From("score")],
-    clusters: Annotated[Artifact, From("dedup")],
-    contamination: Annotated[Artifact | None, From("decontaminate")],
+    extract: Artifact,
+    score: Artifact,
+    dedup: Artifact,
+    decontaminate: Artifact | None,
     out: Path,
     work: Path,
     runner: TaskRunner,
 ) -> Mapping[str, Any]:
     """Judge each document, settle duplicates and splits over all of them, then write; returns the funnel."""
-    overlaps = contamination.path / "contamination" if contamination else None
-    measured = Measured(documents.path / "documents", scored.path / "attributes", clusters.path, overlaps)
-    judged = _Judged(recipe, measured, work)
+    clusters = dedup.path / dedup_stage.CLUSTERS_FILE
+    contamination = decontaminate.path / "contamination" if decontaminate else None
+    measured = Measured(extract.path / "documents", score.path / "attributes", clusters, contamination)
+    inputs = _Inputs(recipe, measured, work)
     files = measured.files()
-    runner.run("judge documents", _Judge(judged), len(files), work / "judge")
+    runner.run("judge documents", _Judge(inputs), len(files), work / "judge")
 
     candidates = pa.concat_tables([tables.read_table(path) for _, _, path in tables.task_files(work / "candidates")])
     settled = duplicates.settle(candidates)
     by_task = _by_task(settled)
     for source, number, _ in files:
         here = by_task.get((source, number), settled.slice(0, 0))
-        tables.write_table(judged.side_file("settled", source, number, "parquet"), here)
-    write_json(work / "ends.json", _split_ends(judged, candidates, settled))
+        tables.write_table(inputs.side_file("settled", source, number, "parquet"), here)
+    write_json(work / "ends.json", _split_ends(inputs, candidates, settled))
 
-    runner.run("write the decisions", _Write(judged, out), len(files), work / "write")
-    counts = funnel.gather(recipe, judged.read_all("counts"))
+    runner.run("write the decisions", _Write(inputs, out), len(files), work / "write")
+    counts = funnel.gather(recipe, inputs.read_all("counts"))
     _refuse_empty(recipe, counts)
     return counts
 
 
-STAGE = Stage(
-    name="filter",
-    makes="decisions",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
-)
+STAGE = Stage(name="filter", makes="decisions", code_version=CODE_VERSION, config=config, build=build)
 
 
 @dataclass(frozen=True)
@@ -131,12 +127,12 @@ class Measured:
 
     def _clusters(self, source: str, number: int, rows: int) -> pa.Table:
         here = [("source", "==", source), ("task", "==", number)]
-        found = tables.read_table(self.clusters / dedup.CLUSTERS_FILE, where=here).to_pylist()
+        found = tables.read_table(self.clusters, where=here).to_pylist()
         by_row = {member["row"]: member for member in found}
         return _table([by_row.get(row, {}) for row in range(rows)], pa.schema(_FROM_CLUSTERS))
 
     def _contamination(self, source: str, number: int, rows: int) -> pa.Table:
-        columns = decontaminate.CONTAMINATION
+        columns = decontaminate_stage.CONTAMINATION
         if self.contamination is None:
             return _table([_NOT_CONTAMINATED] * rows, columns)
         return tables.read_table(tables.task_path(self.contamination, source, number), columns.names)
@@ -147,31 +143,42 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in schema], schema=schema)
 
 
+class _Task(NamedTuple):
+    """What a task knows about its documents without the others; the lists have one entry per row."""
+
+    source: str
+    number: int
+    measured: pa.Table
+    reasons: list[list[str]]
+    destinations: list[str]
+    hashes: list[int]
+
+
 @dataclass(frozen=True)
-class _Judged:
-    """What each task knows of its documents alone; both passes start from it."""
+class _Inputs:
+    """What both passes read, and the files through which their tasks meet."""
 
     recipe: Recipe
     measured: Measured
     work: Path
 
-    def read(self, rank: int) -> tuple[str, int, pa.Table, list[list[str]], list[str], list[int]]:
-        """Source, task number, measured columns, reasons, destinations and split hashes of file `rank`."""
+    def judged(self, rank: int) -> _Task:
+        """Judge the documents of file `rank`, each by itself."""
         source, number, _ = self.measured.files()[rank]
         measured = self.measured.table(source, number)
         hashes = [splits.split_hash(self.recipe.seed, identity) for identity in measured["id"].to_pylist()]
-        found = reasons.against(measured, source, self.recipe)
-        return source, number, measured, found, destinations(self.recipe, source, measured), hashes
+        against = reasons.against(measured, source, self.recipe)
+        return _Task(source, number, measured, against, destinations(self.recipe, source, measured), hashes)
 
     def read_all(self, kind: str) -> dict[str, list[dict[str, Any]]]:
         """Source -> the JSON side files of its tasks."""
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for source, number, _ in self.measured.files():
-            found[source].append(json.loads(self.side_file(kind, source, number).read_text(encoding="utf-8")))
+            found[source].append(tables.read_json(self.side_file(kind, source, number)))
         return found
 
     def side_file(self, kind: str, source: str, number: int, ending: str = "json") -> Path:
-        return self.work / kind / source / f"{number:05d}.{ending}"
+        return tables.task_path(self.work / kind, source, number, ending)
 
 
 def destinations(recipe: Recipe, source: str, measured: pa.Table) -> list[str]:
@@ -189,29 +196,30 @@ def destinations(recipe: Recipe, source: str, measured: pa.Table) -> list[str]:
 class _Judge:
     """First pass: task `rank` lists the clustered documents of file `rank` and summarises the others."""
 
-    judged: _Judged
+    inputs: _Inputs
 
     def __call__(self, rank: int, world_size: int) -> None:
-        source, number, measured, found, places, hashes = self.judged.read(rank)
+        task = self.inputs.judged(rank)
         alone: dict[str, list[int]] = defaultdict(list)
-        for row, cluster in enumerate(measured["cluster"].to_pylist()):
-            if cluster is None and not found[row]:
-                alone[places[row]].append(hashes[row])
+        for row, cluster in enumerate(task.measured["cluster"].to_pylist()):
+            if cluster is None and not task.reasons[row]:
+                alone[task.destinations[row]].append(task.hashes[row])
         ends = {destination: splits.ends_of(values) for destination, values in sorted(alone.items())}
-        write_json(self.judged.side_file("alone", source, number), ends)
+        write_json(self.inputs.side_file("alone", task.source, task.number), ends)
+        rows = task.measured.num_rows
         known = {
-            "destination": places,
-            "hash": hashes,
-            "passes": [not names for names in found],
-            "task": [number] * len(hashes),
-            "row": list(range(len(hashes))),
+            "destination": task.destinations,
+            "hash": task.hashes,
+            "passes": [not names for names in task.reasons],
+            "task": [task.number] * rows,
+            "row": list(range(rows)),
         }
         columns = [
-            pa.array(known[field.name], field.type) if field.name in known else measured[field.name]
+            pa.array(known[field.name], field.type) if field.name in known else task.measured[field.name]
             for field in duplicates.CANDIDATES
         ]
         table = pa.table(columns, schema=duplicates.CANDIDATES).filter(pc.field("cluster").is_valid())
-        tables.write_table(self.judged.side_file("candidates", source, number, "parquet"), table)
+        tables.write_table(self.inputs.side_file("candidates", task.source, task.number, "parquet"), table)
 
 
 def _by_task(settled: pa.Table) -> dict[tuple[str, int], pa.Table]:
@@ -225,55 +233,59 @@ def _by_task(settled: pa.Table) -> dict[tuple[str, int], pa.Table]:
     }
 
 
-def _split_ends(judged: _Judged, candidates: pa.Table, settled: pa.Table) -> dict[str, dict[str, int]]:
+def _split_ends(inputs: _Inputs, candidates: pa.Table, settled: pa.Table) -> dict[str, dict[str, int]]:
     """Destination -> count, lowest and highest hash of its kept documents."""
     ends: dict[str, list[dict[str, int]]] = defaultdict(list)
-    for task in itertools.chain.from_iterable(judged.read_all("alone").values()):
+    for task in itertools.chain.from_iterable(inputs.read_all("alone").values()):
         for destination, found in task.items():
             ends[destination].append(found)
     keys = ["source", "task", "row"]
     winners = candidates.join(settled.filter(pc.field("wins")).select(keys), keys, join_type="inner")
     for destination, value in zip(winners["destination"].to_pylist(), winners["hash"].to_pylist(), strict=True):
         ends[destination].append(splits.ends_of([value]))
-    return {name: splits.joined_ends(ends[name]) for name in judged.recipe.destinations}
+    return {name: splits.joined_ends(ends[name]) for name in inputs.recipe.destinations}
 
 
 @dataclass(frozen=True)
 class _Write:
     """Second pass: task `rank` writes the decisions of file `rank` and counts them."""
 
-    judged: _Judged
+    inputs: _Inputs
     out: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
-        recipe = self.judged.recipe
-        source, number, measured, found, places, hashes = self.judged.read(rank)
-        settled = tables.read_table(self.judged.side_file("settled", source, number, "parquet"))
+        task = self.inputs.judged(rank)
+        settled = tables.read_table(self.inputs.side_file("settled", task.source, task.number, "parquet"))
         lost = {row["row"]: row for row in settled.filter(~pc.field("wins")).to_pylist()}
         for row, duplicate in lost.items():
-            found[row].append(duplicate["reason"])
-        ends = json.loads((self.judged.work / "ends.json").read_text(encoding="utf-8"))
+            task.reasons[row].append(duplicate["reason"])
+        kept = [lost[row]["duplicate_of"] if row in lost else None for row in range(task.measured.num_rows)]
+        decisions = self._decisions(task, kept)
+        tables.write_table(tables.task_path(self.out / "decisions", task.source, task.number), decisions)
+        write_json(self.inputs.side_file("counts", task.source, task.number), funnel.count(decisions))
+
+    def _decisions(self, task: _Task, duplicate_of: list[str | None]) -> pa.Table:
+        recipe = self.inputs.recipe
+        ends = tables.read_json(self.inputs.work / "ends.json")
         share = recipe.data.validation_share
         verdict = _POLICY_VERDICTS[recipe.data.personal_information]
         columns: dict[str, list[Any]] = {
-            "duplicate_of": [lost[row]["duplicate_of"] if row in lost else None for row in range(len(found))],
-            "personal_information": [verdict if total else "none" for total in reasons.personal_totals(measured)],
-            "reasons": found,
-            "reason": [names[0] if names else None for names in found],
-            "decision": ["dropped" if names else "kept" for names in found],
-            "destination": places,
+            "duplicate_of": duplicate_of,
+            "personal_information": [verdict if total else "none" for total in reasons.personal_totals(task.measured)],
+            "reasons": task.reasons,
+            "reason": [names[0] if names else None for names in task.reasons],
+            "decision": ["dropped" if names else "kept" for names in task.reasons],
+            "destination": task.destinations,
             "split": [
                 None if names else splits.split_of(value, ends[place], share)
-                for names, value, place in zip(found, hashes, places, strict=True)
+                for names, value, place in zip(task.reasons, task.hashes, task.destinations, strict=True)
             ],
         }
-        decisions = measured
+        decisions = task.measured
         for name, values in columns.items():
             kind = pa.list_(pa.string()) if name == "reasons" else pa.string()
             decisions = decisions.append_column(name, pa.array(values, kind))
-        decisions = decisions.replace_schema_metadata({"configuration": digest(config(recipe))})
-        tables.write_table(tables.task_path(self.out / "decisions", source, number), decisions)
-        write_json(self.judged.side_file("counts", source, number), funnel.count(decisions))
+        return decisions.replace_schema_metadata({"configuration": digest(config(recipe))})
 
 
 def _refuse_empty(recipe: Recipe, counts: Mapping[str, Any]) -> None:
@@ -281,23 +293,15 @@ def _refuse_empty(recipe: Recipe, counts: Mapping[str, Any]) -> None:
     for name, found in counts["sources"].items():
         if not found["train"]:
             why = ", ".join(f"{count} x {reason}" for reason, count in list(found["dropped"].items())[:3])
-            problems.append(
-                Problem(
-                    f"sources.{name}",
-                    recipe.sources[name].path,
-                    f"keeps none of its {found['read']} documents ({why})",
-                    "loosen data.rules, correct the source's `languages`, or remove the source",
-                )
-            )
+            problem = f"keeps none of its {found['read']} documents ({why})"
+            hint = "loosen data.rules, correct the source's `languages`, or remove the source"
+            problems.append(Problem(f"sources.{name}", recipe.sources[name].path, problem, hint))
     for name, route in recipe.data.routes.items():
         if not counts["routes"][name]["documents"]:
-            problems.append(
-                Problem(
-                    f"data.routes.{name}",
-                    route.domain,
-                    f"takes no document of {', '.join(route.sources)}",
-                    "lower its min_score, or remove the route",
-                )
+            problem, hint = (
+                f"takes no document of {', '.join(route.sources)}",
+                "lower its min_score, or remove the route",
             )
+            problems.append(Problem(f"data.routes.{name}", route.domain, problem, hint))
     if problems:
         raise UserError(problems)

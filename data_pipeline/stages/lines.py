@@ -1,48 +1,30 @@
-"""Documents -> the same documents with single lines dropped and runs cut short; every edit is recorded.
+"""Line edits: single lines are dropped, runs of characters are shortened, and every edit is recorded.
 
-Contract: writes, a file for each of extract's, with the same rows in the same order,
+Contract: a `LineEditor` edits the documents of one task. A line is dropped for the first of the recipe's rules
+that it breaks (data_pipeline/features/line_rules.py), or else because it or its whole paragraph occurs in at
+least `repeated_in_documents` documents of its source (data_pipeline/stages/repeated_lines.py). Repeated parts
+are dropped from every document, including the first: what fifty pages share belongs to none of them, and which
+page comes first is arbitrary (C4 keeps one copy of a repeated span). But a document that consists mostly of
+repeated parts is a copy rather than a page with boilerplate; it stays whole for dedup to judge, so that many
+near copies cannot empty each other.
 
-    documents/<source>/<task:05d>.parquet   extract's columns; only `text` differs
-    edits/<source>/<task:05d>.parquet       one row an edited line, `EDITS`, in the order of rows and lines
-
-A line goes for the first of the recipe's rules that it breaks (measuring/line_rules.py), else because it,
-or its whole paragraph, stands in at least `repeated_in_documents` different documents of its source
-(data_pipeline/stages/repeated_lines.py). Such parts go from every document, the first included: what stands on fifty
-pages belongs to none of them, and which page comes first is chance (C4 keeps one copy of a repeated
-span). But a document of which most is repeated is a copy, not a page with a frame: it is left whole, for
-dedup to judge, so that many near copies cannot empty each other. Where a line goes, a blank line that
-would then follow another goes too; it is no edit of its own. Documents of kind `code` stay as they are.
-A document that loses all its lines stays, empty. `edited(text, edits)` makes the new text from extract's
-and the recorded edits, so each can be explained. Cost: 20 to 40 MB/s a core for both readings of the
-text; memory one row group, and the hashes of repeated parts.
+A blank line that would follow another one because of an edit is dropped too, without an edit of its own.
+Documents of kind `code` are never edited. A document that loses all its lines stays, empty. `edited(text, edits)`
+reproduces the new text from the extracted text and the recorded edits.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from configs.data_schema import Lines
-from configs.schema import Recipe
-from data_pipeline import tables
 from data_pipeline.features import line_rules
 from data_pipeline.stages import extract, repeated_lines
-from twofold.artifacts import Artifact
-from twofold.files import atomic_path, write_json
-from twofold.stage import Stage
-from twofold.tasks import TaskRunner
-
-CODE_VERSION = 1
-"""Raise it also when measuring/lexicons.py's spam terms change."""
 
 REPEATED = "repeated_in_documents"
 SHORTENED = "shorten_runs"
@@ -56,52 +38,64 @@ EDITS = pa.schema(
         ("line_hash", pa.uint64()),
     ]
 )
-"""`row` within the task's file, `line` within extract's text (both from 0), and xxh3-64 of that line's UTF-8."""
+"""`row` in the task's file and `line` in the extracted text count from 0; the hash is xxh3-64 of the line's UTF-8."""
 _COPY_SHARE = 0.8
-"""Of a document's characters; with more in repeated parts it is a copy, which dedup judges."""
+"""A document with a larger share of its characters in repeated parts is a copy."""
 
 
 class Edit(NamedTuple):
-    """What is done to one line: it goes, or (`shorten_runs`) its runs do."""
+    """An edit of one line: the line is dropped, or with `shorten_runs` its runs are cut."""
 
     line: int
     rule: str
     removed_characters: int
 
 
-def config(recipe: Recipe) -> dict[str, Any]:
-    """All of `data.lines` decides the texts; documents are an input."""
-    assert recipe.data.lines is not None, "the stage is in the chain only where the recipe has data.lines"
-    return {"lines": recipe.data.lines.model_dump(mode="json")}
+class LineEditor:
+    """Edits the documents of one task, one row group after another, and counts the edits in `counts`."""
 
+    def __init__(self, settings: Lines, repeats: repeated_lines.TaskRepeats) -> None:
+        self.counts: Counter[str] = Counter()
+        self._settings = settings
+        self._repeats = repeats
 
-def build(recipe: Recipe, extract: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
-    """Find what is repeated, then edit every file; returns documents, edits and characters by rule and source."""
-    settings = recipe.data.lines
-    assert settings is not None
-    documents = extract.path / "documents"
-    found: repeated_lines.Repeated | None = None
-    if settings.repeated_in_documents is not None:
-        fewest, fewest_bytes = settings.repeated_in_documents, settings.repeated_min_bytes
-        found = repeated_lines.find(documents, work, fewest, fewest_bytes, runner)
-    task = _EditLines(settings, documents, found, out, work / "counts")
-    files = tables.task_files(documents)
-    runner.run("edit lines", task, len(files), work / "edit-lines")
-    return _gathered(task, files)
+    def edit(self, documents: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The same rows with their texts edited, and the rows of `EDITS`."""
+        suspects = line_rules.suspects(documents["text"].combine_chunks(), self._settings.drop)
+        texts: list[str] = documents["text"].to_pylist()
+        records: list[dict[str, Any]] = []
+        ids, kinds = documents["id"].to_pylist(), documents["kind"].to_pylist()
+        for place, (identity, kind) in enumerate(zip(ids, kinds, strict=True)):
+            row, text = self.counts["documents"], texts[place]
+            self.counts["documents"] += 1
+            edits = [] if kind == "code" else self._edits(text, row, suspects.get(place, ()))
+            if edits:
+                records += _records(identity, row, text, edits)
+                texts[place] = edited(text, edits)
+                self._count(edits, emptied=not texts[place])
+        if records:
+            place = documents.schema.get_field_index("text")
+            column = pa.array(texts, pa.large_string())
+            documents = documents.set_column(place, extract.DOCUMENTS.field("text"), column)
+        return documents.replace_schema_metadata(None), pa.Table.from_pylist(records, schema=EDITS)
 
+    def _edits(self, text: str, row: int, suspects: Iterable[int]) -> list[Edit]:
+        repeats = self._repeats.lines_of(row, text, self._settings.repeated_min_bytes)
+        if repeats and is_copy(text, repeats):
+            repeats = []
+            self.counts["left_as_copies"] += 1
+        return edits_of(text, self._settings, suspects, repeats)
 
-STAGE = Stage(
-    name="lines",
-    makes="documents with lines edited",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
-    in_recipe=lambda recipe: recipe.data.lines is not None,
-)
+    def _count(self, edits: Sequence[Edit], emptied: bool) -> None:
+        self.counts["edited"] += 1
+        self.counts["emptied"] += emptied
+        for edit in edits:
+            self.counts[f"lines.{edit.rule}"] += 1
+            self.counts[f"characters.{edit.rule}"] += edit.removed_characters
 
 
 def edits_of(text: str, settings: Lines, suspects: Iterable[int], repeats: Sequence[int]) -> list[Edit]:
-    """Edits of one text, in the order of its lines.
+    """The edits of one text, in the order of its lines.
 
     `suspects` are the lines that may break one of `settings.drop`; `repeats` those of repeated parts.
     """
@@ -125,113 +119,49 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
     for edit in edits:
         if edit.rule == SHORTENED:
             lines[edit.line] = line_rules.shortened(lines[edit.line])
-    gone = {edit.line for edit in edits if edit.rule != SHORTENED}
-    return "\n".join(_without(lines, gone)).strip("\n") if gone else "\n".join(lines)
+    dropped = {edit.line for edit in edits if edit.rule != SHORTENED}
+    return "\n".join(_without(lines, dropped)).strip("\n") if dropped else "\n".join(lines)
 
 
-def _without(lines: Sequence[str], gone: Collection[int]) -> list[str]:
-    """The lines that stay; of the blank ones around those that go, the first."""
+def is_copy(text: str, repeats: Sequence[int]) -> bool:
+    """Whether repeated lines make up most of a text."""
+    lines = text.split("\n")
+    return sum(len(lines[number]) for number in repeats) > _COPY_SHARE * sum(map(len, lines))
+
+
+def summary(counts_by_source: Mapping[str, Counter[str]]) -> dict[str, Any]:
+    """Documents, and lines and characters by rule: in total, and of each of `sources`."""
+    return {
+        **_by_rule(sum(counts_by_source.values(), Counter())),
+        "sources": {source: _by_rule(counts) for source, counts in counts_by_source.items()},
+    }
+
+
+def _by_rule(counts: Counter[str]) -> dict[str, Any]:
+    rules = [rule for rule in (*line_rules.NAMES, REPEATED, SHORTENED) if counts[f"lines.{rule}"]]
+    return {
+        **{name: counts[name] for name in ("documents", "edited", "emptied", "left_as_copies")},
+        "lines": {rule: counts[f"lines.{rule}"] for rule in rules},
+        "removed_characters": {rule: counts[f"characters.{rule}"] for rule in rules},
+    }
+
+
+def _records(identity: str, row: int, text: str, edits: Sequence[Edit]) -> Iterator[dict[str, Any]]:
+    lines = text.split("\n")
+    for edit in edits:
+        line_hash = xxhash.xxh3_64_intdigest(lines[edit.line].encode())
+        yield {"id": identity, "row": row, **edit._asdict(), "line_hash": line_hash}
+
+
+def _without(lines: Sequence[str], dropped: Collection[int]) -> list[str]:
+    """The remaining lines, with only the first of the blank lines around each gap."""
     kept: list[str] = []
     beside_gap = False
     for number, line in enumerate(lines):
         blank = not line.strip()
-        if number in gone:
+        if number in dropped:
             beside_gap = True
         elif not (beside_gap and blank and (not kept or not kept[-1].strip())):
             kept.append(line)
             beside_gap = beside_gap and blank
     return kept
-
-
-def is_copy(text: str, repeats: Sequence[int]) -> bool:
-    """Whether its repeated lines make up most of a text."""
-    lines = text.split("\n")
-    return sum(len(lines[number]) for number in repeats) > _COPY_SHARE * sum(map(len, lines))
-
-
-@dataclass(frozen=True)
-class _EditLines:
-    """Task `rank` edits the `rank`-th file of documents."""
-
-    settings: Lines
-    documents: Path
-    found: repeated_lines.Repeated | None
-    out: Path
-    counts: Path
-
-    def __call__(self, rank: int, world_size: int) -> None:
-        source, number, path = tables.task_files(self.documents)[rank]
-        known = self.found.known(source) if self.found else np.zeros(0, dtype=np.uint64)
-        rows = self.found.rows(source, number, known) if self.found else frozenset()
-        counts: Counter[str] = Counter()
-        with (
-            atomic_path(tables.task_path(self.out / "documents", source, number)) as documents_path,
-            atomic_path(tables.task_path(self.out / "edits", source, number)) as edits_path,
-            pq.ParquetWriter(documents_path, extract.DOCUMENTS, compression="zstd") as documents,
-            pq.ParquetWriter(edits_path, EDITS, compression="zstd") as edits,
-            pq.ParquetFile(path) as file,
-        ):
-            for group in range(file.num_row_groups):
-                table, records = self._edited(file.read_row_group(group), known, rows, counts)
-                documents.write_table(table)
-                if records.num_rows:
-                    edits.write_table(records)
-        write_json(self.counts_path(source, number), counts)
-
-    def counts_path(self, source: str, number: int) -> Path:
-        return self.counts / source / f"{number:05d}.json"
-
-    def _edited(
-        self, table: pa.Table, known: repeated_lines.Hashes, rows: frozenset[int], counts: Counter[str]
-    ) -> tuple[pa.Table, pa.Table]:
-        """One row group with its texts edited, and the edits; adds to `counts`."""
-        suspects = line_rules.suspects(table["text"].combine_chunks(), self.settings.drop)
-        texts: list[str] = table["text"].to_pylist()
-        records: list[dict[str, Any]] = []
-        first_row = counts["documents"]
-        counts["documents"] += table.num_rows
-        for place, (identity, kind) in enumerate(zip(table["id"].to_pylist(), table["kind"].to_pylist(), strict=True)):
-            if kind == "code":
-                continue
-            text, row = texts[place], first_row + place
-            least = self.settings.repeated_min_bytes
-            repeats = repeated_lines.repeated_lines(text, least, known) if row in rows else []
-            if repeats and is_copy(text, repeats):
-                repeats = []
-                counts["left_as_copies"] += 1
-            edits = edits_of(text, self.settings, suspects.get(place, ()), repeats)
-            if not edits:
-                continue
-            texts[place] = edited(text, edits)
-            counts["edited"] += 1
-            counts["emptied"] += not texts[place]
-            lines = text.split("\n")
-            for edit in edits:
-                line_hash = xxhash.xxh3_64_intdigest(lines[edit.line].encode())
-                records.append({"id": identity, "row": row, **edit._asdict(), "line_hash": line_hash})
-                counts[f"lines.{edit.rule}"] += 1
-                counts[f"characters.{edit.rule}"] += edit.removed_characters
-        if records:
-            place = table.schema.get_field_index("text")
-            table = table.set_column(place, extract.DOCUMENTS.field("text"), pa.array(texts, pa.large_string()))
-        return table.replace_schema_metadata(None), pa.Table.from_pylist(records, schema=EDITS)
-
-
-def _gathered(task: _EditLines, files: Sequence[tuple[str, int, Path]]) -> dict[str, Any]:
-    """Counts of all sources together, and of each."""
-    by_source: dict[str, Counter[str]] = {source: Counter() for source, _, _ in files}
-    for source, number, _ in files:
-        by_source[source].update(json.loads(task.counts_path(source, number).read_text(encoding="utf-8")))
-    return {
-        **_by_rule(sum(by_source.values(), Counter())),
-        "sources": {source: _by_rule(counts) for source, counts in by_source.items()},
-    }
-
-
-def _by_rule(counts: Counter[str]) -> dict[str, Any]:
-    rules = [*line_rules.NAMES, REPEATED, SHORTENED]
-    return {
-        **{name: counts[name] for name in ("documents", "edited", "emptied", "left_as_copies")},
-        "lines": {rule: counts[f"lines.{rule}"] for rule in rules if counts[f"lines.{rule}"]},
-        "removed_characters": {rule: counts[f"characters.{rule}"] for rule in rules if counts[f"lines.{rule}"]},
-    }

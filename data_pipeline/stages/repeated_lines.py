@@ -1,12 +1,12 @@
-"""Lines and paragraphs that stand in many documents of a source: counted over all of its tasks.
+"""Lines and paragraphs that occur in many documents of a source, counted over all of its tasks.
 
-Contract: `find(...)` counts in how many different documents of its source each part (line or paragraph,
-`parts_of`) stands; `Repeated` then tells which reach `fewest`, and the rows that hold one. Documents with
-the same words, case apart, count once, so a page that was crawled a hundred times does not take its own
-content along; a part that stands twice in a document counts once. The result depends neither on how
-documents are cut into tasks nor on how many partitions count them. Cost: one reading of the text at
-40 MB/s a core; 24 bytes of disk a part; a hashing task holds some 60 bytes a part of its file, a counting
-task about 1 GB at most, an editing one 8 bytes a repeated part of its source.
+Contract: `find(...)` counts in how many different documents of its source each part occurs (a line or
+paragraph, see `parts_of`); `Repeated.of_task` then gives the parts that reach `fewest`, and the rows that hold
+one. Documents with the same words, ignoring case, count once, so a page crawled a hundred times does not lose
+its own content; a part that occurs twice in a document counts once. The result does not depend on how documents
+are divided into tasks, nor on how many partitions count them. Cost: one pass over the text at 40 MB/s per core;
+24 bytes of disk per part. A hashing task needs about 60 bytes of memory per part of its file, a counting task
+1 GB at most, an editing task 8 bytes per repeated part of its source.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import xxhash
 
 from data_pipeline import tables
 from data_pipeline.features import line_rules
-from twofold.files import atomic_path
 from twofold.tasks import TaskRunner
 
 PAIRS_IN_A_PARTITION = 2**24
@@ -35,14 +34,14 @@ class Part(NamedTuple):
     """A line, or a paragraph of several lines, that is long enough to be told apart."""
 
     hash: int
-    """xxh3-64 of its words with single spaces between."""
+    """xxh3-64 of its words, separated by single spaces."""
     first: int
     stop: int
-    """First line, and the line after the last."""
+    """The first line, and the line after the last."""
 
 
 def parts_of(text: str, fewest_bytes: int) -> tuple[list[Part], int]:
-    """Parts of at least so many bytes of UTF-8, none of which holds code or mathematics; and the content's hash.
+    """The parts of at least `fewest_bytes` of UTF-8 without code or mathematics, and the hash of the content.
 
     The content is all words in lower case: equal for documents that say the same.
     """
@@ -66,12 +65,36 @@ def parts_of(text: str, fewest_bytes: int) -> tuple[list[Part], int]:
     return parts, xxhash.xxh3_64_intdigest(content.encode())
 
 
-def repeated_lines(text: str, fewest_bytes: int, known: Hashes) -> list[int]:
-    """Numbers of the lines that stand in a part whose hash is among the sorted `known`."""
-    parts, _ = parts_of(text, fewest_bytes)
-    found = _among(np.array([part.hash for part in parts], dtype=np.uint64), known)
-    covered = (range(part.first, part.stop) for part, is_known in zip(parts, found, strict=True) if is_known)
-    return sorted({number for numbers in covered for number in numbers})
+def _paragraphs(worded: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """The first line, and the line after the last, of each run of non-empty lines."""
+    start = 0
+    for empty, run in groupby(worded, lambda words: not words):
+        stop = start + sum(1 for _ in run)
+        if not empty:
+            yield start, stop
+        start = stop
+
+
+@dataclass(frozen=True)
+class TaskRepeats:
+    """What is repeated in one task's file."""
+
+    known: Hashes
+    """Sorted hashes of the source's repeated parts."""
+    rows: frozenset[int]
+    """Rows with a repeated part."""
+
+    def lines_of(self, row: int, text: str, fewest_bytes: int) -> list[int]:
+        """The numbers of the lines of repeated parts in the text of a row."""
+        if row not in self.rows:
+            return []
+        parts, _ = parts_of(text, fewest_bytes)
+        repeated = _among(np.array([part.hash for part in parts], dtype=np.uint64), self.known)
+        covered = (range(part.first, part.stop) for part, found in zip(parts, repeated, strict=True) if found)
+        return sorted({number for numbers in covered for number in numbers})
+
+
+NO_REPEATS = TaskRepeats(np.zeros(0, dtype=np.uint64), frozenset())
 
 
 @dataclass(frozen=True)
@@ -81,29 +104,25 @@ class Repeated:
     parts: Path
     merged: Path
 
-    def known(self, source: str) -> Hashes:
-        """Sorted hashes of the source's repeated parts."""
-        return _load(self.merged / f"{source}.npy")
-
-    def rows(self, source: str, number: int, known: Hashes) -> frozenset[int]:
-        """Rows of a task's file that hold a repeated part."""
-        folder = self.parts / source
-        hashes = _load(folder / f"{number:05d}.hashes.npy")
-        counts = _load(folder / f"{number:05d}.counts.npy")
+    def of_task(self, source: str, number: int) -> TaskRepeats:
+        known = _load(self.merged / f"{source}.npy")
+        hashes = _load(self.parts / source / f"{number:05d}.hashes.npy")
+        counts = _load(self.parts / source / f"{number:05d}.counts.npy")
         rows = np.repeat(np.arange(len(counts)), counts)
-        return frozenset(rows[_among(hashes, known)].tolist())
+        return TaskRepeats(known, frozenset(rows[_among(hashes, known)].tolist()))
 
 
 def find(documents: Path, work: Path, fewest: int, fewest_bytes: int, runner: TaskRunner) -> Repeated:
     """Hash every part, count them by partition, merge; `work` keeps the results."""
     hashing = _HashParts(documents, work / "parts", fewest_bytes)
-    files = tables.task_files(documents)
-    runner.run("hash lines", hashing, len(files), work / "hash-lines")
+    runner.run("hash lines", hashing, len(tables.task_files(documents)), work / "hash-lines")
     counting = _CountParts(hashing.folder, work / "counted", fewest, _partitions(hashing.folder))
     runner.run("count lines", counting, len(counting.partitions), work / "count-lines")
     for source, group in groupby(counting.partitions, key=lambda partition: partition[0]):
-        # Partitions are ranges of hashes in order, so their sorted parts follow each other.
-        _save(work / "repeated" / f"{source}.npy", np.concatenate([_load(counting.file(*part)) for part in group]))
+        # Partitions are consecutive ranges of hashes, so their sorted parts follow each other.
+        tables.save_array(
+            work / "repeated" / f"{source}.npy", np.concatenate([_load(counting.file(*part)) for part in group])
+        )
     return Repeated(hashing.folder, work / "repeated")
 
 
@@ -111,8 +130,8 @@ def find(documents: Path, work: Path, fewest: int, fewest_bytes: int, runner: Ta
 class _HashParts:
     """Task `rank` hashes the parts of the `rank`-th file.
 
-    It writes their hashes in order, how many each row has, and the distinct pairs of a part and the
-    content of a document that it stands in, sorted: shape (n, 2).
+    It writes their hashes in order, how many each row has, and the distinct pairs of a part and the content
+    of a document with that part, sorted: shape (n, 2).
     """
 
     documents: Path
@@ -121,28 +140,26 @@ class _HashParts:
 
     def __call__(self, rank: int, world_size: int) -> None:
         source, number, path = tables.task_files(self.documents)[rank]
-        hashes = array("Q")
-        counts = array("Q")
-        contents = array("Q")
+        hashes, counts, contents = array("Q"), array("Q"), array("Q")
         for row in tables.read_rows(path, ["kind", "text"]):
             parts, content = ([], 0) if row["kind"] == "code" else parts_of(row["text"], self.fewest_bytes)
             hashes.extend([part.hash for part in parts])
             counts.append(len(parts))
             contents.append(content)
-        parts_of_rows, contents_of_rows = np.array(hashes, np.uint64), np.array(contents, np.uint64)
-        pairs = np.stack([parts_of_rows, np.repeat(contents_of_rows, np.array(counts, np.int64))], axis=1)
-        _save(self.folder / source / f"{number:05d}.hashes.npy", parts_of_rows)
-        _save(self.folder / source / f"{number:05d}.counts.npy", np.array(counts, np.int64))
-        _save(self.folder / source / f"{number:05d}.pairs.npy", _distinct(pairs))
+        parts_of_rows, row_counts = np.array(hashes, np.uint64), np.array(counts, np.int64)
+        pairs = np.stack([parts_of_rows, np.repeat(np.array(contents, np.uint64), row_counts)], axis=1)
+        tables.save_array(self.folder / source / f"{number:05d}.hashes.npy", parts_of_rows)
+        tables.save_array(self.folder / source / f"{number:05d}.counts.npy", row_counts)
+        tables.save_array(self.folder / source / f"{number:05d}.pairs.npy", _distinct(pairs))
 
 
 Partition = tuple[str, int, int]
-"""Source, number, how many the source has."""
+"""Source, number, and how many partitions the source has."""
 
 
 @dataclass(frozen=True)
 class _CountParts:
-    """Task `rank` counts the documents of each part whose hash lies in partition `rank`."""
+    """Task `rank` counts the documents of each part whose hash is in partition `rank`."""
 
     pairs: Path
     folder: Path
@@ -150,23 +167,23 @@ class _CountParts:
     partitions: tuple[Partition, ...]
 
     def __call__(self, rank: int, world_size: int) -> None:
-        source, number, of = self.partitions[rank]
-        first, last = (bound * 2**64 // of for bound in (number, number + 1))
-        slices = [_between(np.load(path, mmap_mode="r"), first, last) for path in _pair_files(self.pairs / source)]
+        source, number, total = self.partitions[rank]
+        first, stop = (bound * 2**64 // total for bound in (number, number + 1))
+        slices = [_between(np.load(path, mmap_mode="r"), first, stop) for path in _pair_files(self.pairs / source)]
         parts, counts = np.unique(_distinct(np.concatenate(slices))[:, 0], return_counts=True)
-        _save(self.file(source, number, of), parts[counts >= self.fewest])
+        tables.save_array(self.file(source, number, total), parts[counts >= self.fewest])
 
-    def file(self, source: str, number: int, of: int) -> Path:
+    def file(self, source: str, number: int, total: int) -> Path:
         return self.folder / source / f"{number:05d}.npy"
 
 
 def _partitions(folder: Path) -> tuple[Partition, ...]:
-    """As many a source as keep each within `PAIRS_IN_A_PARTITION` on average."""
+    """Enough per source to keep each within `PAIRS_IN_A_PARTITION` on average."""
     found: list[Partition] = []
     for source in sorted(folder.iterdir()):
         pairs = sum(len(np.load(path, mmap_mode="r")) for path in _pair_files(source))
-        of = 1 + pairs // PAIRS_IN_A_PARTITION
-        found += [(source.name, number, of) for number in range(of)]
+        total = 1 + pairs // PAIRS_IN_A_PARTITION
+        found += [(source.name, number, total) for number in range(total)]
     return tuple(found)
 
 
@@ -174,15 +191,15 @@ def _pair_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.pairs.npy"))
 
 
-def _between(pairs: Hashes, first: int, last: int) -> Hashes:
-    """Rows of sorted pairs whose part lies in first..last - 1."""
+def _between(pairs: Hashes, first: int, stop: int) -> Hashes:
+    """The rows of sorted pairs whose part is in first..stop - 1."""
     start = np.searchsorted(pairs[:, 0], np.uint64(first))
-    end = len(pairs) if last == 2**64 else np.searchsorted(pairs[:, 0], np.uint64(last))
+    end = len(pairs) if stop == 2**64 else np.searchsorted(pairs[:, 0], np.uint64(stop))
     return np.array(pairs[start:end])
 
 
 def _distinct(pairs: Hashes) -> Hashes:
-    """Different rows, sorted."""
+    """The distinct rows, sorted."""
     ordered = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     fresh = np.ones(len(ordered), dtype=bool)
     fresh[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
@@ -197,23 +214,5 @@ def _among(hashes: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
     return np.asarray(known[places] == hashes)
 
 
-def _paragraphs(worded: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """First line and the line after the last of each run of non-empty lines."""
-    start = None
-    for number, words in enumerate(worded):
-        if words and start is None:
-            start = number
-        elif not words and start is not None:
-            yield start, number
-            start = None
-    if start is not None:
-        yield start, len(worded)
-
-
 def _load(path: Path) -> npt.NDArray[Any]:
     return np.asarray(np.load(path))
-
-
-def _save(path: Path, values: npt.NDArray[Any]) -> None:
-    with atomic_path(path) as partial, partial.open("wb") as stream:
-        np.save(stream, values)

@@ -1,76 +1,98 @@
-"""Documents -> attributes: every feature, language, quality, personal data counts, hashes. No thresholds.
+"""Documents -> edited documents and attributes: everything measured about each text, in one pass over it.
 
-Contract: writes `attributes/<source>/<task:05d>.parquet`, row-aligned with extract's documents:
-`id`, `bytes` (UTF-8), `language` (ko | en | other, or `code` for sources of that kind), every feature
-of configs/features.py (the classifiers' scores among them), `domain_label` and `domain_score` (null and 0
-without a domain classifier), `pii_<type>` counts, `exact_hash` (16 bytes, of the lower-cased words),
-`url_hash` (16 bytes, of the canonical address; null where there is none), and `minhash_<bucket>` keys where
-near duplicates are looked for. Nothing depends on a bound, so thresholds
-change without reading text again. The models know prose only: text of kind `code` has language_score and
-quality_score 1, toxicity_score 0 and the domain code. Cost: about 3 MB/s a core; memory one row group.
+Contract: writes, row-aligned with extract's documents,
+
+    attributes/<source>/<task:05d>.parquet  `id`, `bytes` (UTF-8), `language` (ko | en | other, or `code` for sources
+                                            of that kind), every feature of configs/features.py, `domain_label` and
+                                            `domain_score` (null and 0 without a domain classifier), `pii_<type>`
+                                            counts, `exact_hash` (16 bytes, of the lower-cased words), `url_hash`
+                                            (16 bytes, of the canonical URL; null if there is none), and
+                                            `minhash_<bucket>` keys if near duplicates are looked for
+    documents/<source>/<task:05d>.parquet   extract's columns; only `text` differs
+    edits/<source>/<task:05d>.parquet       one row per edited line (data_pipeline/stages/lines.py)
+
+The last two only if the recipe has data.lines; `documents(extract, score)` is the artifact with the texts that
+were measured. Nothing depends on a bound, so thresholds change without reading text again. The models know
+prose only: text of kind `code` has language_score and quality_score 1, toxicity_score 0 and the domain code.
+Cost: about 3 MB/s per core, and before it a pass at 40 MB/s if repeated lines are counted; memory for one row
+group and the hashes of repeated lines.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
 import xxhash
 
-from configs.data_schema import NearDuplicates
+from configs.data_schema import Lines, NearDuplicates
 from configs.features import FEATURES, formula_table
 from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.classification.fasttext_model import Predictor
 from data_pipeline.features import formulas, language, minhash, pii, urls
-from data_pipeline.stages import classifiers
+from data_pipeline.stages import classifiers as classifiers_stage
+from data_pipeline.stages import extract as extract_stage
+from data_pipeline.stages import lines, repeated_lines
 from twofold.artifacts import Artifact
-from twofold.stage import From, Stage
+from twofold.files import write_json
+from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 3
+CODE_VERSION = 4
+"""Raise it also when the spam terms in data_pipeline/features/lexicons.py change."""
+
+_MEASURED = ["id", "kind", "url", "text"]
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """Near-duplicate settings and the formulas of features; documents and classifiers are inputs."""
-    return {"near_duplicates": recipe.data.near_duplicates.model_dump(mode="json"), "features": formula_table()}
+    """Line rules, near-duplicate settings and the formulas of features; documents and classifiers are inputs."""
+    settings = recipe.data.model_dump(mode="json", include={"lines", "near_duplicates"})
+    return {**settings, "features": formula_table()}
 
 
 def build(
-    recipe: Recipe,
-    documents: Annotated[Artifact, From("lines", "extract")],
-    classified: Annotated[Artifact | None, From("classifiers")],
-    out: Path,
-    work: Path,
-    runner: TaskRunner,
+    recipe: Recipe, extract: Artifact, classifiers: Artifact | None, out: Path, work: Path, runner: TaskRunner
 ) -> Mapping[str, Any]:
-    """Score every document; returns the documents counted by language."""
-    models = classified.path if classified else None
-    task = _Score(recipe.data.near_duplicates, documents.path / "documents", models, out / "attributes")
-    files = tables.task_files(task.documents)
+    """Edit and measure every document; returns documents by language, and the edits."""
+    settings, extracted = recipe.data.lines, extract.path / "documents"
+    repeated = None
+    if settings and settings.repeated_in_documents is not None:
+        fewest, fewest_bytes = settings.repeated_in_documents, settings.repeated_min_bytes
+        repeated = repeated_lines.find(extracted, work, fewest, fewest_bytes, runner)
+    models = classifiers.path if classifiers else None
+    task = _Score(settings, repeated, recipe.data.near_duplicates, extracted, models, out, work)
+    files = tables.task_files(extracted)
     runner.run("score documents", task, len(files), work / "score")
+
     languages: Counter[str] = Counter()
+    edits: dict[str, Counter[str]] = {source: Counter() for source, _, _ in files}
     for source, number, _ in files:
-        table = tables.read_table(tables.task_path(task.attributes, source, number), ["language"])
+        table = tables.read_table(tables.task_path(out / "attributes", source, number), ["language"])
         languages.update(table["language"].to_pylist())
-    return {"documents": languages.total(), "languages": dict(languages.most_common())}
+        if settings:
+            edits[source].update(tables.read_json(tables.task_path(work / "counts", source, number, "json")))
+    counts = {"documents": languages.total(), "languages": dict(languages.most_common())}
+    return {**counts, "lines": lines.summary(edits)} if settings else counts
 
 
 STAGE = Stage(
-    name="score",
-    makes="features",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
+    name="score", makes="documents with lines edited, features", code_version=CODE_VERSION, config=config, build=build
 )
 
 
+def documents(extract: Artifact, score: Artifact) -> Artifact:
+    """The artifact whose `documents/` were measured: score's, or extract's if no lines are edited."""
+    return score if (score.path / "documents").is_dir() else extract
+
+
 def schema(settings: NearDuplicates) -> pa.Schema:
-    """The attributes' columns."""
+    """The columns of the attributes."""
     return pa.schema(
         [
             ("id", pa.string()),
@@ -88,12 +110,12 @@ def schema(settings: NearDuplicates) -> pa.Schema:
 
 
 def bucket_columns(settings: NearDuplicates) -> list[str]:
-    """Names of the columns of MinHash bucket keys; none where near duplicates are not looked for."""
+    """The names of the columns of MinHash bucket keys; none if near duplicates are not looked for."""
     return [f"minhash_{bucket:02d}" for bucket in range(settings.num_buckets)] if settings.enabled else []
 
 
 def attributes(text: str, kind: str, settings: NearDuplicates, models: Mapping[str, Predictor]) -> dict[str, Any]:
-    """Every attribute of one document but its id."""
+    """Every attribute of one document except `id` and `url_hash`."""
     is_code = kind == "code"
     detected, language_score = ("code", 1.0) if is_code else language.identify(text)
     keys = minhash.bucket_keys(text, settings).tolist() if settings.enabled else []
@@ -123,20 +145,48 @@ def _scores(text: str, is_code: bool, models: Mapping[str, Predictor]) -> dict[s
 
 @dataclass(frozen=True)
 class _Score:
-    """Task `rank` scores the `rank`-th file of documents."""
+    """Task `rank` edits and measures the `rank`-th file of documents."""
 
-    settings: NearDuplicates
+    lines: Lines | None
+    repeated: repeated_lines.Repeated | None
+    near_duplicates: NearDuplicates
     documents: Path
     models: Path | None
-    attributes: Path
+    out: Path
+    work: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
         source, number, path = tables.task_files(self.documents)[rank]
-        target = tables.task_path(self.attributes, source, number)
-        tables.write_rows(target, schema(self.settings), self._rows(path))
+        models = classifiers_stage.load(self.models) if self.models else {}
+        target = tables.task_path(self.out / "attributes", source, number)
+        with self._editing(source, number) as edit, tables.row_writer(target, schema(self.near_duplicates)) as write:
+            for group in tables.row_groups(path, None if self.lines else _MEASURED):
+                for row in edit(group).select(_MEASURED).to_pylist():
+                    measured = attributes(row["text"], row["kind"], self.near_duplicates, models)
+                    write({"id": row["id"], "url_hash": urls.url_hash(row["url"]), **measured})
 
-    def _rows(self, path: Path) -> Iterator[tables.Row]:
-        models = classifiers.load(self.models) if self.models else {}
-        for row in tables.read_rows(path, ["id", "kind", "url", "text"]):
-            found = attributes(row["text"], row["kind"], self.settings, models)
-            yield {"id": row["id"], "url_hash": urls.url_hash(row["url"]), **found}
+    @contextmanager
+    def _editing(self, source: str, number: int) -> Iterator[Callable[[pa.Table], pa.Table]]:
+        """Yield a function that edits a row group; it also writes the documents and the edits."""
+        if self.lines is None:
+            yield lambda group: group
+            return
+        repeats = self.repeated.of_task(source, number) if self.repeated else repeated_lines.NO_REPEATS
+        editor = lines.LineEditor(self.lines, repeats)
+        documents_path, edits_path = (
+            tables.task_path(self.out / folder, source, number) for folder in ("documents", "edits")
+        )
+        with (
+            tables.table_writer(documents_path, extract_stage.DOCUMENTS) as documents,
+            tables.table_writer(edits_path, lines.EDITS) as edits,
+        ):
+
+            def edit(group: pa.Table) -> pa.Table:
+                edited, records = editor.edit(group)
+                documents.write_table(edited)
+                if records.num_rows:
+                    edits.write_table(records)
+                return edited
+
+            yield edit
+        write_json(tables.task_path(self.work / "counts", source, number, "json"), editor.counts)

@@ -1,18 +1,19 @@
 """Decisions -> kept documents, masked, for the tokenizer.
 
-Contract: writes `documents/<train|validation>/<destination>/<task:05d>.parquet` with the columns of
-`KEPT`: exactly the documents that the decisions keep, in their order, personal information masked where the
-decisions say so. A document's `source` stays where it came from; the folder (and `domain`) is where the
-decisions send it. The only stage after `score` that reads text. Cost: 35 MB/s a core; memory one row group.
+Contract: writes `documents/<train|validation>/<destination>/<task:05d>.parquet` with the columns of `KEPT`:
+exactly the documents that the decisions keep, in their order, with personal information masked where the
+decisions say so. `source` remains a document's origin; its folder and `domain` are those of its destination.
+Each file of documents is read once. Cost: 35 MB/s per core; memory for one row group of each destination.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,8 +21,9 @@ from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.decisions import funnel
 from data_pipeline.features import pii
+from data_pipeline.stages import score as score_stage
 from twofold.artifacts import Artifact
-from twofold.stage import From, Stage
+from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
 CODE_VERSION = 1
@@ -33,41 +35,30 @@ _FROM_DECISIONS = ["language", "personal_information", "destination", "split"]
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
-    """The decisions hold everything but the domains of its destinations."""
+    """The decisions contain everything but the domains of the destinations."""
     return {"domains": recipe.destinations}
 
 
 def build(
-    recipe: Recipe,
-    documents: Annotated[Artifact, From("lines", "extract")],
-    decided: Annotated[Artifact, From("filter")],
-    out: Path,
-    work: Path,
-    runner: TaskRunner,
+    recipe: Recipe, extract: Artifact, score: Artifact, filter: Artifact, out: Path, work: Path, runner: TaskRunner
 ) -> Mapping[str, Any]:
     """Write every kept document; returns documents by split and destination."""
-    task = _Write(recipe.destinations, documents.path / "documents", decided.path / "decisions", out / "documents")
-    files = tables.task_files(task.decisions)
-    runner.run("write kept documents", task, len(files), work / "write")
+    documents, kept = score_stage.documents(extract, score).path / "documents", out / "documents"
+    task = _Write(recipe.destinations, documents, filter.path / "decisions", kept)
+    runner.run("write kept documents", task, len(tables.task_files(task.decisions)), work / "write")
     splits: dict[str, Counter[str]] = {split: Counter() for split in funnel.SPLITS}
     for split, count in splits.items():
-        for destination, _, path in tables.task_files(task.kept / split):
+        for destination, _, path in tables.task_files(kept / split):
             count[destination] += tables.count_rows(path)
     return {split: dict(count) for split, count in splits.items()}
 
 
-STAGE = Stage(
-    name="write",
-    makes="kept documents",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
-)
+STAGE = Stage(name="write", makes="kept documents", code_version=CODE_VERSION, config=config, build=build)
 
 
 @dataclass(frozen=True)
 class _Write:
-    """Task `rank` writes the kept documents of decisions file `rank`."""
+    """Task `rank` writes the kept documents of the `rank`-th file of decisions."""
 
     domains: Mapping[str, str]
     documents: Path
@@ -77,16 +68,21 @@ class _Write:
     def __call__(self, rank: int, world_size: int) -> None:
         source, number, path = tables.task_files(self.decisions)[rank]
         decisions = tables.read_table(path, _FROM_DECISIONS).to_pylist()
-        for split, destination in sorted({(row["split"], row["destination"]) for row in decisions if row["split"]}):
-            # A route gathers from many sources, so only the task's own number is unique in it.
-            target = tables.task_path(self.kept / split, destination, number if destination == source else rank)
-            tables.write_rows(target, KEPT, self._rows(source, number, decisions, split, destination))
+        rows = tables.read_rows(tables.task_path(self.documents, source, number), ["id", "source", "text"])
+        with ExitStack() as stack:
+            writers = {}
+            for split, destination in sorted({(row["split"], row["destination"]) for row in decisions if row["split"]}):
+                # A route gathers from many sources, so only the rank is unique among its files.
+                file = tables.task_path(self.kept / split, destination, number if destination == source else rank)
+                writers[split, destination] = stack.enter_context(tables.row_writer(file, KEPT))
+            for decision, row in zip(decisions, rows, strict=True):
+                if decision["split"]:
+                    write = writers[decision["split"], decision["destination"]]
+                    write({**row, **self._kept(decision, row["text"])})
 
-    def _rows(
-        self, source: str, number: int, decisions: list[dict[str, Any]], split: str, destination: str
-    ) -> Iterator[tables.Row]:
-        path = tables.task_path(self.documents, source, number)
-        for judged, row in zip(decisions, tables.read_rows(path, ["id", "source", "text"]), strict=True):
-            if judged["split"] == split and judged["destination"] == destination:
-                text = pii.mask(row["text"]) if judged["personal_information"] == "masked" else row["text"]
-                yield {**row, "domain": self.domains[destination], "language": judged["language"], "text": text}
+    def _kept(self, decision: Mapping[str, Any], text: str) -> dict[str, str]:
+        return {
+            "domain": self.domains[decision["destination"]],
+            "language": decision["language"],
+            "text": pii.mask(text) if decision["personal_information"] == "masked" else text,
+        }

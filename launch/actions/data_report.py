@@ -27,7 +27,7 @@ from configs.units import format_bytes
 from data_pipeline import tables
 from data_pipeline.decisions import rules
 from data_pipeline.features import pii
-from data_pipeline.stages import decontaminate, dedup
+from data_pipeline.stages import decontaminate, dedup, score
 from launch import reports
 from launch.reports import document_sample
 from launch.runner import existing
@@ -73,7 +73,7 @@ def render(recipe: Recipe, made: Mapping[str, Artifact], size: int) -> str:
         kinds=pii.TYPES,
         policy=recipe.data.personal_information,
         licenses=_licenses(decisions),
-        lines=made["lines"].counts if "lines" in made else None,
+        lines=made["score"].counts.get("lines"),
         benchmarks=_benchmarks(made.get("decontaminate")),
         duplicates=made["dedup"].counts,
         clusters=_clusters(made),
@@ -162,7 +162,7 @@ def _near(made: Mapping[str, Artifact], sampled: pa.Table, checks: Sequence[rule
 
 def _documents(made: Mapping[str, Artifact]) -> Artifact:
     """The texts that were scored."""
-    return made.get("lines") or made["extract"]
+    return score.documents(made["extract"], made["score"])
 
 
 # --- figures for all documents, from counts ----------------------------------------------------

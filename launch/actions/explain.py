@@ -23,6 +23,7 @@ from configs.features import FEATURES
 from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.features import pii
+from data_pipeline.stages import score
 from launch.runner import existing
 from twofold.artifacts import Artifact
 from twofold.errors import user_error
@@ -53,8 +54,8 @@ def explain(recipe: Recipe, identity: str, console: Console) -> Row:
         configuration = (file.schema_arrow.metadata or {}).get(b"configuration", b"").decode()
     _show_decision(row, configuration, console)
     _show_rules(recipe, row, console)
-    documents = made.get("lines") or made["extract"]
-    _show_facts(row, _edits(made.get("lines"), path, identity), console)
+    documents = score.documents(made["extract"], made["score"])
+    _show_facts(row, _edits(made["score"], path, identity), console)
     console.print(f"\n[dim]{shown(excerpt(text_of(documents, path, number)))}[/dim]")
     return row
 
@@ -114,11 +115,11 @@ def _rejects(extracted: Path, identity: str) -> Iterator[Row]:
                 yield row
 
 
-def _edits(lines: Artifact | None, decisions_file: Path, identity: str) -> Counter[str]:
+def _edits(scored: Artifact, decisions_file: Path, identity: str) -> Counter[str]:
     """Rule -> lines of the document that it dropped or cut."""
-    if lines is None:
+    path = tables.task_path(scored.path / "edits", decisions_file.parent.name, int(decisions_file.stem))
+    if not path.exists():
         return Counter()
-    path = tables.task_path(lines.path / "edits", decisions_file.parent.name, int(decisions_file.stem))
     rows = tables.read_table(path, ["id", "rule"], where=[("id", "==", identity)])
     return Counter(rows["rule"].to_pylist())
 

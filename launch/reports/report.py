@@ -41,7 +41,6 @@ def build(
     out: Path,
     classifiers: Artifact | None,
     extract: Artifact,
-    lines: Artifact | None,
     score: Artifact,
     dedup: Artifact,
     decontaminate: Artifact | None,
@@ -53,7 +52,7 @@ def build(
     export: Artifact,
 ) -> Mapping[str, Any]:
     """Draw the page; most artifacts are read for their counts and lineage only."""
-    data = (classifiers, extract, lines, score, dedup, decontaminate, filter, write)
+    data = (classifiers, extract, score, dedup, decontaminate, filter, write)
     read = [artifact for artifact in (*data, tokenizer, shards, train, export) if artifact]
     return write_page(recipe, {artifact.manifest.stage: artifact for artifact in read}, out)
 

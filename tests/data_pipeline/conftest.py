@@ -12,19 +12,9 @@ import pytest
 
 from configs.recipe import parse_recipe
 from configs.schema import Recipe
-from data_pipeline.stages import (
-    classifiers,
-    dedup,
-    extract,
-    lines,
-    score,
-)
-from data_pipeline.stages import (
-    filter as filter_stage,
-)
-from data_pipeline.stages import (
-    write as write_stage,
-)
+from data_pipeline.stages import classifiers, dedup, extract, score
+from data_pipeline.stages import filter as filter_stage
+from data_pipeline.stages import write as write_stage
 from twofold.artifacts import Artifact, StageSpec, ensure
 
 NO_RULES: dict[str, Any] = {"ko": {}, "en": {}, "code": {}}
@@ -37,18 +27,29 @@ def make_recipe() -> Callable[..., Recipe]:
     def make(sources: Mapping[str, Any], **data: Any) -> Recipe:
         named = {name: {"license": "CC0-1.0", "format": "jsonl", **source} for name, source in sources.items()}
         phase = {
-            "name": "general", "tokens": 4096, "sequence_length": 32, "global_batch_size": 1024,
-            "lr_scheduler": {"lr": 1e-3}, "mixture": {next(iter(named)): 1.0},
-        }  # fmt: skip
+            "name": "general",
+            "tokens": 4096,
+            "sequence_length": 32,
+            "global_batch_size": 1024,
+            "lr_scheduler": {"lr": 1e-3},
+            "mixture": {next(iter(named)): 1.0},
+        }
         return parse_recipe(
             {
-                "name": "test", "seed": 7, "run_dir": "unused", "sources": named,
-                "data": {"rules": NO_RULES, "validation_share": 0.2, **data}, "tokenizer": {"vocab_size": 1024},
+                "name": "test",
+                "seed": 7,
+                "run_dir": "unused",
+                "sources": named,
+                "data": {"rules": NO_RULES, "validation_share": 0.2, **data},
+                "tokenizer": {"vocab_size": 1024},
                 "model": {"d_model": 16, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "d_ff": 32},
-                "phases": [phase], "engine": {"micro_batch_size": 1},
-                "checkpoints": {"every": 4096}, "validation": {"every": 4096}, "launch": {"device": "cpu"},
+                "phases": [phase],
+                "engine": {"micro_batch_size": 1},
+                "checkpoints": {"every": 4096},
+                "validation": {"every": 4096},
+                "launch": {"device": "cpu"},
             }
-        )  # fmt: skip
+        )
 
     return make
 
@@ -66,19 +67,21 @@ def run_chain(runner: Any) -> Callable[[Recipe, Path], dict[str, Artifact]]:
         if recipe.data.classifiers.configured:
             stage("classifiers", classifiers, lambda out, work: classifiers.build(recipe, out, work))
         stage("extract", extract, lambda out, work: extract.build(recipe, out, work, runner))
-        if recipe.data.lines:
-            stage("lines", lines, lambda out, work: lines.build(recipe, made["extract"], out, work, runner))
-        documents = made.get("lines", made["extract"])
+        first, models = made["extract"], made.get("classifiers")
+        stage("score", score, lambda out, work: score.build(recipe, first, models, out, work, runner))
+        scored = made["score"]
+        stage("dedup", dedup, lambda out, work: dedup.build(recipe, scored, out, work, runner))
+        clusters = made["dedup"]
         stage(
-            "score", score, lambda out, work: score.build(recipe, documents, made.get("classifiers"), out, work, runner)
+            "filter",
+            filter_stage,
+            lambda out, work: filter_stage.build(recipe, first, scored, clusters, None, out, work, runner),
         )
-        stage("dedup", dedup, lambda out, work: dedup.build(recipe, made["score"], out, work, runner))
-        stage("filter", filter_stage, lambda out, work: filter_stage.build(
-            recipe, documents, made["score"], made["dedup"], None, out, work, runner))  # fmt: skip
+        decided = made["filter"]
         stage(
             "write",
             write_stage,
-            lambda out, work: write_stage.build(recipe, documents, made["filter"], out, work, runner),
+            lambda out, work: write_stage.build(recipe, first, scored, decided, out, work, runner),
         )
         return made
 

@@ -34,17 +34,28 @@ def seeds() -> list[tuple[str, bytes]]:
     warc = f"{head}Content-Length: {len(http)}\r\n\r\n".encode() + http + b"\r\n\r\n"
     version = b"1 0 T\nURL IP-address Archive-date Content-type Archive-length\n"
     arc = b"filedesc://t 0.0.0.0 2014 text/plain %d\n%s\nhttp://x.org/ 0.0.0.0 2014 text/html %d\n%s\n" % (
-        len(version), version, len(http), http,
-    )  # fmt: skip
+        len(version),
+        version,
+        len(http),
+        http,
+    )
     table = pa.table({"id": ["a", "b"], "text": [KOREAN, None], "html": [None, "<p>x</p>"], "license": ["MIT", "X"]})
     parquet = io.BytesIO()
     pq.write_table(table, parquet, row_group_size=1, compression="zstd")
     compressed = zstandard.ZstdCompressor().compress(lines)
     return [
-        ("html", page), ("html", page.decode().encode("cp949", "ignore")), ("text", KOREAN.encode("utf-16")),
-        ("jsonl", lines), ("jsonl", gzip.compress(lines)), ("jsonl", compressed), ("parquet", parquet.getvalue()),
-        ("warc", warc * 2), ("warc", gzip.compress(warc) * 2), ("warc", arc), ("warc", gzip.compress(arc)),
-    ]  # fmt: skip
+        ("html", page),
+        ("html", page.decode().encode("cp949", "ignore")),
+        ("text", KOREAN.encode("utf-16")),
+        ("jsonl", lines),
+        ("jsonl", gzip.compress(lines)),
+        ("jsonl", compressed),
+        ("parquet", parquet.getvalue()),
+        ("warc", warc * 2),
+        ("warc", gzip.compress(warc) * 2),
+        ("warc", arc),
+        ("warc", gzip.compress(arc)),
+    ]
 
 
 def check(path: Path, form: str, data: bytes, variant: int = 0) -> None:

@@ -57,9 +57,12 @@ def _noise(n_bytes: int) -> bytes:
 def test_html_responses_are_taken_and_the_rest_is_counted(tmp_path):
     body = PAGE.decode().encode("euc-kr")
     members = _packed(
-        (200, "text/html; charset=euc-kr", body), (404, HTML, body), (200, "application/json", b"{}"),
-        (200, HTML, b"x" * (MAX + 1)), (200, HTML, body),
-    )  # fmt: skip
+        (200, "text/html; charset=euc-kr", body),
+        (404, HTML, body),
+        (200, "application/json", b"{}"),
+        (200, HTML, b"x" * (MAX + 1)),
+        (200, HTML, body),
+    )
     found = _read(tmp_path / "f.warc.gz", b"".join(members))
     assert _outcome(found) == ["document", "http_status", "not_html", "too_long", "document"]
     assert [item.index for item in found] == [0, 1, 2, 3, 4]
@@ -145,7 +148,7 @@ def test_a_lost_disk_is_no_damage(tmp_path, monkeypatch):
         raise OSError(5, "Input/output error")
         yield
 
-    monkeypatch.setattr(warc, "_sound_records", fail)
+    monkeypatch.setattr(warc, "_intact_records", fail)
     (reject,) = _read(tmp_path / "f", b"".join(_packed((200, HTML, PAGE))))
     assert (reject.reason, reject.detail) == ("unreadable_file", "Input/output error")
 
@@ -167,11 +170,14 @@ def _arc(*captures: tuple[str, bytes], version: int = 1) -> list[bytes]:
 @pytest.mark.parametrize("pack", [bytes, lambda data: gzip.compress(data)])
 def test_arc_captures_are_read_like_warc_responses(tmp_path, version, pack):
     captures = [
-        ("http://example.com/a b", _http(200, HTML, PAGE)), ("dns:example.com", b"1.2.3.4"),
-        ("http://example.com/b", _http(404, HTML, PAGE)), ("http://example.com/c", _http(200, HTML, b"x" * 90_000)),
-        ("http://example.com/d", _http(200, "image/png", b"png")), ("http://example.com/e", b"no http"),
+        ("http://example.com/a b", _http(200, HTML, PAGE)),
+        ("dns:example.com", b"1.2.3.4"),
+        ("http://example.com/b", _http(404, HTML, PAGE)),
+        ("http://example.com/c", _http(200, HTML, b"x" * 90_000)),
+        ("http://example.com/d", _http(200, "image/png", b"png")),
+        ("http://example.com/e", b"no http"),
         ("http://example.com/f", _http(200, HTML, PAGE)),
-    ]  # fmt: skip
+    ]
     if version == 2:
         captures[0] = ("http://example.com/ab", captures[0][1])
     parts = _arc(*captures, version=version)
@@ -181,11 +187,14 @@ def test_arc_captures_are_read_like_warc_responses(tmp_path, version, pack):
     assert (found[0].url, KOREAN in found[0].text) == (captures[0][0], True)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda parts: [*parts, b"http://example.com/ 1.1.1.1 20140101 text/html -1\n"],
-    lambda parts: [*parts, b"http://example.com/ 20140101 text/html 1\n"],
-    lambda parts: [*parts, parts[-1][:-20]],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda parts: [*parts, b"http://example.com/ 1.1.1.1 20140101 text/html -1\n"],
+        lambda parts: [*parts, b"http://example.com/ 20140101 text/html 1\n"],
+        lambda parts: [*parts, parts[-1][:-20]],
+    ],
+)
 def test_damaged_arc_gives_its_beginning_and_a_reject(tmp_path, damage):
     parts = damage(_arc(("http://example.com/", _http(200, HTML, PAGE))))
     assert _outcome(_read(tmp_path / "f.arc", b"".join(parts))) == ["document", "broken_warc"]
@@ -196,13 +205,22 @@ def test_samples_of_warcio(corpus_dir):
     """Each sample by its documents, its rejects; bad.arc states lengths of -1 and `abc`."""
     broken, none = (0, ["broken_warc"]), (0, [])
     expected = {
-        "bad.arc": broken, "example-bad-non-chunked.warc.gz": (1, []), "example-digest.warc": none,
-        "example-iana.org-chunked.warc": (1, []), "example-resource.warc.gz": none,
-        "example-space-in-target-uri.warc.gz": none, "example-space-in-url.arc": broken,
-        "example-trunc.warc": (1, ["broken_warc"]), "example-wget-bad-target-uri.warc.gz": (1, []),
-        "example-wrong-chunks.warc.gz": (1, []), "example.arc": (1, []), "example.arc.gz": (1, []),
-        "example.warc": (1, []), "example.warc.gz": (1, []), "post-test.warc.gz": (0, ["not_html"] * 3),
-    }  # fmt: skip
+        "bad.arc": broken,
+        "example-bad-non-chunked.warc.gz": (1, []),
+        "example-digest.warc": none,
+        "example-iana.org-chunked.warc": (1, []),
+        "example-resource.warc.gz": none,
+        "example-space-in-target-uri.warc.gz": none,
+        "example-space-in-url.arc": broken,
+        "example-trunc.warc": (1, ["broken_warc"]),
+        "example-wget-bad-target-uri.warc.gz": (1, []),
+        "example-wrong-chunks.warc.gz": (1, []),
+        "example.arc": (1, []),
+        "example.arc.gz": (1, []),
+        "example.warc": (1, []),
+        "example.warc.gz": (1, []),
+        "post-test.warc.gz": (0, ["not_html"] * 3),
+    }
     folder = corpus_dir / "general/warc/warcio-samples"
     for name, (documents, rejects) in expected.items():
         found = list(formats.read(folder / name, "warc", Settings(8_000_000)))

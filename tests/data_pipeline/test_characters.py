@@ -17,11 +17,22 @@ def test_no_character_lies_outside_the_planes_that_are_looked_at() -> None:
     assert {unicodedata.category(character) for character in outside} == {"Cn", "Co"}
 
 
-@pytest.mark.parametrize(("character", "flag"), [
-    ("가", characters.HANGUL), ("ㅋ", characters.JAMO), ("a", characters.LATIN), ("É", characters.UPPER),
-    ("漢", characters.HAN), ("7", characters.DIGIT), ("。", characters.SENTENCE_END), ("\u3000", characters.SPACE),
-    ("😀", characters.EMOJI), ("\ufffd", characters.BROKEN), ("\U000e0100", characters.LETTER),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("character", "flag"),
+    [
+        ("가", characters.HANGUL),
+        ("ㅋ", characters.JAMO),
+        ("a", characters.LATIN),
+        ("É", characters.UPPER),
+        ("漢", characters.HAN),
+        ("7", characters.DIGIT),
+        ("。", characters.SENTENCE_END),
+        ("\u3000", characters.SPACE),
+        ("😀", characters.EMOJI),
+        ("\ufffd", characters.BROKEN),
+        ("\U000e0100", characters.LETTER),
+    ],
+)
 def test_classes(character: str, flag: int) -> None:
     assert characters.flags_of(character)[0] & flag
 

@@ -22,12 +22,15 @@ def test_decodes_korean_whatever_is_declared(codec, declared):
     assert text == MIXED
 
 
-@pytest.mark.parametrize(("codec", "declared", "text"), [
-    ("cp932", "Shift_JIS", "東京の天気は晴れです。今日は散歩に行きました。"),
-    ("cp1251", "windows-1251", "Сегодня хорошая погода, и мы пошли гулять."),
-    ("cp1252", "ISO-8859-1", "Der Weg führt über die Brücke – und zurück."),
-    ("gb18030", "gb2312", "今天天气很好，我们去公园散步。"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("codec", "declared", "text"),
+    [
+        ("cp932", "Shift_JIS", "東京の天気は晴れです。今日は散歩に行きました。"),
+        ("cp1251", "windows-1251", "Сегодня хорошая погода, и мы пошли гулять."),
+        ("cp1252", "ISO-8859-1", "Der Weg führt über die Brücke – und zurück."),
+        ("gb18030", "gb2312", "今天天气很好，我们去公园散步。"),
+    ],
+)
 def test_decodes_what_is_declared(codec, declared, text):
     assert charset.decode(text.encode(codec), declared)[0] == text
 
@@ -62,10 +65,14 @@ def test_utf8_is_never_misread(text):
         assert charset.decode(data, "euc-kr") == (data.decode(), "utf-8")
 
 
-@pytest.mark.parametrize("page", [
-    b'<html><meta charset="EUC-KR">', b"<META http-equiv=Content-Type content='text/html; charset=EUC-KR'>",
-    b'<?xml version="1.0" encoding="EUC-KR"?><html>',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "page",
+    [
+        b'<html><meta charset="EUC-KR">',
+        b"<META http-equiv=Content-Type content='text/html; charset=EUC-KR'>",
+        b'<?xml version="1.0" encoding="EUC-KR"?><html>',
+    ],
+)
 def test_finds_declared_charset(page):
     assert charset.declared_in_html(page) == "EUC-KR"
 
@@ -105,10 +112,19 @@ def test_repairs_only_the_damaged_lines():
     assert normalize.repair(f"멀쩡한 줄\n{broken}\nplain") == "멀쩡한 줄\n한국어\nplain"
 
 
-@pytest.mark.parametrize("text", [
-    "Información y educação über façade naïve", "Ünïcödé", "Ãrea", "東京大学 서울大學校", "café — “quoted” £5", KOREAN,
-    "어린 왕자는 바오밥나무를 뽑았다", "大韓民國 憲法 第一條",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Información y educação über façade naïve",
+        "Ünïcödé",
+        "Ãrea",
+        "東京大学 서울大學校",
+        "café — “quoted” £5",
+        KOREAN,
+        "어린 왕자는 바오밥나무를 뽑았다",
+        "大韓民國 憲法 第一條",
+    ],
+)
 def test_sound_text_is_left_alone(text):
     assert normalize.repair(text) == text
 

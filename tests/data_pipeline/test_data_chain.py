@@ -59,8 +59,15 @@ def test_ids_are_unique_over_the_tasks_of_a_source(tmp_path, make_recipe, write_
     assert counts["sources"]["s"]["tasks"] == 2
     rows = read_all(tmp_path / "out/documents")
     assert [row["id"] for row in rows] == [
-        "s/x", "s/x~2", "s/x~2~1", "s/a.jsonl#3", "s/x~3", "s/x~4", "s/x~2~1~2", "s/b.jsonl#3",
-    ]  # fmt: skip
+        "s/x",
+        "s/x~2",
+        "s/x~2~1",
+        "s/a.jsonl#3",
+        "s/x~3",
+        "s/x~4",
+        "s/x~2~1~2",
+        "s/b.jsonl#3",
+    ]
     # A build that was killed after renaming starts again from the same files, and must not rename twice.
     before = _parquet_bytes(tmp_path / "out")
     extract._make_ids_unique(extract.sources.plan(recipe), tmp_path / "out", tmp_path / "work")
@@ -75,8 +82,9 @@ def test_ids_of_whole_files_are_their_names(tmp_path, make_recipe, runner, read_
     extract.build(recipe, tmp_path / "out", tmp_path / "work", runner)
     rows = read_all(tmp_path / "out/documents")
     assert [(row["id"], row["file"], row["index"], row["domain"], row["license"]) for row in rows] == [
-        ("s/a.txt", "a.txt", 0, "law", "CC0-1.0"), ("s/b/x.txt", "b/x.txt", 0, "law", "CC0-1.0"),
-    ]  # fmt: skip
+        ("s/a.txt", "a.txt", 0, "law", "CC0-1.0"),
+        ("s/b/x.txt", "b/x.txt", 0, "law", "CC0-1.0"),
+    ]
 
 
 @pytest.mark.parametrize("task_bytes", [1, 10**6])
@@ -96,8 +104,9 @@ def test_rejects_are_named_and_counted(tmp_path, make_recipe, runner):
     counts = extract.build(recipe, tmp_path / "out", tmp_path / "work", runner)
     rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
     assert [(r["source"], r["file"], r["index"], r["reason"]) for r in rejects] == [
-        ("s", "a.jsonl", 1, "not_json"), ("s", "a.jsonl", 2, "empty"),
-    ]  # fmt: skip
+        ("s", "a.jsonl", 1, "not_json"),
+        ("s", "a.jsonl", 2, "empty"),
+    ]
     assert counts["sources"]["s"]["rejects"] == {"not_json": 1, "empty": 1}
 
 
@@ -205,14 +214,22 @@ def test_funnel_adds_up_to_the_decisions(tmp_path, mixed, run_chain, decisions_o
         assert sum(found["dropped"].values()) == found["read"] - found["kept"]
         assert sum(tally["read"] for tally in found["languages"].values()) == found["read"] == len(mine)
     assert counts["sources"]["ko"]["failed"] == {
-        "characters<60": 1, "exact_duplicate": 1, "near_duplicate": 1, "words<10": 1, "wrong_language": 1,
-    }  # fmt: skip
+        "characters<60": 1,
+        "exact_duplicate": 1,
+        "near_duplicate": 1,
+        "words<10": 1,
+        "wrong_language": 1,
+    }
     assert counts["sources"]["ko"]["personal_information"] == {"phone": 1, "resident_number": 1}
 
 
-@pytest.mark.parametrize(("policy", "decision", "verdict", "reasons"), [
-    ("drop", "dropped", "dropped", ["personal_information"]), ("keep", "kept", "kept", []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("policy", "decision", "verdict", "reasons"),
+    [
+        ("drop", "dropped", "dropped", ["personal_information"]),
+        ("keep", "kept", "kept", []),
+    ],
+)
 def test_policies_on_personal_information(
     tmp_path, mixed, run_chain, decisions_of, read_all, policy, decision, verdict, reasons
 ):
@@ -241,8 +258,10 @@ def test_of_one_address_the_longest_document_is_kept(tmp_path, make_recipe, writ
     decisions = decisions_of(run_chain(make_recipe(source), tmp_path / "run"))
     found = {name: (row["reason"], row["duplicate_of"], row["cluster_size"]) for name, row in decisions.items()}
     assert found == {
-        "s/short": ("url_duplicate", "s/long", 2), "s/long": (None, None, 2), "s/other": (None, None, None),
-    }  # fmt: skip
+        "s/short": ("url_duplicate", "s/long", 2),
+        "s/long": (None, None, 2),
+        "s/other": (None, None, None),
+    }
     decisions = decisions_of(run_chain(make_recipe(source, url_duplicates=False), tmp_path / "without"))
     assert {row["decision"] for row in decisions.values()} == {"kept"}
 
@@ -251,8 +270,14 @@ def test_a_duplicate_that_fails_a_rule_does_not_displace_one_that_passes(
     tmp_path, make_recipe, write_jsonl, run_chain, decisions_of
 ):
     text = ko_text(1)
-    write_jsonl(tmp_path / "a.jsonl", [{"id": "spaced", "text": text.replace(" ", "\n")}, {"id": "plain", "text": text},
-                                       {"id": "other", "text": ko_text(2)}])  # fmt: skip
+    write_jsonl(
+        tmp_path / "a.jsonl",
+        [
+            {"id": "spaced", "text": text.replace(" ", "\n")},
+            {"id": "plain", "text": text},
+            {"id": "other", "text": ko_text(2)},
+        ],
+    )
     rules = {"ko": {"new_line_ratio": {"max": 0.1}}, "en": {}, "code": {}}
     recipe = make_recipe({"s": {"path": str(tmp_path / "a.jsonl")}}, rules=rules)
     decisions = decisions_of(run_chain(recipe, tmp_path / "run"))
@@ -307,10 +332,15 @@ def test_split_is_a_pure_share_of_hashes():
     assert splits.split_hash(7, "s/1") != splits.split_hash(8, "s/1")
 
 
-@pytest.mark.parametrize(("count", "share", "lowest", "highest"), [
-    (1, 0.9, "train", "train"), (2, 1e-9, "validation", "train"), (2, 1.0, "validation", "train"),
-    (5, 0.0, "train", "train"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "share", "lowest", "highest"),
+    [
+        (1, 0.9, "train", "train"),
+        (2, 1e-9, "validation", "train"),
+        (2, 1.0, "validation", "train"),
+        (5, 0.0, "train", "train"),
+    ],
+)
 def test_small_sources_train_and_validate(count, share, lowest, highest):
     ends = {"count": count, "lowest": 10, "highest": 10 if count == 1 else 20}
     assert splits.split_of(ends["lowest"], ends, share) == lowest
@@ -366,9 +396,12 @@ def test_a_route_takes_what_the_domain_classifier_sees(
     write_jsonl(tmp_path / "web/2.jsonl", texts[5:])
     route = {"domain": "law", "sources": ["web"], "min_score": 0.5}
     recipe = make_recipe(
-        {"web": {"path": str(tmp_path / "web")}}, extract={"task_bytes": 1},
-        classifiers={"domain": {"train": [str(train)]}}, routes={"web-law": route}, near_duplicates={"enabled": False},
-    )  # fmt: skip
+        {"web": {"path": str(tmp_path / "web")}},
+        extract={"task_bytes": 1},
+        classifiers={"domain": {"train": [str(train)]}},
+        routes={"web-law": route},
+        near_duplicates={"enabled": False},
+    )
     made = run_chain(recipe, tmp_path / "run")
     sent = {row["id"]: row["destination"] for row in decisions_of(made).values()}
     assert sum(destination == "web-law" for destination in sent.values()) == 10
@@ -390,9 +423,7 @@ def test_a_route_takes_what_the_domain_classifier_sees(
     ],
 )
 def test_impossible_routes_are_refused(make_recipe, change, said):
-    data = {
-        "classifiers": {"domain": {"train": ["x"]}}, "routes": {"r": {"domain": "law", "sources": ["s"]}}, **change
-    }  # fmt: skip
+    data = {"classifiers": {"domain": {"train": ["x"]}}, "routes": {"r": {"domain": "law", "sources": ["s"]}}, **change}
     with pytest.raises(UserError, match=said):
         make_recipe({"s": {"path": "x"}}, **data)
 
@@ -402,8 +433,9 @@ def test_a_route_that_takes_nothing_is_refused(tmp_path, make_recipe, write_json
     train = write_jsonl(tmp_path / "labelled.jsonl", labelled)
     write_jsonl(tmp_path / "s.jsonl", [ko_text(n) for n in range(5)])
     recipe = make_recipe(
-        {"s": {"path": str(tmp_path / "s.jsonl")}}, classifiers={"domain": {"train": [str(train)]}},
+        {"s": {"path": str(tmp_path / "s.jsonl")}},
+        classifiers={"domain": {"train": [str(train)]}},
         routes={"r": {"domain": "medicine", "sources": ["s"]}},
-    )  # fmt: skip
+    )
     with pytest.raises(UserError, match="takes no document of s"):
         run_chain(recipe, tmp_path / "run")

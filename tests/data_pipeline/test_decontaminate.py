@@ -45,10 +45,20 @@ def make(make_recipe: Callable[..., Recipe], runner: Any) -> Make:
             for source, all_texts in texts.items():
                 for task, share in enumerate(np.array_split(np.arange(len(all_texts)), tasks)):
                     rows = [
-                        {"id": f"{source}/{n}", "source": source, "domain": "general", "kind": "prose", "url": None,
-                         "license": "x", "file": "f", "index": n, "encoding": "utf-8", "text": all_texts[n]}
+                        {
+                            "id": f"{source}/{n}",
+                            "source": source,
+                            "domain": "general",
+                            "kind": "prose",
+                            "url": None,
+                            "license": "x",
+                            "file": "f",
+                            "index": n,
+                            "encoding": "utf-8",
+                            "text": all_texts[n],
+                        }
                         for n in share.tolist()
-                    ]  # fmt: skip
+                    ]
                     path = tables.task_path(out / "documents", source, task)
                     tables.write_rows(path, extract.DOCUMENTS, rows, {"ids": "unique"})
             return {}
@@ -56,7 +66,9 @@ def make(make_recipe: Callable[..., Recipe], runner: Any) -> Make:
         extracted = ensure(folder, StageSpec("extract", 1, {"tasks": tasks}, {}), documents)
         inputs = {**decontaminate.fingerprints(recipe), "extract": extracted.identity}
         spec = StageSpec("decontaminate", decontaminate.CODE_VERSION, decontaminate.config(recipe), inputs)
-        return ensure(folder, spec, lambda out, work: decontaminate.build(recipe, extracted, out, work, runner))
+        return ensure(
+            folder, spec, lambda out, work: decontaminate.build(recipe, extracted, extracted, out, work, runner)
+        )
 
     return build
 
@@ -99,11 +111,21 @@ def test_a_document_that_quotes_an_item_is_found_with_benchmark_and_place(
     quoted = sum(map(str.isalnum, FERRY[:120]))
     assert [row["contamination_matches"] for row in rows["a"]] == [0, quoted - 49, 0, 0]
     assert benchmarks_of(made) == {
-        "exam": {"items": 1, "too_short": 0, "items_found": 1, "documents": 2,
-                 "sources": {name: {"items_found": 1, "documents": 1} for name in "ab"}},
-        "quiz": {"items": 4, "too_short": 1, "items_found": 3, "documents": 3,
-                 "sources": {"a": {"items_found": 1, "documents": 1}, "b": {"items_found": 3, "documents": 2}}},
-    }  # fmt: skip
+        "exam": {
+            "items": 1,
+            "too_short": 0,
+            "items_found": 1,
+            "documents": 2,
+            "sources": {name: {"items_found": 1, "documents": 1} for name in "ab"},
+        },
+        "quiz": {
+            "items": 4,
+            "too_short": 1,
+            "items_found": 3,
+            "documents": 3,
+            "sources": {"a": {"items_found": 1, "documents": 1}, "b": {"items_found": 3, "documents": 2}},
+        },
+    }
     assert made.counts["contaminated"] == 3
     assert made.counts["benchmarks"]["quiz"] == {"items": 4, "too_short": 1, "items_found": 3, "documents": 3}
 
@@ -133,10 +155,12 @@ def test_sampling_misses_a_quotation_in_a_long_text_as_theory_says(
     quiz = write_jsonl(tmp_path / "quiz.jsonl", [FERRY])
     texts = {"a": [PROSE * 15 + FERRY + f" {n}" for n in range(400)]}
     sampled, full = (
-        [row["contamination_matches"] for row in rows_of(
-            make(tmp_path, texts, benchmarks={"quiz": str(quiz)}, method=method))["a"]]
+        [
+            row["contamination_matches"]
+            for row in rows_of(make(tmp_path, texts, benchmarks={"quiz": str(quiz)}, method=method))["a"]
+        ]
         for method in ("sampled", "full")
-    )  # fmt: skip
+    )
     length = len("".join(filter(str.isalnum, texts["a"][0])))
     share = full[0] / (length - 49)
     assert full == [full[0]] * 400
@@ -183,13 +207,15 @@ def test_identity_is_how_overlaps_are_found_and_what_the_files_hold(
         ({"id": "x 1", "Task": "BoolQ test", "licence": "CC BY 4.0", "text": "One text."}, "One text."),
         ({"text": "Who? Me, him.", "question": "Who?", "answers": ["me", "him"]}, "Who? Me, him."),
         ({"a": "the same words", "b": "the same words"}, "the same words"),
-        ({"fields": {"ID": "7 7", "Context": "deep text", "more": [{"q": "deeper text"}, 3, None]}},
-         "deep text\ndeeper text"),
+        (
+            {"fields": {"ID": "7 7", "Context": "deep text", "more": [{"q": "deeper text"}, 3, None]}},
+            "deep text\ndeeper text",
+        ),
         ({"label": "not this one", "url": "http://x y", "gold": "entailment"}, ""),
         ({"sequence": "ACGT" * 20}, "ACGT" * 20),
         ({"context": "이 말이다https://a.example/b?c=1뜻 www.b.example", "source": "a b"}, "이 말이다뜻 "),
     ],
-)  # fmt: skip
+)
 def test_the_text_of_an_item_is_what_a_document_could_quote(item: dict[str, Any], text: str) -> None:
     assert benchmark_items.text_of(item, 50) == text
 
@@ -217,8 +243,8 @@ def test_items_come_back_as_they_were_kept(tmp_path: Path, write_jsonl: Write) -
     [
         (None, r"benchmarks\.b = '.*': does not exist. Hint: name the file of its items, or remove the benchmark"),
         (b"", r"benchmarks\.b = '.*': is empty"),
-        (b"\n\n", r"holds no item with text"),
-        (b'{"answer": "B"}\n', r"holds no item with text"),
+        (b"\n\n", r"has no item with text"),
+        (b'{"answer": "B"}\n', r"has no item with text"),
         (b'{"text": "one two"}\n["a"]\n', r"b\.jsonl, line 2: is not a JSON object"),
         (b'{"text": ', r"b\.jsonl, line 1: is not a JSON object"),
         (b"[" * 100_000, r"b\.jsonl, line 1: is not a JSON object"),
@@ -253,7 +279,7 @@ def test_every_benchmarks_problem_is_told_at_once_and_before_anything_is_read(tm
         benchmark_items.fingerprints(settings)
     told = {problem.field.rsplit(".", 1)[1]: problem.problem for problem in caught.value.problems}
     assert told == {
-        "folder": "holds no JSON Lines (.jsonl, .gz or .zst)",
+        "folder": "has no JSON Lines (.jsonl, .gz or .zst)",
         "broken": "does not exist",
         "linked": "cannot be read (No such file or directory)",
         "nested": "cannot be read (Is a directory)",

@@ -111,9 +111,11 @@ def test_clusters_are_the_closure_whatever_the_tasks_and_parts(tmp_path_factory,
     ids = [f"{number * 7 % 13:02d}" for number in range(len(rows))]
     columns = [list(column) for column in zip(*rows, strict=True)]
     kinds = {
-        "exact_cluster": [columns[0]], "url_cluster": [columns[1]], "near_cluster": [columns[0], columns[2]],
+        "exact_cluster": [columns[0]],
+        "url_cluster": [columns[1]],
+        "near_cluster": [columns[0], columns[2]],
         "cluster": columns,
-    }  # fmt: skip
+    }
     expected = {kind: closure(parts) for kind, parts in kinds.items()}
     assert [row["id"] for row in found] == [ids[place] for place in sorted(expected["cluster"])]
     for row, place in zip(found, sorted(expected["cluster"]), strict=True):

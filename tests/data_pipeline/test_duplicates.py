@@ -45,13 +45,22 @@ def obvious(rows: list[dict]) -> dict[int, tuple[str, str]]:
 def test_the_best_that_passes_is_kept(found) -> None:
     rows = [
         {
-            "id": f"s/{number}", "source": "s", "destination": "s", "cluster": cluster, "exact_cluster": exact,
-            "url_cluster": url, "near_cluster": near, "task": number % 3, "row": number, "hash": number,
-            "bytes": size, "passes": passes,
+            "id": f"s/{number}",
+            "source": "s",
+            "destination": "s",
+            "cluster": cluster,
+            "exact_cluster": exact,
+            "url_cluster": url,
+            "near_cluster": near,
+            "task": number % 3,
+            "row": number,
+            "hash": number,
+            "bytes": size,
+            "passes": passes,
         }
         for number, (cluster, exact, url, near, size, passes) in enumerate(found)
         if exact or url or near  # a document of no kind is in no cluster
-    ]  # fmt: skip
+    ]
     settled = duplicates.settle(pa.Table.from_pylist(rows, schema=duplicates.CANDIDATES))
     beaten = {r["row"]: (r["reason"], r["duplicate_of"]) for r in settled.to_pylist() if not r["wins"]}
     assert beaten == obvious(rows)

@@ -36,11 +36,13 @@ def test_parquet_rows_become_documents_with_their_own_licence(tmp_path, extracte
     source = {"path": str(tmp_path), "format": "parquet", "text_field": "body", "id_field": "key"}
     rows, rejects, counts = extracted(source)
     assert [(row["id"], row["license"], row["index"], row["text"]) for row in rows] == [
-        ("s/5", "MIT", 0, KOREAN), ("s/5~2", "CC0-1.0", 2, "셋째"),
-    ]  # fmt: skip
+        ("s/5", "MIT", 0, KOREAN),
+        ("s/5~2", "CC0-1.0", 2, "셋째"),
+    ]
     assert [(reject["file"], reject["index"], reject["reason"]) for reject in rejects] == [
-        ("a.parquet", 1, "no_text_field"), ("b.parquet", 0, "broken_parquet"),
-    ]  # fmt: skip
+        ("a.parquet", 1, "no_text_field"),
+        ("b.parquet", 0, "broken_parquet"),
+    ]
     assert counts["sources"]["s"]["rejects"] == {"no_text_field": 1, "broken_parquet": 1}
 
 
@@ -78,8 +80,9 @@ def test_what_decides_the_rows_decides_the_identity(make_recipe):
     source = {"path": "x"}
     base = extract.config(make_recipe({"s": source}))
     changes = [
-        make_recipe({"s": {**source, "text_field": "body"}}), make_recipe({"s": {**source, "id_field": "key"}}),
+        make_recipe({"s": {**source, "text_field": "body"}}),
+        make_recipe({"s": {**source, "id_field": "key"}}),
         *(make_recipe({"s": source}, extract=setting) for setting in ({"html": "trafilatura"}, {"unicode": "NFKC"})),
-    ]  # fmt: skip
+    ]
     assert all(extract.config(recipe) != base for recipe in changes)
     assert extract.config(make_recipe({"s": source}, extract={"fingerprint": "stat"})) == base

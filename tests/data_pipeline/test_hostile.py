@@ -54,14 +54,32 @@ EXPECTED: dict[str, tuple[int, dict[str, int]]] = {
     "near-duplicates.jsonl.zst": (80, {}),
     "truncated.warc.gz": (24, {"broken_warc": 1}),
     "corrupt-member.warc.gz": (31, {"broken_warc": 2}),  # the bad member, and the cut at the end
-    **{f"euckr-{name}.html": (1, {}) for name in (
-        "bind", "configuring", "content-negotiation", "custom-error", "dns-caveats", "dso", "env", "filter",
-        "no-charset", "wrong-charset")},
-}  # fmt: skip
+    **{
+        f"euckr-{name}.html": (1, {})
+        for name in (
+            "bind",
+            "configuring",
+            "content-negotiation",
+            "custom-error",
+            "dns-caveats",
+            "dso",
+            "env",
+            "filter",
+            "no-charset",
+            "wrong-charset",
+        )
+    },
+}
 MARKS = set("\x00\r\u200b\u202e\ufeff")
 """What no text may hold after extraction."""
-NOT_KOREAN = {"compat-jamo-fullwidth.jsonl.zst", "malformed-lines.jsonl", "mixed-languages.jsonl.zst",
-              "mojibake-utf8-as-cp949.jsonl.zst", "corrupt-member.warc.gz", "truncated.warc.gz"}  # fmt: skip
+NOT_KOREAN = {
+    "compat-jamo-fullwidth.jsonl.zst",
+    "malformed-lines.jsonl",
+    "mixed-languages.jsonl.zst",
+    "mojibake-utf8-as-cp949.jsonl.zst",
+    "corrupt-member.warc.gz",
+    "truncated.warc.gz",
+}
 """Files whose texts are not all mostly Hangul; what they must be is tested by name."""
 KOREAN = [name for name, (documents, _) in EXPECTED.items() if documents and name not in NOT_KOREAN]
 DAMAGED = {"invalid-utf8.jsonl": 150, "bitflip.jsonl.zst": 6, "entities.html": 3, "raw-nul.txt": 2}
@@ -107,11 +125,15 @@ def test_korean_comes_out_as_korean(corpus_dir, name):
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("name", "whole"), [
-    ("truncated.jsonl.gz", "bad-crc.jsonl.gz"), ("truncated.jsonl.zst", "bad-crc.jsonl.gz"),
-    ("corrupt-member.warc.gz", "../general/warc/docs-ko.warc.gz"),
-    ("truncated.warc.gz", "../general/warc/docs-ko.warc.gz"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("truncated.jsonl.gz", "bad-crc.jsonl.gz"),
+        ("truncated.jsonl.zst", "bad-crc.jsonl.gz"),
+        ("corrupt-member.warc.gz", "../general/warc/docs-ko.warc.gz"),
+        ("truncated.warc.gz", "../general/warc/docs-ko.warc.gz"),
+    ],
+)
 def test_what_a_damaged_file_gives_is_what_the_whole_one_gives(corpus_dir, name, whole):
     texts = _texts(corpus_dir, name)
     assert set(texts) <= set(_texts(corpus_dir, whole))
@@ -129,9 +151,19 @@ def test_each_malformed_line_has_its_reason_and_place(corpus_dir):
     found = _read(corpus_dir, "malformed-lines.jsonl")
     assert [item.index for item in found] == list(range(17))
     assert [getattr(item, "reason", "document") for item in found] == [
-        "document", "not_json", "document", *["not_an_object"] * 3, *["no_text_field"] * 4, "empty", "empty",
-        "document", "not_json", "document", "no_text_field", "document",
-    ]  # fmt: skip
+        "document",
+        "not_json",
+        "document",
+        *["not_an_object"] * 3,
+        *["no_text_field"] * 4,
+        "empty",
+        "empty",
+        "document",
+        "not_json",
+        "document",
+        "no_text_field",
+        "document",
+    ]
     surrogates, repeated_key = found[12], found[14]
     assert (surrogates.text, repeated_key.text) == ("� lone surrogate � 한국어", "duplicate key")
 

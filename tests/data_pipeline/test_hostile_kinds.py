@@ -56,10 +56,16 @@ MANY = _distinct(2_000)
 WHOLE = _lines(*MANY)
 
 
-@pytest.mark.parametrize(("data", "at_least"), [
-    (gzip.compress(WHOLE)[:-200_000], 500), (_zstd(WHOLE)[:-200_000], 500),
-    (_flipped(gzip.compress(WHOLE), -6), 2_000), (_flipped(_zstd(WHOLE), -2), 1_700),
-], ids=["cut gzip", "cut zstd", "wrong gzip checksum", "wrong zstd checksum"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "at_least"),
+    [
+        (gzip.compress(WHOLE)[:-200_000], 500),
+        (_zstd(WHOLE)[:-200_000], 500),
+        (_flipped(gzip.compress(WHOLE), -6), 2_000),
+        (_flipped(_zstd(WHOLE), -2), 1_700),
+    ],
+    ids=["cut gzip", "cut zstd", "wrong gzip checksum", "wrong zstd checksum"],
+)
 def test_damaged_compression_gives_what_stands_before_it(tmp_path, data, at_least):
     *texts, reject = _outcome(tmp_path / "f", "jsonl", data)
     assert reject == "!broken_compression"
@@ -97,7 +103,7 @@ SOUND: dict[str, tuple[bytes, list[str]]] = {
     "no space": (_lines("가나다" * 10_000), ["가나다" * 10_000]),
     "mixed languages": (_lines(f"{KOREAN}\n{ENGLISH}"), [f"{KOREAN}\n{ENGLISH}"]),
     "long line": (_lines("a", "b" * MAX, "c"), ["a", "!too_long", "c"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", SOUND)
@@ -119,7 +125,7 @@ PAGES: dict[str, tuple[bytes, list[str]]] = {
     "script only": (b"<html><script>var x = '" + b"x" * 5_000 + b"';</script><style>p{}</style></html>", ["!empty"]),
     "deep": (b"<div><span>" * 5_000 + b"x", ["!too_deep"]),
     "long": (b"<p>" + b"x" * MAX, ["!too_long"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", PAGES)
@@ -129,11 +135,16 @@ def test_pages(tmp_path, kind):
     assert [line for line in found.split("\n") if line] == expected
 
 
-@pytest.mark.parametrize(("data", "expected"), [
-    (KOREAN.encode() + bytes(300) + KOREAN.encode(), KOREAN + KOREAN), (KOREAN.encode("cp949"), KOREAN),
-    (bytes(range(128, 256)) * 40 + b"\x00\x01\x02" * 50, "!unknown_encoding"), (b"\x00" * 500, "!empty"),
-    (b"x" * (MAX + 1), "!too_long"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (KOREAN.encode() + bytes(300) + KOREAN.encode(), KOREAN + KOREAN),
+        (KOREAN.encode("cp949"), KOREAN),
+        (bytes(range(128, 256)) * 40 + b"\x00\x01\x02" * 50, "!unknown_encoding"),
+        (b"\x00" * 500, "!empty"),
+        (b"x" * (MAX + 1), "!too_long"),
+    ],
+)
 def test_text_files(tmp_path, data, expected):
     assert _outcome(tmp_path / "f.txt", "text", data) == [expected]
 
@@ -152,7 +163,7 @@ def _grown_bytes(path: Path, form: str) -> tuple[int, list[str]]:
     code = f"""
         import re
         from pathlib import Path
-        from data_pipeline.reading import readers
+        from data_pipeline.readers import formats as readers
         def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
         warm = Path({str(path)!r} + ".warm")
         warm.write_text('{{"text": "가"}}', encoding="utf-8")
@@ -186,11 +197,17 @@ def _bomb_parquet() -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-@pytest.mark.parametrize(("form", "make", "expected"), [
-    ("jsonl", _bomb_json, ["too_long"]), ("html", _bomb_json, ["too_long"]), ("warc", _bomb_warc, ["too_long"]),
-    ("parquet", _bomb_parquet, ["too_long"] * 60),
-    ("jsonl", lambda: _zstd(_lines("가나다라마바사 " * 280_000)), ["document"]),
-], ids=["bomb of JSON", "bomb of HTML", "bomb in WARC", "bomb in Parquet", "line of 6 MB"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "make", "expected"),
+    [
+        ("jsonl", _bomb_json, ["too_long"]),
+        ("html", _bomb_json, ["too_long"]),
+        ("warc", _bomb_warc, ["too_long"]),
+        ("parquet", _bomb_parquet, ["too_long"] * 60),
+        ("jsonl", lambda: _zstd(_lines("가나다라마바사 " * 280_000)), ["document"]),
+    ],
+    ids=["bomb of JSON", "bomb of HTML", "bomb in WARC", "bomb in Parquet", "line of 6 MB"],
+)
 def test_memory_is_bounded(tmp_path: Path, form: str, make: Callable[[], bytes], expected: list[str]) -> None:
     path = tmp_path / "bomb"
     path.write_bytes(make())

@@ -1,4 +1,4 @@
-"""The stage `lines`: edits are recorded and explain the text; what is repeated is counted over all tasks."""
+"""Line edits in the stage `score`: edits are recorded and explain the text; repeats are counted over all tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from configs.data_schema import Lines
 from configs.schema import Recipe
 from data_pipeline import tables
-from data_pipeline.stages import extract, lines, repeated_lines
+from data_pipeline.stages import extract, lines, repeated_lines, score
 from twofold.artifacts import Artifact, StageSpec, ensure
 from twofold.errors import UserError
 
@@ -41,17 +41,29 @@ def make(make_recipe: Callable[..., Recipe], runner: Any) -> Make:
             for source, all_texts in texts.items():
                 for task, share in enumerate(np.array_split(np.arange(len(all_texts)), tasks)):
                     rows = [
-                        {"id": f"{source}/{n}", "source": source, "domain": "general", "kind": kind, "url": None,
-                         "license": "x", "file": "f", "index": n, "encoding": "utf-8", "text": all_texts[n]}
+                        {
+                            "id": f"{source}/{n}",
+                            "source": source,
+                            "domain": "general",
+                            "kind": kind,
+                            "url": None,
+                            "license": "x",
+                            "file": "f",
+                            "index": n,
+                            "encoding": "utf-8",
+                            "text": all_texts[n],
+                        }
                         for n in share.tolist()
-                    ]  # fmt: skip
+                    ]
                     path = tables.task_path(out / "documents", source, task)
                     tables.write_rows(path, extract.DOCUMENTS, rows, {"ids": "unique"})
             return {}
 
-        spec = StageSpec("lines", lines.CODE_VERSION, lines.config(recipe), {})
+        spec = StageSpec("score", score.CODE_VERSION, score.config(recipe), {})
         extracted = ensure(folder, StageSpec("extract", 1, {"tasks": tasks}, {}), documents)
-        return extracted, ensure(folder, spec, lambda out, work: lines.build(recipe, extracted, out, work, runner))
+        return extracted, ensure(
+            folder, spec, lambda out, work: score.build(recipe, extracted, None, out, work, runner)
+        )
 
     return build
 
@@ -73,14 +85,17 @@ def test_every_edit_is_recorded_and_explains_the_text(tmp_path: Path, make: Make
     assert new["a/1"] == "물은 흐르고 산은 그대로다.\n\n오늘도 웃었다 ㅋㅋ\n끝."
     found = [(row["id"], row["row"], row["line"], row["rule"], row["removed_characters"]) for row in edits_of(made)]
     assert found == [
-        ("a/1", 1, 2, "boilerplate", 4), ("a/1", 1, 4, "shorten_runs", 2),
-        ("a/2", 2, 2, "boilerplate", 4), ("a/2", 2, 4, "shorten_runs", 2), ("a/2", 2, 6, "boilerplate", 5),
-    ]  # fmt: skip
+        ("a/1", 1, 2, "boilerplate", 4),
+        ("a/1", 1, 4, "shorten_runs", 2),
+        ("a/2", 2, 2, "boilerplate", 4),
+        ("a/2", 2, 4, "shorten_runs", 2),
+        ("a/2", 2, 6, "boilerplate", 5),
+    ]
     for row in edits_of(made):
         assert row["line_hash"] == xxhash.xxh3_64_intdigest(old[row["id"]].split("\n")[row["line"]].encode())
-    assert made.counts["lines"] == {"boilerplate": 3, "shorten_runs": 2}
-    assert made.counts["removed_characters"] == {"boilerplate": 13, "shorten_runs": 4}
-    assert (made.counts["documents"], made.counts["edited"]) == (3, 2)
+    assert made.counts["lines"]["lines"] == {"boilerplate": 3, "shorten_runs": 2}
+    assert made.counts["lines"]["removed_characters"] == {"boilerplate": 13, "shorten_runs": 4}
+    assert (made.counts["lines"]["documents"], made.counts["lines"]["edited"]) == (3, 2)
 
 
 def test_rows_and_other_columns_stay_and_an_emptied_document_is_a_row(tmp_path: Path, make: Make) -> None:
@@ -91,7 +106,7 @@ def test_rows_and_other_columns_stay_and_an_emptied_document_is_a_row(tmp_path: 
     assert new.schema.equals(extract.DOCUMENTS)
     assert new.drop(["text"]).equals(old.drop(["text"]).replace_schema_metadata(None))
     assert new["text"].to_pylist() == ["", "글이다."]
-    assert made.counts["emptied"] == 1
+    assert made.counts["lines"]["emptied"] == 1
 
 
 def test_code_is_never_edited(tmp_path: Path, make: Make) -> None:
@@ -110,16 +125,18 @@ def test_a_line_on_many_pages_goes_from_all_of_them(tmp_path: Path, make: Make) 
     _, made = make(tmp_path, {"a": pages, "b": pages[:3]}, repeated_in_documents=4)
     assert [text for name, text in texts_of(made).items() if name[0] == "a"] == own
     assert [text for name, text in texts_of(made).items() if name[0] == "b"] == pages[:3]
-    assert made.counts["sources"]["a"]["lines"] == {"repeated_in_documents": 5}
+    assert made.counts["lines"]["sources"]["a"]["lines"] == {"repeated_in_documents": 5}
 
 
 def test_a_paragraph_wrapped_otherwise_is_the_same(tmp_path: Path, make: Make) -> None:
     words = FRAME.split()
     pages = [
         f"{n} 이 쪽에만 있는 이야기를 길고 길게 적어 둔 것이니 남아 있어야 한다. 참으로 그렇고 그렇다. 또 그렇다.\n\n"
-        + " ".join(words[:n]) + "\n" + " ".join(words[n:])
+        + " ".join(words[:n])
+        + "\n"
+        + " ".join(words[n:])
         for n in (3, 4, 5)
-    ]  # fmt: skip
+    ]
     _, made = make(tmp_path, {"a": pages}, repeated_in_documents=3)
     assert [text.count("\n") for text in texts_of(made).values()] == [0, 0, 0]
 
@@ -127,11 +144,11 @@ def test_a_paragraph_wrapped_otherwise_is_the_same(tmp_path: Path, make: Make) -
 def test_copies_count_once_and_near_copies_stay_whole(tmp_path: Path, make: Make) -> None:
     copies = [FRAME.upper(), FRAME, f"{FRAME} ", FRAME]
     _, made = make(tmp_path / "copies", {"a": copies}, repeated_in_documents=2)
-    assert made.counts["edited"] == 0, "documents with the same words are one document"
+    assert made.counts["lines"]["edited"] == 0, "documents with the same words are one document"
     near = [f"{FRAME}\n{FRAME[::-1]}\n{n}" for n in range(6)]
     _, made = make(tmp_path / "near", {"a": near}, repeated_in_documents=2)
     assert list(texts_of(made).values()) == near
-    assert made.counts["left_as_copies"] == 6
+    assert made.counts["lines"]["left_as_copies"] == 6
 
 
 def test_short_lines_and_code_in_prose_are_not_counted_as_repeated() -> None:
@@ -170,9 +187,9 @@ def test_counting_is_exact_whatever_the_tasks_and_partitions(
     extracted, _ = make(tmp_path, {"a": texts, "b": texts[:2]}, tasks, repeated_in_documents=None)
     found = repeated_lines.find(extracted.path / "documents", tmp_path / "w", 9, 20, runner)
     counts = slow_counts(texts, 20)
-    assert found.known("a").tolist() == sorted(value for value, count in counts.items() if count >= 9)
-    assert 0 < len(found.known("a")) < len(counts)
-    assert found.known("b").tolist() == []
+    assert found.of_task("a", 0).known.tolist() == sorted(value for value, count in counts.items() if count >= 9)
+    assert 0 < len(found.of_task("a", 0).known) < len(counts)
+    assert found.of_task("b", 0).known.tolist() == []
 
 
 def test_tasks_do_not_change_a_text(tmp_path: Path, make: Make) -> None:
@@ -204,7 +221,7 @@ def test_a_stage_that_was_killed_gives_the_same_bytes(
     def fails(*arguments: Any) -> Path:
         nonlocal calls
         calls += 1
-        if calls > 9:  # four for the documents, two for each edited file
+        if calls > 9:  # four for the documents, three for each edited file
             raise KeyboardInterrupt
         return real(*arguments)
 
@@ -231,8 +248,9 @@ def test_removal_leaves_no_double_gap_and_nothing_else_changes(parts: list[str],
     short = {edit.line for edit in edits if edit.rule == lines.SHORTENED}
     kept = [
         "ㅋㅋ" if number in short and line == "ㅋㅋㅋㅋ" else line
-        for number, line in enumerate(text.split("\n")) if number not in gone
-    ]  # fmt: skip
+        for number, line in enumerate(text.split("\n"))
+        if number not in gone
+    ]
     new = lines.edited(text, edits).split("\n")
     assert [line for line in new if line.strip()] == [line for line in kept if line.strip()]
     if not gone:
@@ -246,8 +264,8 @@ def test_unknown_rules_are_refused(make_recipe: Callable[..., Recipe]) -> None:
 
 def test_settings_are_the_identity(make_recipe: Callable[..., Recipe]) -> None:
     sources = {"a": {"path": "x"}}
-    assert lines.config(make_recipe(sources)) == {"lines": Lines().model_dump(mode="json")}
-    assert lines.config(make_recipe(sources, lines={"drop": []})) != lines.config(make_recipe(sources))
+    assert score.config(make_recipe(sources))["lines"] == Lines().model_dump(mode="json")
+    assert score.config(make_recipe(sources, lines={"drop": []})) != score.config(make_recipe(sources))
 
 
 def test_opt_in_rules_edit_every_line_that_breaks_them(tmp_path: Path, make: Make) -> None:
@@ -259,5 +277,5 @@ def test_opt_in_rules_edit_every_line_that_breaks_them(tmp_path: Path, make: Mak
 def test_a_source_without_documents_and_an_empty_text_pass(tmp_path: Path, make: Make) -> None:
     _, made = make(tmp_path, {"a": [], "b": [""]}, repeated_in_documents=1)
     assert texts_of(made) == {"b/0": ""}
-    assert made.counts["sources"]["a"]["documents"] == 0
+    assert made.counts["lines"]["sources"]["a"]["documents"] == 0
     assert pa.schema(lines.EDITS).equals(pq.read_schema(made.path / "edits" / "a" / "00000.parquet"))

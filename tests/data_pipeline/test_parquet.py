@@ -41,9 +41,14 @@ def test_the_recipe_names_the_columns(tmp_path):
 
 
 TYPES = [
-    pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(),
+    pa.string(),
+    pa.large_string(),
+    pa.string_view(),
+    pa.binary(),
+    pa.large_binary(),
+    pa.binary_view(),
     pa.dictionary(pa.int32(), pa.string()),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=str)
@@ -52,8 +57,10 @@ def test_text_of_any_string_type(tmp_path, kind):
     column = values.dictionary_encode() if pa.types.is_dictionary(kind) else values.cast(kind)
     found = _read(_write(tmp_path / "f", {"text": column}))
     assert [item.text if isinstance(item, Document) else item.reason for item in found] == [
-        KOREAN, "no_text_field", KOREAN,
-    ]  # fmt: skip
+        KOREAN,
+        "no_text_field",
+        KOREAN,
+    ]
 
 
 def test_html_column_is_extracted_from_text_and_from_bytes_in_any_encoding(tmp_path):

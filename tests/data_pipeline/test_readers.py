@@ -45,11 +45,20 @@ def test_html_field_is_extracted(tmp_path):
     assert "둘째 문단이다." in document.text.split("\n")
 
 
-@pytest.mark.parametrize(("line", "reason"), [
-    (b"{", "not_json"), (b"[1]", "not_an_object"), (b"null", "not_an_object"), (b'{"id": "x"}', "no_text_field"),
-    (b'{"text": 5}', "no_text_field"), (b'{"text": " \\n\\t"}', "empty"), (b"[" * 5000, "not_json"),
-    (b'{"text": "' + b"x" * MAX + b'"}', "too_long"), (b'{"html": "' + b"<b>" * 2001 + b'"}', "too_deep"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "not_json"),
+        (b"[1]", "not_an_object"),
+        (b"null", "not_an_object"),
+        (b'{"id": "x"}', "no_text_field"),
+        (b'{"text": 5}', "no_text_field"),
+        (b'{"text": " \\n\\t"}', "empty"),
+        (b"[" * 5000, "not_json"),
+        (b'{"text": "' + b"x" * MAX + b'"}', "too_long"),
+        (b'{"html": "' + b"<b>" * 2001 + b'"}', "too_deep"),
+    ],
+)
 def test_each_bad_line_is_rejected_with_its_reason_between_good_ones(tmp_path, line, reason):
     good = json.dumps({"text": KOREAN}).encode()
     first, reject, last = _read(tmp_path / "f", "jsonl", good + b"\n" + line + b"\n" + good, MAX + 2)
@@ -90,12 +99,19 @@ def test_lone_surrogates_become_replacement_characters(tmp_path):
     assert (document.text, document.url) == ("� x �", None)
 
 
-@pytest.mark.parametrize("encode", [
-    bytes, gzip.compress, zstandard.ZstdCompressor().compress,
-    lambda data: b"".join(gzip.compress(line) for line in data.splitlines(keepends=True)),
-    lambda data: b"\xef\xbb\xbf" + data, lambda data: data.decode().encode("utf-16"),
-    lambda data: data.replace(b"\n", b"\r\n\n")[:-3], lambda data: data.decode().encode("cp949"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "encode",
+    [
+        bytes,
+        gzip.compress,
+        zstandard.ZstdCompressor().compress,
+        lambda data: b"".join(gzip.compress(line) for line in data.splitlines(keepends=True)),
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data.decode().encode("utf-16"),
+        lambda data: data.replace(b"\n", b"\r\n\n")[:-3],
+        lambda data: data.decode().encode("cp949"),
+    ],
+)
 def test_compression_and_encoding_are_known_by_content(tmp_path, encode):
     documents = _read(tmp_path / "whatever.jsonl", "jsonl", encode(_lines({"text": KOREAN}, {"text": KOREAN})))
     assert [document.text for document in documents] == [KOREAN] * 2
@@ -198,10 +214,30 @@ def test_trafilatura_takes_the_article_when_asked_for():
 
 
 TAGS = [
-    "<div>", "</div>", "<p>", "<table>", "<tr><td>", "<script>", "</script>", "<!--", "-->", "<![CDATA[", "<svg>",
-    "</p>", "&#xD800;", "&#0;", "<template>", "<frameset>", "<style>", "\x00", "\ud800", "가", '<a href="', '">',
+    "<div>",
+    "</div>",
+    "<p>",
+    "<table>",
+    "<tr><td>",
+    "<script>",
+    "</script>",
+    "<!--",
+    "-->",
+    "<![CDATA[",
+    "<svg>",
+    "</p>",
+    "&#xD800;",
+    "&#0;",
+    "<template>",
+    "<frameset>",
+    "<style>",
+    "\x00",
+    "\ud800",
+    "가",
+    '<a href="',
+    '">',
     "<pre>",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])

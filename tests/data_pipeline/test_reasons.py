@@ -24,9 +24,14 @@ def one(license="CC0-1.0", url=None, **lists) -> list[str]:
 
 def measured(**columns) -> pa.Table:
     row = {
-        "language": "ko", "license": "CC0-1.0", "url": None, "contamination_matches": 0,
-        **dict.fromkeys(FEATURES, 1.0), **{f"pii_{kind}": 0 for kind in pii.TYPES}, **columns,
-    }  # fmt: skip
+        "language": "ko",
+        "license": "CC0-1.0",
+        "url": None,
+        "contamination_matches": 0,
+        **dict.fromkeys(FEATURES, 1.0),
+        **{f"pii_{kind}": 0 for kind in pii.TYPES},
+        **columns,
+    }
     return pa.table({name: [value] for name, value in row.items()})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,3 +42,23 @@ def test_a_document_passes_exactly_within_the_bounds(values, first, second):
     profiles = RuleProfiles(ko={"words": Bound(min=low, max=high)}, en={}, code={})
     failed = rules.judge(_columns(len(values), words=values), ["ko"] * len(values), rules.bounds(profiles))
     assert [not names for names in failed] == [low <= value <= high for value in values]
+
+
+def test_the_decision_table_is_plain_data_in_the_order_of_reasons(make_recipe):
+    bounds = {"ko": {"words": {"min": 30}}, "en": {"characters": {"max": 9}}, "code": {}}
+    recipe = make_recipe({"s": {"path": "x"}}, rules=bounds, personal_information="drop")
+    table = rules.decision_table(recipe)
+    assert json.loads(json.dumps(table)) == table
+    checks = table["checks"]
+    assert [check["reason"] for check in checks if check["language"] is None] == [
+        "licence_refused",
+        "host_refused",
+        "url_word",
+        "wrong_language",
+        "personal_information",
+    ]
+    assert [(check["language"], check["reason"], check["bound"]) for check in checks[4:-1] if check["bound"]] == [
+        ("ko", "words<{bound}", 30),
+        ("en", "characters>{bound}", 9),
+    ]
+    assert len(checks) == 5 + 3 * 2 * len(FEATURES), "bounds that a recipe does not set are null"

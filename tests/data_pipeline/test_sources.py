@@ -38,7 +38,7 @@ def test_missing_and_empty_sources_are_named_together(tmp_path, make_recipe):
         sources.list_files(recipe)
     assert [problem.field for problem in caught.value.problems] == ["sources.gone.path", "sources.bare.path"]
     assert "does not exist" in str(caught.value)
-    assert "holds no jsonl file" in str(caught.value)
+    assert "has no jsonl file" in str(caught.value)
 
 
 def test_unreadable_file_is_refused_before_any_work(tmp_path, make_recipe, monkeypatch):
@@ -96,8 +96,11 @@ def test_plan_cuts_whole_files_and_keeps_capped_sources_in_one_task(tmp_path, ma
     recipe = make_recipe({"s": source, "capped": {**source, "max_bytes": 10}}, extract={"task_bytes": 100})
     shares = sources.plan(recipe)
     assert [(share.source, share.number, len(share.files)) for share in shares] == [
-        ("s", 0, 2), ("s", 1, 2), ("s", 2, 1), ("capped", 0, 5),
-    ]  # fmt: skip
+        ("s", 0, 2),
+        ("s", 1, 2),
+        ("s", 2, 1),
+        ("capped", 0, 5),
+    ]
 
 
 # --- remote addresses --------------------------------------------------------------------------
@@ -129,24 +132,32 @@ def test_a_single_remote_file_may_have_any_ending(bucket, make_recipe):
 
 def test_missing_empty_and_unknown_remote_sources_are_named_together(bucket, make_recipe):
     bucket.pipe("/bucket/note.bin", b"x")
-    recipe = make_recipe({
-        "gone": {"path": "memory://gone"}, "bare": {"path": "memory://bucket"}, "odd": {"path": "nosuch://bucket/x"},
-    })  # fmt: skip
+    recipe = make_recipe(
+        {
+            "gone": {"path": "memory://gone"},
+            "bare": {"path": "memory://bucket"},
+            "odd": {"path": "nosuch://bucket/x"},
+        }
+    )
     with pytest.raises(UserError) as caught:
         sources.list_files(recipe)
     assert [problem.field for problem in caught.value.problems] == [
         f"sources.{n}.path" for n in ("gone", "bare", "odd")
     ]
     told = [problem.problem for problem in caught.value.problems]
-    assert told[0] == "does not exist or holds nothing"
-    assert told[1] == "holds no jsonl file"
+    assert told[0] == "does not exist or is empty"
+    assert told[1] == "has no jsonl file"
     assert "Protocol not known: nosuch" in told[2]
 
 
-@pytest.mark.parametrize(("address", "hint"), [
-    ("s3://bucket/x", "pip install s3fs"), ("gs://bucket/x", "pip install gcsfs"),
-    ("https://example.com/x", "pip install fsspec[http]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("s3://bucket/x", "pip install s3fs"),
+        ("gs://bucket/x", "pip install gcsfs"),
+        ("https://example.com/x", "pip install fsspec[http]"),
+    ],
+)
 def test_a_protocol_whose_package_is_missing_names_the_hint(make_recipe, monkeypatch, address, hint):
     def missing(path):
         raise ImportError("Install s3fs to access S3")
@@ -187,8 +198,13 @@ def test_stat_fingerprint_of_a_remote_file_follows_its_mark(bucket, make_recipe,
 
 def test_exists_answers_for_local_and_remote_and_never_raises(tmp_path, bucket, make_recipe):
     bucket.pipe("/bucket/a.jsonl", b"x")
-    paths = {"here": str(tmp_path), "gone": str(tmp_path / "gone"), "far": "memory://bucket",
-             "empty": "memory://none", "odd": "nosuch://x"}  # fmt: skip
+    paths = {
+        "here": str(tmp_path),
+        "gone": str(tmp_path / "gone"),
+        "far": "memory://bucket",
+        "empty": "memory://none",
+        "odd": "nosuch://x",
+    }
     recipe = make_recipe({name: {"path": path} for name, path in paths.items()})
     found = {name: sources.exists(source) for name, source in recipe.sources.items()}
     assert found == {"here": True, "gone": False, "far": True, "empty": False, "odd": False}

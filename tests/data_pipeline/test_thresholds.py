@@ -40,8 +40,11 @@ def test_no_reference_loses_more_than_its_share(documents: int, seed: int, share
     measured = {"a": columns(documents, seed, **skewed), "b": columns(500, seed + 1), "other": columns(40, seed)}
     found = thresholds(measured, RULES, Settings(("a", "b"), share))
     assert [(t.feature, t.side) for t in found] == [
-        ("mean_word_length", "min"), ("mean_word_length", "max"), ("stop_words", "min"), ("ellipsis_line_frac", "max"),
-    ]  # fmt: skip
+        ("mean_word_length", "min"),
+        ("mean_word_length", "max"),
+        ("stop_words", "min"),
+        ("ellipsis_line_frac", "max"),
+    ]
     for threshold in found:
         assert threshold.measured
         assert threshold.documents == documents + 500
@@ -110,14 +113,14 @@ def test_it_judges_as_the_rules_do() -> None:
         (Settings(("small",)), RULES, "--reference = 'small': has 499 documents .* needs 500"),
         (Settings(("nowhere",)), RULES, "has 0 documents"),
         (Settings(("a",), 0.01, {"ellipsis_line_frac": 0.001}), RULES, "needs 5000"),
-        (Settings(("a",), 0.0), RULES, "--drop-share = 0.0: is no share of a tail"),
+        (Settings(("a",), 0.0), RULES, "--drop-share = 0.0: is not the share of a tail"),
         (
             Settings(("a",), 0.01, {"ellipsis_line_frac": 0.6}),
             RULES,
-            "ellipsis_line_frac = 0.6: is no share of a tail",
+            "ellipsis_line_frac = 0.6: is not the share of a tail",
         ),
-        (Settings(("a",), 0.01, {"words": 0.02}), RULES, "'words': is no rule that calibration moves"),
-        (Settings(("a",)), {"characters": Bound(min=1.0)}, "has no rule to calibrate"),
+        (Settings(("a",), 0.01, {"words": 0.02}), RULES, "'words': is not a rule that can be tuned"),
+        (Settings(("a",)), {"characters": Bound(min=1.0)}, "has no rule to tune"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(settings: Settings, bounds: dict[str, Bound], message: str) -> None:

@@ -70,7 +70,7 @@ def test_missing_recipe() -> None:
 
 def test_unknown_stage() -> None:
     assert "is not a stage" in refused("run", str(SMOKE), "--until", "bake")
-    for former, name in (("decide", "filter"), ("keep", "write")):
+    for former, name in (("lines", "score"), ("decide", "filter"), ("keep", "write")):
         line = refused("run", str(SMOKE), "--until", former)
         assert "was renamed" in line
         assert f"write {name}." in line

@@ -22,8 +22,8 @@ from twofold.errors import UserError
 
 QUIET = Console(quiet=True)
 AFTER_MEASURING = ("filter", "write", "tokenizer", "shards")
-AFTER_LINES = ("score", "dedup", "decontaminate", *AFTER_MEASURING)
-UP_TO_SHARDS = ("classifiers", "extract", "lines", *AFTER_LINES)
+FROM_SCORE = ("score", "dedup", "decontaminate", *AFTER_MEASURING)
+UP_TO_SHARDS = ("classifiers", "extract", *FROM_SCORE)
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def test_a_second_run_does_nothing(run_dir: Path) -> None:
     [
         ("data.rules.en.words.min=60", AFTER_MEASURING),
         ("data.personal_information=drop", AFTER_MEASURING),
-        ("data.near_duplicates.num_buckets=12", ("score", "dedup", *AFTER_MEASURING)),
-        ("data.classifiers.quality.epochs=20", ("classifiers", "score", "dedup", *AFTER_MEASURING)),
-        ("data.lines.repeated_in_documents=20", ("lines", *AFTER_LINES)),
+        ("data.near_duplicates.num_buckets=12", FROM_SCORE),
+        ("data.classifiers.quality.epochs=20", ("classifiers", *FROM_SCORE)),
+        ("data.lines.repeated_in_documents=20", FROM_SCORE),
         ("data.decontamination.characters=40", ("decontaminate", *AFTER_MEASURING)),
         ("data.decontamination.policy=report", AFTER_MEASURING),
         ("tokenizer.vocab_size=2040", ("tokenizer", "shards")),

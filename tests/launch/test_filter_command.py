@@ -33,7 +33,7 @@ def run_dir(packed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_no_text_is_needed_and_the_decisions_are_those_of_a_full_run(run_dir: Path, tmp_path: Path) -> None:
     recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", *STRICTER])
     before = existing(load_recipe(SMOKE, [f"run_dir={run_dir}"]))["filter"]
-    for stage in ("extract", "lines"):
+    for stage in ("extract", "score"):
         _without_texts(run_dir / stage)
     difference = filter.filter_documents(recipe, QUIET)
     after = existing(recipe)["filter"]
