@@ -419,7 +419,7 @@ def test_a_route_takes_what_the_domain_classifier_sees(
     [
         ({"classifiers": {}}, "needs the domain classifier"),
         ({"routes": {"r": {"domain": "law", "sources": ["elsewhere"]}}}, "is not one of the sources"),
-        ({"routes": {"s": {"domain": "law", "sources": ["s"]}}}, "is the name of a source too"),
+        ({"routes": {"s": {"domain": "law", "sources": ["s"]}}}, "is also the name of a source"),
     ],
 )
 def test_impossible_routes_are_refused(make_recipe, change, said):
