@@ -14,8 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 KERNELS = (
-    "data_pipeline/features/counts.py", "data_pipeline/features/overlap.py", "data_pipeline/features/repetition.py",
-    "data_pipeline/features/terms.py", "data_pipeline/stages/connected_components.py", "tokenizer/engine/",
+    "data_pipeline/features/counts.py",
+    "data_pipeline/features/overlap.py",
+    "data_pipeline/features/repetition.py",
+    "data_pipeline/features/terms.py",
+    "data_pipeline/stages/connected_components.py",
+    "tokenizer/engine/",
 )
 """Modules of functions compiled by numba: a loop that must stay in one function may be long."""
 PACKAGES = ("twofold", "configs", "data_pipeline", "tokenizer", "pretrain", "launch")
