@@ -30,10 +30,7 @@ class Source(Section):
     """How the files are read. `warc` also reads ARC."""
     domain: Domain = "general"
     """What the documents are about; the report and routes group by it."""
-    languages: Annotated[tuple[Language, ...], BeforeValidator(as_tuple)] = (
-        "ko",
-        "en",
-    )
+    languages: Annotated[tuple[Language, ...], BeforeValidator(as_tuple)] = ("ko", "en")
     """Languages that belong here. Documents in another language are dropped with that reason."""
     kind: Literal["prose", "code"] = "prose"
     """`code` skips language identification and uses the `code` rules."""

@@ -29,10 +29,7 @@ _SHIPPED = Path(__file__).resolve().parent
 _FILE = "file"
 _INPUT_FILES = {
     "sources": {"*": {"path": _FILE}},
-    "data": {
-        "classifiers": {"*": {"train": {"*": _FILE}}},
-        "decontamination": {"benchmarks": {"*": _FILE}},
-    },
+    "data": {"classifiers": {"*": {"train": {"*": _FILE}}}, "decontamination": {"benchmarks": {"*": _FILE}}},
     "model": {"start_from": _FILE},
     "launch": {"hostfile": _FILE},
 }
@@ -66,9 +63,7 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+0123456789.")
 )
 
 

@@ -128,10 +128,7 @@ class Model(Section):
 class Optimizer(Section):
     """AdamW, with weight decay on matrices only (not on norms and embeddings)."""
 
-    betas: Annotated[tuple[Share, Share], BeforeValidator(as_tuple)] = (
-        0.9,
-        0.95,
-    )
+    betas: Annotated[tuple[Share, Share], BeforeValidator(as_tuple)] = (0.9, 0.95)
     """Decay rates of Adam's two moments."""
     eps: Positive = 1e-8
     """Adam's epsilon."""
@@ -246,12 +243,7 @@ class Recipe(Section):
     """How the tokenizer is trained."""
     model: Model
     """Shape of the model and where its weights come from."""
-    phases: Annotated[
-        tuple[Phase, ...],
-        BeforeValidator(as_tuple),
-        Field(min_length=1),
-        AfterValidator(with_replay),
-    ]
+    phases: Annotated[tuple[Phase, ...], BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(with_replay)]
     """Phases of training, in order."""
     optimizer: Optimizer = Optimizer()
     """AdamW's settings."""

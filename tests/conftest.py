@@ -6,16 +6,28 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A deadline fails on a busy machine, not on a wrong program, so no profile has one.
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=20)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if "CI" in os.environ else "dev"))
 
 ROOT = Path(__file__).resolve().parent.parent
-_LONG = ("cluster", "slurm", "e2e")
+_LONG = ("cluster", "slurm", "e2e", "slow")
 """Marks of files that start first."""
+_SHARED_RUNS = {"packed_run", "finished_run", "one_host", "wheel"}
+"""Fixtures that run whole stages or build a wheel: the tests that use them are `slow`."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start clusters first, then those with real trainings: nothing long is left for one process alone."""
     marks: dict[Path, set[str]] = {}
     for item in items:
+        if _SHARED_RUNS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
         marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
     items.sort(key=lambda item: next((n for n, name in enumerate(_LONG) if name in marks[item.path]), len(_LONG)))
 

@@ -79,10 +79,7 @@ def lexicon() -> Lexicon:
 
 
 def make_lexicon(
-    marks: Mapping[int, Iterable[str]],
-    english: Iterable[str],
-    korean: Iterable[str],
-    terms: Sequence[tuple[str, int]],
+    marks: Mapping[int, Iterable[str]], english: Iterable[str], korean: Iterable[str], terms: Sequence[tuple[str, int]]
 ) -> Lexicon:
     """`marks`: characters that get a flag; `terms`: lower-case term and kind, the first that matches counts."""
     flags = characters.table().copy()

@@ -17,15 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from configs.data_schema import Executor
-from launch.executors.steps import (
-    bar,
-    executor_of,
-    forget_failures,
-    missing_ranks,
-    quieten,
-    refuse_missing,
-    run_rank,
-)
+from launch.executors.steps import bar, executor_of, forget_failures, missing_ranks, quieten, refuse_missing, run_rank
 from twofold.errors import UserError, user_error
 from twofold.root import ROOT
 from twofold.tasks import Task

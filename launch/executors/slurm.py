@@ -31,15 +31,7 @@ from datatrove.executor import SlurmPipelineExecutor
 from rich.console import Console
 
 from configs.data_schema import Executor
-from launch.executors.steps import (
-    RunTask,
-    bar,
-    first_failure,
-    forget_failures,
-    missing_ranks,
-    quieten,
-    refuse_missing,
-)
+from launch.executors.steps import RunTask, bar, first_failure, forget_failures, missing_ranks, quieten, refuse_missing
 from twofold.errors import user_error
 from twofold.root import ROOT
 from twofold.tasks import Task

@@ -285,8 +285,4 @@ def _part_entry(folder: Path, rank: int) -> Path:
 
 def _entry(path: Path, folder: Path) -> dict[str, Any]:
     sync(path)
-    return {
-        "path": path.relative_to(folder).as_posix(),
-        "bytes": path.stat().st_size,
-        "sha256": sha256_of(path),
-    }
+    return {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_of(path)}

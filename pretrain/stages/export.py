@@ -62,13 +62,7 @@ def build(
     }
 
 
-STAGE = Stage(
-    name="export",
-    makes="Llama-format model",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
-)
+STAGE = Stage(name="export", makes="Llama-format model", code_version=CODE_VERSION, config=config, build=build)
 
 
 def write_model(recipe: Recipe, weights: Iterable[tuple[str, Tensor]], tokenizer: Artifact, folder: Path) -> None:

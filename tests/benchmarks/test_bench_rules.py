@@ -67,7 +67,7 @@ PIECES = ["The ", "cat ", "sat. ", '"so" ', "it's ", "\n", "\n\n", " \n", "• "
           "# ", "lorem ipsum ", "JavaScript. ", "use cookies. ", "가나다 ", "12 ", "That have? ", PROSE]  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=150).map("".join))
 def test_any_text_has_the_same_reason_by_both(stock, text):
     assert stock.reason_by_kernel(text) == stock.reason(text)

@@ -49,7 +49,7 @@ def encoder(prepared: dict[str, tuple[Path, Path]]) -> tuple[Encoder, np.ndarray
     return Encoder(folder), np.load(folder / "token_bytes.npy").astype(np.int64)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.lists(st.text(max_size=40), max_size=6), window_bytes=st.integers(1, 50))
 def test_windows_hold_the_tokens_that_begin_in_equal_bytes(encoder: Any, rows: list[str], window_bytes: int) -> None:
     windows = ablation.windows_of(*encoder, rows, window_bytes)

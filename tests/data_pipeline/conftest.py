@@ -79,9 +79,7 @@ def run_chain(runner: Any) -> Callable[[Recipe, Path], dict[str, Artifact]]:
         )
         decided = made["filter"]
         stage(
-            "write",
-            write_stage,
-            lambda out, work: write_stage.build(recipe, first, scored, decided, out, work, runner),
+            "write", write_stage, lambda out, work: write_stage.build(recipe, first, scored, decided, out, work, runner)
         )
         return made
 

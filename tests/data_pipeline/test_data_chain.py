@@ -225,10 +225,7 @@ def test_funnel_adds_up_to_the_decisions(tmp_path, mixed, run_chain, decisions_o
 
 @pytest.mark.parametrize(
     ("policy", "decision", "verdict", "reasons"),
-    [
-        ("drop", "dropped", "dropped", ["personal_information"]),
-        ("keep", "kept", "kept", []),
-    ],
+    [("drop", "dropped", "dropped", ["personal_information"]), ("keep", "kept", "kept", [])],
 )
 def test_policies_on_personal_information(
     tmp_path, mixed, run_chain, decisions_of, read_all, policy, decision, verdict, reasons

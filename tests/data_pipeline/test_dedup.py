@@ -42,7 +42,6 @@ keys = st.integers(1, 12).flatmap(
 )
 
 
-@settings(deadline=None)  # the first example compiles
 @given(keys)
 def test_components_are_the_closure(columns: list[list[int]]) -> None:
     pairs = [dedup.equal_pairs(np.array(column, dtype=np.uint64).reshape(-1, 1)) for column in columns]
@@ -101,7 +100,7 @@ def run(recipe: Recipe, rows: list[tuple[int, str | None, int]], cuts: int, fold
     return tables.read_table(folder / "out" / dedup.CLUSTERS_FILE).to_pylist()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents, st.integers(1, 4), st.sampled_from([3, 50]))
 def test_clusters_are_the_closure_whatever_the_tasks_and_parts(tmp_path_factory, make_recipe, rows, cuts, part) -> None:
     monkeypatch = pytest.MonkeyPatch()

@@ -92,7 +92,7 @@ def cases(draw: st.DrawFn) -> tuple[list[str], list[str], int]:
 # --- every -------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(cases())
 @example((["a" * 60, "a" * 5], ["a" * 70, "", "aa"], 8))
 @example((["ab" * 40, "ba" * 3], ["ab" * 50, "b" + "ab" * 3], 9))
@@ -163,7 +163,7 @@ def test_one_repeated_character_makes_no_long_chains() -> None:
 # --- sampled -----------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(cases(), st.integers(0, 2**32 - 1))
 def test_samples_are_found_as_the_reference_finds_them(case: tuple[list[str], list[str], int], seed: int) -> None:
     items, documents, window = case
@@ -199,7 +199,6 @@ def test_folding_is_done_once_and_for_all() -> None:
     assert not table[[ord(c) for c in " .,_-·\u200b\u0301"]].any()
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(), max_size=4))
 def test_fold_equals_the_reference(texts: list[str]) -> None:
     codes, bounds = overlap.fold(texts)

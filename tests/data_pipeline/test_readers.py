@@ -242,7 +242,7 @@ TAGS = [
 
 @pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
 @given(tags=st.lists(st.sampled_from(TAGS), max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_markup_raises(extractor, tags):
     assert isinstance(html.main_text("".join(tags), extractor), str)
 

@@ -18,11 +18,7 @@ def _columns(count: int, **values: list[float]) -> dict[str, np.ndarray]:
 
 
 def test_every_failed_rule_is_named_in_the_order_of_features():
-    korean = {
-        "top_2gram_char_frac": Bound(max=0.28),
-        "words": Bound(min=30, max=100_000),
-        "characters": Bound(min=150),
-    }
+    korean = {"top_2gram_char_frac": Bound(max=0.28), "words": Bound(min=30, max=100_000), "characters": Bound(min=150)}
     profiles = RuleProfiles(ko=korean, en={"words": Bound(max=1_000_000)}, code={"words": Bound(min=1.5)})
     columns = _columns(
         5, words=[29, 30, 2e6, 1, 1], characters=[149, 150, 9, 9, 9], top_2gram_char_frac=[0.3, 0.28, 1, 1, 1]

@@ -133,11 +133,7 @@ def test_a_single_remote_file_may_have_any_ending(bucket, make_recipe):
 def test_missing_empty_and_unknown_remote_sources_are_named_together(bucket, make_recipe):
     bucket.pipe("/bucket/note.bin", b"x")
     recipe = make_recipe(
-        {
-            "gone": {"path": "memory://gone"},
-            "bare": {"path": "memory://bucket"},
-            "odd": {"path": "nosuch://bucket/x"},
-        }
+        {"gone": {"path": "memory://gone"}, "bare": {"path": "memory://bucket"}, "odd": {"path": "nosuch://bucket/x"}}
     )
     with pytest.raises(UserError) as caught:
         sources.list_files(recipe)

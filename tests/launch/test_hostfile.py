@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.recipe import load_recipe
@@ -20,7 +20,6 @@ def test_hosts_are_read_comments_and_empty_lines_aside(tmp_path: Path) -> None:
     assert read(path) == (Host("node01", 8), Host("node02", 4))
 
 
-@settings(deadline=None)  # the first call imports DeepSpeed
 @given(st.lists(st.from_regex(r"[a-z][a-z0-9.-]{0,15}", fullmatch=True), min_size=1, max_size=20, unique=True))
 def test_what_is_written_is_what_deepspeed_reads(names: list[str]) -> None:
     from tempfile import TemporaryDirectory

@@ -70,10 +70,7 @@ def test_silent_and_slow_ranks_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("last", "state"),
-    [
-        ({"event": "stop", "step": 2}, "stopped and saved"),
-        (_step(2), "not running: no heartbeat; last word `train`"),
-    ],
+    [({"event": "stop", "step": 2}, "stopped and saved"), (_step(2), "not running: no heartbeat; last word `train`")],
 )
 def test_a_training_that_does_not_run(tmp_path: Path, last: dict[str, Any], state: str) -> None:
     assert _told(_folder(tmp_path, _step(1), last, beats=(_beat(0, age=3600.0),)))["state"].startswith(state)

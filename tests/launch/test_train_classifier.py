@@ -112,11 +112,7 @@ def test_what_cannot_be_trained_is_refused(name, target, overrides, problem) -> 
 
 @pytest.mark.parametrize(
     ("share", "precision", "problem"),
-    [
-        (0.3, 0.9, "beside --target-precision"),
-        (1.5, None, "lies outside"),
-        (None, 0.0, "lies outside"),
-    ],
+    [(0.3, 0.9, "beside --target-precision"), (1.5, None, "lies outside"), (None, 0.0, "lies outside")],
 )
 def test_targets_that_make_no_sense(share: float | None, precision: float | None, problem: str) -> None:
     with pytest.raises(UserError, match=problem):

@@ -81,7 +81,7 @@ def test_a_cut_link_ends_all_ranks_and_a_restart_equals_an_undisturbed_run(
     cut = time.monotonic()
     try:
         while hosts.processes("pretrain.train"):
-            assert time.monotonic() - cut < 2.5 * STALL_S, "ranks outlive the limit"
+            assert time.monotonic() - cut < 10 * STALL_S, "ranks outlive the limit"
             time.sleep(0.2)
         out, err = process.communicate(timeout=90)
     finally:

@@ -1,10 +1,9 @@
-"""`twofold validate` judges every shipped recipe in seconds, without GPU, data or torch."""
+"""`twofold validate` judges every shipped recipe without GPU, data or torch."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,9 @@ SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_recipe_passes(path: Path) -> None:
-    started = time.monotonic()
     code, out, err = twofold("validate", str(path))
     assert (code, err) == (0, "")
     assert out.splitlines()[-1].startswith("valid")
-    assert time.monotonic() - started < 20
 
 
 def test_the_7p8b_recipe_shows_what_it_would_train() -> None:

@@ -6,11 +6,6 @@ from pathlib import Path
 
 import pytest
 import world
-from hypothesis import settings
-
-# Deadlines fail on a busy machine, not on a wrong program.
-settings.register_profile("twofold", deadline=None)
-settings.load_profile("twofold")
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def test_beats_tell_where_the_main_thread_is_and_vanish_when_all_is_done(tmp_pat
     with Watch(Settings(beat_s=0.05), tmp_path, 0, 1) as watch:
         watch.at(7, "data")
         watch.measured(probe_s=0.5)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60  # a guard against hanging, not a bound
         while not (found := read_beats(tmp_path)) or found[0].probe_s is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -67,7 +67,7 @@ def test_beats_tell_where_the_main_thread_is_and_vanish_when_all_is_done(tmp_pat
     assert not (tmp_path / BEATS_DIR).exists()
 
 
-@pytest.mark.parametrize("stuck", ["time.sleep(60)", "threading.Event().wait()"])
+@pytest.mark.parametrize("stuck", ["time.sleep(600)", "threading.Event().wait()"])
 def test_a_process_that_no_longer_moves_shows_its_stacks_and_ends(tmp_path: Path, stuck: str) -> None:
     program = (
         "import sys, threading, time; from pathlib import Path; from configs.launch_schema import Watch as S\n"
@@ -78,10 +78,8 @@ def test_a_process_that_no_longer_moves_shows_its_stacks_and_ends(tmp_path: Path
         "    watch.at(3, 'gradients')\n"
         "    somewhere_deep()\n"
     )
-    begin = time.monotonic()
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ended.returncode == EXIT_CODE_STALLED, ended.stderr
-    assert time.monotonic() - begin < 10
     assert "no progress in 0.6 s at step 3, gradients" in ended.stderr
     assert "somewhere_deep" in ended.stderr
     folder = tmp_path / STALLS_DIR / "step-00000003"
@@ -98,10 +96,8 @@ def test_python_itself_stuck_is_ended_too(tmp_path: Path) -> None:
         "from pretrain.hooks.watchdog import Watch; import time\n"
         f"with Watch(S(stall_s=0.4, beat_s=0.1), Path({str(tmp_path)!r}), 0, 1) as watch:\n"
         "    time.sleep(0.2)\n"
-        "    ctypes.PyDLL(None).sleep(30)\n"
+        "    ctypes.PyDLL(None).sleep(600)\n"
     )
-    begin = time.monotonic()
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=40)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ended.returncode != 0
-    assert time.monotonic() - begin < 15
     assert "Timeout" in ended.stderr

@@ -61,7 +61,7 @@ def test_a_special_is_no_text_and_truncation_is_undone(tmp_path: Path) -> None:
     assert len(found.encode(["배"])[0]) == 1
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(max_size=60))
 def test_a_prefix_of_the_merges_is_the_smaller_tokenizer(tokenizer: Artifact, text: str) -> None:
     record = read_tokenizer(tokenizer.path)

@@ -164,7 +164,7 @@ def test_a_weight_for_a_source_without_text_is_refused(documents: Artifact, tmp_
 # --- the budget --------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(words=st.dictionaries(st.text("abcdefgh", min_size=1), st.integers(1, 5), min_size=1), budget=st.integers(1, 30))
 def test_the_rarest_words_go_first_and_the_rest_is_accounted_for(
     tmp_path_factory: pytest.TempPathFactory, words: dict[str, int], budget: int

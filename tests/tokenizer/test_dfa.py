@@ -46,7 +46,6 @@ def by_machine_code(pattern: str, data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-@settings(deadline=None)  # the first example compiles
 @given(text=TEXT)
 def test_every_text_is_cut_as_by_the_engine_of_record(name: str, text: str) -> None:
     """Unassigned code points too: what is a letter is asked of that engine."""
@@ -69,7 +68,7 @@ EXPRESSIONS = st.lists(st.tuples(SETS, st.recursive(REPEATED, _grouped, max_leav
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(EXPRESSIONS, st.lists(st.text("ab -\n", max_size=9), min_size=1, max_size=30))
 def test_any_expression_cuts_as_by_the_engine_of_record(expression: str, texts: list[str]) -> None:
     """Preferences, nested groups, counted repetition and look-ahead."""
@@ -86,7 +85,6 @@ def test_classes_hold_what_the_engine_of_record_says(members: str) -> None:
     assert by_machine_code(pattern, text.encode()) == [word.encode() for word in by_the_record(pattern, text)]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_text_are_cut_without_loss(data: bytes) -> None:
     assert b"".join(by_machine_code(PATTERNS["exaone3-code"], data)) == data

@@ -93,7 +93,6 @@ def slowly(folder: Path) -> Engine:
     return encode
 
 
-@settings(deadline=None)
 @given(text=TEXT)
 def test_all_engines_give_the_same_ids_on_any_text(tokenizer: Artifact, text: str) -> None:
     ids = Encoder(tokenizer.path).encode([text])[0]
@@ -110,7 +109,7 @@ def test_all_engines_give_the_same_ids_on_hard_text(tokenizer: Artifact, text: s
     assert in_tiktoken(tokenizer.path).decode(ids) == text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     learnt=st.dictionaries(st.text("abc", min_size=2, max_size=12), st.integers(1, 9), min_size=1, max_size=12),
     merges=st.integers(1, 60),
@@ -137,7 +136,7 @@ STRETCH = (JOINED | WILD).map("".join)
 
 # A word by itself meets the late merge that the stretch's first joint forbids.
 @example(learnt={"b a": 9, "ab": 3}, merges=3, texts=["ab", "ab a", "ab"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     learnt=st.dictionaries(STRETCH, st.integers(1, 9), min_size=1, max_size=4),
     merges=st.integers(1, 20),
@@ -156,7 +155,6 @@ def test_merges_that_reach_over_joints_at_any_rank_give_the_record_s_ids(
     assert encoder.encode(texts) == [record(folder)(text) for text in texts]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_bytes_that_are_no_text_lose_nothing(tokenizer: Artifact, data: bytes) -> None:
     """The shards' stage refuses them; the machine code stays within its arrays, and the bytes come back."""
@@ -180,7 +178,6 @@ def test_tiktoken_knows_the_specials(tokenizer: Artifact) -> None:
     assert encoding.name.startswith("twofold-")
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_every_string_survives_the_round_trip(tokenizer: Artifact, text: str) -> None:
     encoder = Encoder(tokenizer.path)

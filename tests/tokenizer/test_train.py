@@ -57,7 +57,7 @@ def test_merges_equal_the_oracle(documents: Artifact, tmp_path: Path, pattern: s
     assert [left + right for left, right in merges] == learnt(made)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     words=st.dictionaries(st.text("abcd", min_size=1, max_size=9), st.integers(1, 9), min_size=1, max_size=20),
     short_by=st.integers(-30, 5),
@@ -72,7 +72,7 @@ def test_merges_and_their_limit_equal_the_oracle_on_any_words(
     assert learn_words(table, asked) == all_merges[:asked]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(words=st.dictionaries(st.text("abc ", min_size=1, max_size=90), st.integers(1, 3), min_size=1, max_size=4))
 def test_long_words_and_pieces_equal_the_oracle(
     tmp_path_factory: pytest.TempPathFactory, words: dict[str, int]

@@ -63,14 +63,14 @@ def count(texts: Sequence[str], pattern: str, table: WordTable | None = None) ->
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(ASSIGNED_TEXT | DENSE_TEXT, max_size=5))
 @example(texts=HOSTILE)
 def test_words_are_the_regexs(pattern: str, texts: list[str]) -> None:
     assert count(texts, pattern) == counter_of(texts, pattern)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts=st.lists(DENSE_TEXT, max_size=5), words=st.integers(1, 9))
 @example(texts=[*HOSTILE, "z" * 3000], words=1)
 def test_a_full_table_goes_on_where_it_stopped(texts: list[str], words: int) -> None:
@@ -87,7 +87,7 @@ def test_words_end_where_documents_end() -> None:
     assert dict(listed(table.sorted()[0])) == {"one": 1, "two": 1, "three": 1}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts=st.lists(DENSE_TEXT, max_size=5))
 @example(texts=HOSTILE)
 def test_a_table_that_grows_counts_the_same(texts: list[str]) -> None:
@@ -129,7 +129,7 @@ def _same_hash(word: bytes, first: bytes) -> bytes:
     return first + second.to_bytes(8, "big") + word[16:]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.binary(max_size=60), more=st.binary(max_size=20))
 @example(data="\ud800 lone \udfff".encode("utf-8", "surrogatepass"), more="각".encode()[:2])
 def test_bytes_that_are_no_utf8_are_cut_without_loss(data: bytes, more: bytes) -> None:
