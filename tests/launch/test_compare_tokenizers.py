@@ -86,7 +86,7 @@ def test_the_page_is_self_contained_and_escaped(run_dir: Path, found: dict[str, 
     assert "<script" not in page
     assert not re.search(r"src=|<link|<img|@import|href=.?http", page)
     assert "default-src 'none'" in page
-    for title in ("Compression", "How text is cut", "Size of the vocabulary", "Inside Korean", "Least met"):
+    for title in ("Compression", "How text is split", "Vocabulary size", "Korean", "Vocabulary usage in training"):
         assert title in page
     assert tokenizers.render(found) == page, "the JSON is all that the page needs"
 
@@ -101,7 +101,7 @@ def test_texts_of_ones_own_without_mecab_or_shards(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing() -> None:
-        raise user_error("tokenizer.morphemes", "mecab", "is not there", "install it")
+        raise user_error("tokenizer.morphemes", "mecab", "does not exist", "install it")
 
     shutil.copytree(run_dir, tmp_path / "run", symlinks=True)
     shutil.rmtree(next((tmp_path / "run" / "artifacts").glob("shards-*")))
@@ -114,12 +114,12 @@ def test_texts_of_ones_own_without_mecab_or_shards(
     result = json.loads(target.with_suffix(".json").read_text())
     assert list(result["tokenizers"]) == ["smoke"]
     assert list(result["tokenizers"]["smoke"]["compression"]) == ["ko"]
-    assert result["no_morphemes"] == "Not measured: MeCab is not there."
+    assert result["no_morphemes"] == "Not measured: MeCab does not exist."
     assert result["tokenizers"]["smoke"]["morphemes"] is None
     assert result["usage"] is None
     assert not result["text"]["held_out"]
-    assert "are not made yet" in target.read_text()
-    assert "Not measured: MeCab is not there." in target.read_text()
+    assert "are not built yet" in target.read_text()
+    assert "Not measured: MeCab does not exist." in target.read_text()
 
 
 def test_texts_without_korean_are_measured_as_well(run_dir: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_texts_without_korean_are_measured_as_well(run_dir: Path, tmp_path: Path
         (["--with", "{tmp}/absent"], "holds no tokenizer"),
         (["--with", "{tmp}/broken"], "x.json: is not a tokenizer.json"),
         (["--with", "{tmp}/same"], "is also the recipe's own name"),
-        (["--text", "{tmp}/absent"], "is not there"),
+        (["--text", "{tmp}/absent"], "does not exist"),
         (["--text", "{tmp}/empty.txt"], "has nothing to measure"),
     ],
 )
@@ -157,6 +157,6 @@ def test_mistakes_are_told(
 
 def test_a_mistake_is_told_before_anything_is_made(tmp_path: Path) -> None:
     recipe = load_recipe(SMOKE, [f"run_dir={tmp_path / 'run'}"])
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         command.compare_tokenizers(recipe, None, tmp_path / "absent", None, Console(quiet=True))
     assert not (tmp_path / "run").exists()

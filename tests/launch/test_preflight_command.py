@@ -92,4 +92,4 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     assert "Traceback" not in out + err
     for says in ("leads through a file", "zero_optimization"):
         assert says in err, says
-    assert "not asked for" in out
+    assert "not requested" in out

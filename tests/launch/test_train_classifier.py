@@ -68,7 +68,7 @@ def test_a_precision_takes_the_lowest_threshold_that_reaches_it(binary: dict) ->
     assert _bounds(lines)["ko"] == pytest.approx(0.5, abs=0.011)
     scores = np.arange(100) / 100
     blind = _card("quality", ["good", "bad"], np.stack([scores, 1 - scores], axis=1), np.arange(100) % 2)
-    with pytest.raises(UserError, match=r"--target-precision.*is reached by no threshold of quality"):
+    with pytest.raises(UserError, match=r"--target-precision.*is not reached by any threshold of quality"):
         thresholds(blind, Target(precision=0.99), {})
     assert thresholds(binary, Target(), {}) == []
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_trained_is_refused(name, target, overrides, problem) -> 
 
 @pytest.mark.parametrize(
     ("share", "precision", "problem"),
-    [(0.3, 0.9, "beside --target-precision"), (1.5, None, "lies outside"), (None, 0.0, "lies outside")],
+    [(0.3, 0.9, "is given with --target-precision"), (1.5, None, "is outside"), (None, 0.0, "is outside")],
 )
 def test_targets_that_make_no_sense(share: float | None, precision: float | None, problem: str) -> None:
     with pytest.raises(UserError, match=problem):

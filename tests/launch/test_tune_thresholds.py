@@ -59,7 +59,7 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
 def test_the_fragment_is_a_recipe_with_the_new_bounds(scored: Scored, tmp_path: Path) -> None:
     path, recipe = scored
     out = tmp_path / "sub" / "ko.yaml"
-    settings = tune_thresholds.settings_of("ko-text", ["0.02", "ellipsis_line_share=0.1"])
+    settings = tune_thresholds.settings_of("ko-text", ["0.02", "ellipsis_line_frac=0.1"])
     found = tune_thresholds.tune_thresholds(path, recipe, "ko", settings, out, Console(quiet=True))
     loaded = load_recipe(out)
     for threshold in found:

@@ -38,7 +38,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path: Path) -> No
         (errno.EACCES, "not accessible"),
         (errno.EPERM, "not accessible"),
         (errno.EROFS, "read-only"),
-        (errno.ENOTDIR, "no folder"),
+        (errno.ENOTDIR, "leads through a file, not a folder"),
         (errno.EEXIST, "where a folder must be"),
     ],
 )
