@@ -196,12 +196,14 @@ def _started(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], bool]]]:
     """Yield the launcher's process and whether its ranks have been silent for too long; end all of it afterwards."""
     shutil.rmtree(out / layout.BEATS_DIR, ignore_errors=True)
-    begin = time.time()
+    newest = time.time()
     limit = _SILENT_LAUNCHER * recipe.watch.stall_s + 60
 
     def hangs() -> bool:
+        nonlocal newest  # ranks remove their beats when training is done
         beats = [modified(path) for path in (out / layout.BEATS_DIR).glob("rank-*.json")]
-        return time.time() - max([begin, *beats]) > limit
+        newest = max([newest, *beats])
+        return time.time() - newest > limit
 
     process = start_ranks(recipe, command, out)
     try:

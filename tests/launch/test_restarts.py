@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,3 +117,25 @@ def test_a_launcher_whose_ranks_are_silent_is_given_up(trained: Any, monkeypatch
     found, _ = trained("0d", "watch.stall_s=60")
     assert isinstance(found, TrainingFailed)
     assert "exit code -9" in str(found)
+
+
+def test_ranks_that_removed_their_beats_at_the_end_are_not_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the training was: only the time since the last beat counts."""
+    now = 1e9
+    monkeypatch.setattr(training, "time", SimpleNamespace(time=lambda: now))
+    recipe = load_recipe(SMOKE, ["launch.device=cpu"])
+    limit = training._SILENT_LAUNCHER * recipe.watch.stall_s + 60
+    with training._started(recipe, [sys.executable, "-c", "input()"], tmp_path) as (_, hangs):
+        now += 10 * limit
+        beat = tmp_path / layout.BEATS_DIR / "rank-00000.json"
+        beat.parent.mkdir()
+        beat.touch()
+        os.utime(beat, (now, now))
+        assert not hangs()
+        shutil.rmtree(beat.parent)
+        now += limit - 1
+        assert not hangs()
+        now += 2
+        assert hangs()
