@@ -242,6 +242,7 @@ def test_the_plain_peer_learns(masters: str, monkeypatch: pytest.MonkeyPatch) ->
     assert losses[-1] < losses[0] - 0.2
 
 
+@pytest.mark.slow
 def test_cases_run_and_failures_are_kept(tmp_path: Path) -> None:
     """The real trainer on a toy; a case that cannot be; and a second call that keeps the first one's cases."""
     out = tmp_path / "out.json"
