@@ -70,7 +70,7 @@ def test_a_step_is_traced_to_its_documents(finished_run: Path) -> None:
     ("arguments", "words"),
     [
         (("inspect-batch", "--step", "999"), "--step = 999: is not among the plan's 10 steps"),
-        (("export", "--step", "2", "--out", "x"), "--step = 2: has no checkpoint; there are those of steps"),
+        (("export", "--step", "2", "--out", "x"), "--step = 2: has no checkpoint; the steps with one are"),
         (("merge", "--last", "9", "--out", "x"), "--last = 9: does not fit the"),
         (("resume-test", "--steps", "3"), "--steps = 3: leaves no room for interruptions"),
     ],
