@@ -113,5 +113,10 @@ def test_a_real_run_resumes_bit_for_bit(packed_run: Path, tmp_path: Path) -> Non
     assert "DIFFERS" not in out
     for fact in ("stopped after", "killed in", "stopped at the phase's end", "damaged"):
         assert fact in out.replace("\n", " "), fact
-    for fact in ("each kill hit a rank", "each start resumes from the newest checkpoint", "steps done again", "no process is left"):
+    for fact in (
+        "each kill hit a rank",
+        "each start resumes from the newest checkpoint",
+        "steps done again",
+        "no process is left",
+    ):
         assert fact in out, fact

@@ -163,7 +163,7 @@ def test_data_and_training_as_two_jobs(slurm: None, tmp_path: Path, packed_run: 
     assert state(job) in ("COMPLETING", "COMPLETED", "GONE", "RUNNING")
     assert len(list(fresh.glob("slurm/data-*.log"))) == 1
     said = log(fresh)  # of the preflight that the training job begins with
-    assert "2 answer, one code" in said
+    assert "2 answer with the same code and versions" in said
     assert "slowest link" in said
 
 
@@ -172,4 +172,4 @@ def test_an_expired_allocation_is_told(slurm: None, run_dir: Path, monkeypatch: 
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2]")
     code, out, err = twofold("preflight", str(SMOKE), f"run_dir={run_dir}", *CLUSTER_PLAN, *JOB, "launch.launcher=srun")
     assert code == 2, out + err
-    assert "the allocation has expired" in err
+    assert "its allocation has expired" in err
