@@ -68,9 +68,14 @@ class Follower:
         return [json.loads(line) for line in whole]
 
 
+def decimal(value: float | None, digits: int) -> str:
+    """A metric with that many digits; metrics.jsonl holds null where a value is not finite."""
+    return "not finite" if value is None else f"{value:.{digits}f}"
+
+
 def _show(bar: Progress, bar_id: Any, line: Mapping[str, Any]) -> None:
     if line.get("event") == "start":
         bar.update(bar_id, total=line["total_steps"], description="training")
     elif line.get("event") == "train":
-        numbers = f"loss {line['loss']:.3f} {line['tps']:,.0f} tok/s"
+        numbers = f"loss {decimal(line['loss'], 3)} {line['tps']:,.0f} tok/s"
         bar.update(bar_id, completed=line["step"], description=line["phase"], numbers=numbers)

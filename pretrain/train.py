@@ -98,10 +98,11 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
     code = 1
     try:
         _write_start(run)
-        code = trainer.train(options.stop_after_step)
-        monitor.event("end" if code == 0 else "stop", run.progress.done)
-        if code != 0:
+        ended = trainer.train(options.stop_after_step)
+        monitor.event("end" if ended == 0 else "stop", run.progress.done)
+        if ended != 0:
             stop.heard()
+        code = ended  # W&B records success only once the last event is written
     finally:
         monitor.close(code)
     # Launchers end all ranks when the first one leaves with a code: nobody leaves before W&B is done.

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from configs.recipe import load_recipe
 from configs.units import format_bytes, format_count
+from launch.progress import decimal
 from pretrain import layout
 from pretrain.data.plan import Plan
 from pretrain.hooks.metrics import METRICS_FILE, read_events
@@ -67,7 +68,7 @@ def rows(out: Path, events: Sequence[Event], beats: Sequence[Beat], now: float) 
                 f"step {last['step']:,} of {plan.total_steps:,}, phase {last['phase']}, "
                 f"{format_count(last['tokens'])} of {format_count(plan.total_tokens)} tokens ({share:.1%})",
             ),
-            ("loss", f"{last['loss']:.4f}, grad_norm {last['grad_norm'] or float('nan'):.3f}, lr {last['lr']:.3g}"),
+            ("loss", f"{decimal(last['loss'], 4)}, grad_norm {decimal(last['grad_norm'], 3)}, lr {last['lr']:.3g}"),
             ("speed", _speed(steps, plan.total_tokens - last["tokens"])),
         ]
     if validations := _of(events, "validation"):

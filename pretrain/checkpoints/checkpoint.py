@@ -248,9 +248,12 @@ def remove(path: Path) -> None:
 def damage_of(path: Path, rank: int = 0, size: int = 1) -> str | None:
     """What is wrong with a checkpoint, if anything; of `size` ranks, each hashes its share of the files."""
     try:
-        _, files = read_manifest(path)
+        return _damaged_file(path, read_manifest(path)[1], rank, size)
     except _UNREADABLE as error:
         return f"{_MANIFEST}: {error}"
+
+
+def _damaged_file(path: Path, files: list[dict[str, Any]], rank: int, size: int) -> str | None:
     for number, entry in enumerate(files):
         file = path / entry["path"]
         if not file.exists():

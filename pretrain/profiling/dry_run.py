@@ -14,6 +14,7 @@ rounds; both hosts of a pair send at the same time.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import socket
 import sys
@@ -148,8 +149,7 @@ def _step(recipe: Recipe, data: inputs.Inputs, ranks: Ranks, watch: Watch) -> di
     def make_step() -> None:
         watch.at(0, "step")
         losses.append(engine.accumulate(rows, step.z_loss, step.intra_document_masking)[0])
-        engine.grad_norm()
-        engine.step(0.0)
+        engine.step(0.0) if math.isfinite(engine.grad_norm()) else engine.skip_step()
 
     first_seconds = seconds_of(make_step, ranks.device)  # it allocates and compiles
     seconds = seconds_of(make_step, ranks.device)

@@ -11,6 +11,7 @@ Bytes on a CPU are those of torch's allocator as its profiler saw them; on CUDA 
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
@@ -100,8 +101,7 @@ def memory(recipe: Recipe, engine: Engine, length: int) -> dict[str, int]:
 
 
 def _update(engine: Engine) -> None:
-    engine.grad_norm()
-    engine.step(0.0)
+    engine.step(0.0) if math.isfinite(engine.grad_norm()) else engine.skip_step()
 
 
 def _bytes(tensor: Tensor) -> int:
