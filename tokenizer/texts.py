@@ -5,8 +5,12 @@ Contract: `utf8_of` copies nothing; `string_column` is its inverse.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tokenizer.engine import Bytes, Integers
 
@@ -19,6 +23,14 @@ def utf8_of(column: pa.Array) -> tuple[Bytes, Integers]:
     _, offsets, data = column.buffers()
     bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     return np.frombuffer(data or b"", np.uint8)[bounds[0] : bounds[-1]], bounds - bounds[0]
+
+
+def by_bytes(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a batch, cut where another `limit` bytes of its column `text` are full; nothing is copied."""
+    group = np.cumsum(pc.binary_length(batch["text"]).to_numpy()) // limit
+    borders = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(batch)]
+    for begin, end in pairwise(borders):
+        yield batch.slice(begin, end - begin)
 
 
 def string_column(data: Bytes, bounds: Integers) -> pa.Array:

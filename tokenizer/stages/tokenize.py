@@ -15,13 +15,11 @@ import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tokenizers
 
@@ -38,7 +36,7 @@ from tokenizer.shards import (
     read_index,
     write_index,
 )
-from tokenizer.texts import utf8_of
+from tokenizer.texts import by_bytes, utf8_of
 from twofold.artifacts import Artifact
 from twofold.errors import user_error
 from twofold.files import write_json
@@ -151,10 +149,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             problem = f"is not text (rows {first_row} to {first_row + len(batch) - 1}: {error})"
             raise user_error(str(path), None, problem, "run the stage write again") from None
         first_row += len(batch)
-        group = np.cumsum(pc.binary_length(batch["text"]).to_numpy()) // _TEXT_BYTES
-        borders = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(batch)]
-        for begin, end in pairwise(borders):
-            yield batch.slice(begin, end - begin)
+        yield from by_bytes(batch, _TEXT_BYTES)
 
 
 def _by_source(recipe: Recipe, split: str, shards: list[Shard]) -> dict[str, SourceShards]:

@@ -44,7 +44,7 @@ from configs.schema import Tokenizer
 from tokenizer.engine import WORD_BYTES, Words, WordTable, pretokenize
 from tokenizer.engine import count_words as add_words
 from tokenizer.patterns import PATTERNS, SUPERWORDS
-from tokenizer.texts import utf8_of
+from tokenizer.texts import by_bytes, utf8_of
 from tokenizer.training.word_files import BATCH_WORDS, ENDING, read_batch, record_batch, write_batches, write_words
 from twofold.errors import user_error
 from twofold.files import atomic_path
@@ -63,6 +63,8 @@ _UNIT = 2**20
 _PLACES = 59 * 64
 """Places in the sampling order: the range of `sample_place`."""
 _ROWS = 512
+_TEXT_BYTES = 8_000_000
+"""Bytes of text that are cut into words at once; the engine holds some 20 times as much."""
 
 
 @dataclass(frozen=True)
@@ -290,9 +292,10 @@ class _Merge:
 
 
 def _texts(path: Path) -> Iterator[tuple[npt.NDArray[np.int64], pa.Array]]:
-    """Places in the sampling order, and texts, of a few documents at a time."""
-    for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=["id", "text"]):
-        yield np.array([sample_place(name) for name in batch["id"].to_pylist()], np.int64), batch["text"]
+    """Places in the sampling order, and texts, of a few documents at a time: about _TEXT_BYTES, or one document."""
+    for rows in pq.ParquetFile(path).iter_batches(_ROWS, columns=["id", "text"]):
+        for batch in by_bytes(rows, _TEXT_BYTES):
+            yield np.array([sample_place(name) for name in batch["id"].to_pylist()], np.int64), batch["text"]
 
 
 def _size_path(folder: Path, rank: int) -> Path:
