@@ -136,6 +136,6 @@ def _batches(recipe: Recipe) -> Iterator[Problem]:
         # With `auto` the devices are known only at run time; launch.preflight checks them.
         if device == "auto":
             continue
-        found = batch_problem(recipe, phase, world_size(recipe, device), f"phases.{phase.name}.batch")
+        found = batch_problem(recipe, phase, world_size(recipe, device), f"phases.{phase.name}.global_batch_size")
         if found:
             yield found

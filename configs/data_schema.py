@@ -5,6 +5,7 @@ Contract: as in configs/schema.py, which puts these into a `Recipe`. In the orde
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -146,7 +147,9 @@ class Bound(Section):
 def _known_features(value: Any) -> Any:
     for name in value if isinstance(value, dict) else ():
         if name not in FEATURES:
-            raise invalid(f"has no feature {name!r}", f"use one of {', '.join(FEATURES)}")
+            near = difflib.get_close_matches(name, FEATURES, n=3)
+            known = f"use {' or '.join(near)}" if near else f"use one of {', '.join(FEATURES)}"
+            raise invalid(f"has no feature {name!r}", known)
     return value
 
 

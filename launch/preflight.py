@@ -80,7 +80,7 @@ def check_training_fits(recipe: Recipe) -> None:
     found = [
         problem
         for phase in recipe.phases
-        if (problem := batch_problem(recipe, phase, ranks, f"phases.{phase.name}.batch"))
+        if (problem := batch_problem(recipe, phase, ranks, f"phases.{phase.name}.global_batch_size"))
     ]
     if found:
         raise UserError(found)

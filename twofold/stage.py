@@ -8,7 +8,7 @@ tasks) may be named or left out. Every other parameter is an artifact to read:
 
     shards: Artifact                                          the artifact of stage `shards`
     scored: Annotated[Artifact, From("score")]                that of `score`, under another name
-    documents: Annotated[Artifact, From("score", "extract")]  that of the first stage that the recipe has
+    models: Annotated[Artifact, From("mine", "other")]        that of the first of these that the recipe has
     decontaminate: Artifact | None                            None if the recipe does not have the stage
 
 `launch/stages.py` lists the modules in the order in which they run.

@@ -74,7 +74,7 @@ def inspect_batch(recipe: Recipe, number: int, as_json: bool, console: Console) 
         table.add_row(str(span.row), span.source, str(span.epoch + 1), span.id, f"{span.first}-{span.end - 1}", place)
     console.print(f"step {number}: {step.sequences} sequences of {step.sequence_length} tokens, {len(spans)} pieces")
     console.print(table)
-    console.print(f"  how a document came here: twofold explain {recipe.name}.yaml DOCUMENT", style="dim")
+    console.print("  why a document was kept: twofold explain RECIPE DOC_ID", style="dim")
 
 
 def training_folder(recipe: Recipe) -> tuple[dict[str, Artifact], Path]:

@@ -36,7 +36,9 @@ class Inputs:
 
 def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> Inputs:
     """The shards and the tokenizer's byte table, checked against the recipe and each other."""
-    cuts = [batch_problem(recipe, phase, ranks.size, f"phases.{phase.name}.batch") for phase in recipe.phases]
+    cuts = [
+        batch_problem(recipe, phase, ranks.size, f"phases.{phase.name}.global_batch_size") for phase in recipe.phases
+    ]
     if any(cuts):
         raise UserError([problem for problem in cuts if problem is not None])
     index = read_index(shards, _identity_of(tokenizer))

@@ -20,7 +20,7 @@ REFUSED = {
     "data.near_duplicates.num_bucket=3": ("data.near_duplicates.num_bucket", "not a key", "write num_buckets"),
     "sources.law.langages=[ko]": ("sources.law.langages", "not a key", "write languages"),
     "phases.domain.lr_scheduler.warm_up=1": ("lr_scheduler.warm_up", "not a key", "write warmup"),
-    "data.rules.ko.wordz.min=3": ("data.rules.ko", "no feature 'wordz'", "use one of"),
+    "data.rules.ko.wordz.min=3": ("data.rules.ko", "no feature 'wordz'", "use words"),
     "data.rules.ko.words={}": ("data.rules.ko.words", "bounds nothing", "give min"),
     "data.rules.ko.words={min: 5, max: 2}": ("data.rules.ko.words", "min 5.0 above max 2.0", "swap"),
     "phases.general.tokens=30MB": ("tokens = '30MB'", "unit of bytes, not of tokens", "6T"),
