@@ -104,7 +104,7 @@ def test_a_time_limit_and_a_requeue_and_the_curve_is_that_of_an_undisturbed_run(
         # A minute is left from the start, which is save_lead_s: time for the warning.
         subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=1"], check=True)
         wait(lambda: any(run_dir.glob(f"artifacts/train-*/{STOP_FILE}")), run_dir)
-    wait(lambda: "goes on from" in log(run_dir), run_dir)
+    wait(lambda: "resumes from" in log(run_dir), run_dir)
     subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=10"], check=True)
     wait(lambda: restarted(job), run_dir)
     wait(lambda: finished(run_dir), run_dir)
