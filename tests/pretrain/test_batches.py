@@ -88,7 +88,9 @@ def test_inputs_open(shards_dir: Path, tokenizer_dir: Path) -> None:
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused(shards_dir: Path, tokenizer_dir: Path) -> None:
     three = Ranks(0, 3, torch.device("cpu"))
-    with pytest.raises(UserError, match=r"phases\.general\.global_batch_size = 256: is 8 sequences, not divisible by 3 ranks"):
+    with pytest.raises(
+        UserError, match=r"phases\.general\.global_batch_size = 256: is 8 sequences, not divisible by 3 ranks"
+    ):
         inputs.open_inputs(world.recipe(), shards_dir, tokenizer_dir, three)
 
 
