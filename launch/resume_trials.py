@@ -92,7 +92,8 @@ class Trials:
                 return bool(ranks_of(process.pid))
             if not any(event["time"] > began for event in self.events("start")[-1:]):
                 return False  # the events may still be those of an earlier start
-            saving = (self.out / layout.CHECKPOINTS_DIR).glob("*.partial")
+            # Committed meanwhile: no longer being saved, so its time must not count as now.
+            saving = (path for path in (self.out / layout.CHECKPOINTS_DIR).glob("*.partial") if path.exists())
             return (moment == "save" and any(training.modified(path) > began for path in saving)) or self.done >= step
 
         while process.poll() is None and not is_due() and time.time() < began + _START_TIMEOUT_S:
