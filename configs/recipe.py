@@ -105,7 +105,9 @@ def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise user_error("recipe", str(path), f"cannot be read ({reason})", "name a YAML recipe") from None
+        shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.yaml") if file.stem != "base"))
+        hint = f"name a recipe file, or a shipped recipe: {shipped}"
+        raise user_error("recipe", str(path), f"cannot be read ({reason})", hint) from None
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise user_error("recipe", str(path), "has no sections", "write `section: …` keys at its top level")

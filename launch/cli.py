@@ -7,12 +7,15 @@ a traceback; 75 when training was interrupted after saving; 1 when the trainer f
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from rich.console import Console
 from rich.markup import escape
 
+from launch import terminal
 from launch.commands import GROUPS, Command, all_commands
 from launch.outcomes import Interrupted, TrainingFailed
 from twofold import VERSION
@@ -20,8 +23,7 @@ from twofold.errors import UserError, user_error
 from twofold.exit_codes import EXIT_CODE_FAILED, EXIT_CODE_KEYBOARD, EXIT_CODE_STOPPED, EXIT_CODE_USER_ERROR
 from twofold.files import as_user_error
 
-_CONSOLE = Console(highlight=False)
-_ERRORS = Console(stderr=True, highlight=False)
+_ERRORS = terminal.ERRORS
 _RENAMED = {
     "why": "explain",
     "check": "validate",
@@ -35,11 +37,27 @@ _RENAMED = {
 """Old name of a command -> its new one. The old `tokenize` is `inspect-tokens`; `pack` is `tokenize` now."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes as everything else here does: one line with a hint."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"see `{self.prog} --help`"
+        if unknown := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            word, known = unknown.group(1), re.findall(r"[\w-]+", unknown.group(2))
+            near = difflib.get_close_matches(word, known, n=1)
+            raise user_error(
+                f"twofold {word}", None, "is not a command", f"did you mean `twofold {near[0]}`?" if near else hint
+            )
+        # Overrides are optional, but argparse lists them among the missing words.
+        raise user_error(self.prog, None, message.replace("RECIPE, key=value", "RECIPE"), hint)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     try:
         options = _options(arguments)
-        return options.command.run(options, _CONSOLE) or 0
+        terminal.configure(options.quiet, options.verbose)
+        return options.command.run(options, terminal.OUT) or 0
     except UserError as error:
         return _report(error)
     except OSError as error:
@@ -78,7 +96,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="twofold",
         description="Pre-train a Korean-English language model, from raw documents to an exported model.",
         epilog=_overview(commands),

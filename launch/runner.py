@@ -27,7 +27,7 @@ from twofold.errors import user_error
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-_RENAMED = {"lines": "score", "decide": "filter", "keep": "write"}
+_RENAMED = {"decide": "filter", "keep": "write"}
 """Old name of a stage -> its new name."""
 _PAGES = {"classifiers": "launch.reports.model_card"}
 """Stage -> the module whose `write(out)` draws pages of what the stage built, which are committed with it."""
@@ -139,8 +139,10 @@ def _up_to(recipe: Recipe, until: str | None) -> list[Stage]:
         stages.append(stage)
         if stage.name == until:
             return stages
+    if until == "lines":
+        raise user_error("--until", until, "is part of the stage score now", "use score")
     if until in _RENAMED:
-        raise user_error("--until", until, "was renamed", f"write {_RENAMED[until]}")
+        raise user_error("--until", until, "renamed", f"use {_RENAMED[until]}")
     if until is not None:
         names = ", ".join(stage.name for stage in stages)
         raise user_error("--until", until, "is not a stage of this recipe", f"use one of {names}")

@@ -25,7 +25,8 @@ class Problem:
 
     def __str__(self) -> str:
         shown = "" if self.value is None else f" = {_short(self.value)}"
-        return f"{self.field}{shown}: {self.problem}. Hint: {self.hint}."
+        end = "" if self.hint.endswith("?") else "."
+        return f"{self.field}{shown}: {self.problem}. Hint: {self.hint}{end}"
 
 
 class UserError(ValueError):

@@ -52,6 +52,9 @@ class Command:
             epilog=f"example:\n  {self.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        loudness = parser.add_mutually_exclusive_group()
+        loudness.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+        loudness.add_argument("-v", "--verbose", action="store_true", help="print every logged step of training")
         if self.needs_recipe:
             parser.add_argument("recipe", metavar="RECIPE", help="recipe file, or the name of a shipped one: smoke")
         self.arguments(parser)

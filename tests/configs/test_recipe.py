@@ -131,7 +131,7 @@ def test_a_shipped_recipe_has_a_short_name(tmp_path: Path, monkeypatch: pytest.M
     assert recipe_file("smoke.yaml") == Path("smoke.yaml"), "a file name is a file name"
     Path("smoke").write_text("name: mine")
     assert recipe_file("smoke") == Path("smoke"), "a file of the working directory comes first"
-    with pytest.raises(UserError, match=r"recipe = 'smoky': cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"recipe = 'smoky': cannot be read \(No such file.*shipped recipe: .*smoke"):
         load_recipe("smoky")
 
 

@@ -70,10 +70,9 @@ def test_missing_recipe() -> None:
 
 def test_unknown_stage() -> None:
     assert "is not a stage" in refused("run", str(SMOKE), "--until", "bake")
-    for former, name in (("lines", "score"), ("decide", "filter"), ("keep", "write")):
-        line = refused("run", str(SMOKE), "--until", former)
-        assert "was renamed" in line
-        assert f"write {name}." in line
+    for former, name in (("decide", "filter"), ("keep", "write")):
+        assert f"renamed. Hint: use {name}." in refused("run", str(SMOKE), "--until", former)
+    assert "part of the stage score now. Hint: use score." in refused("run", str(SMOKE), "--until", "lines")
 
 
 def test_vocabulary_larger_than_the_corpus_supports(packed_run: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from launch import commands as commands_package
 from launch.cli import _options, main
 from launch.commands import GROUPS, all_commands
 from tests.conftest import ROOT
+from twofold.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -28,11 +29,27 @@ def test_overrides_may_stand_before_and_after_options(words) -> None:
 
 
 @pytest.mark.parametrize("word", ["--nonsense", "-x"])
-def test_an_unknown_option_is_refused(word, capsys) -> None:
-    with pytest.raises(SystemExit) as stopped:
+def test_an_unknown_option_is_refused(word) -> None:
+    with pytest.raises(UserError, match=rf"{word}. Hint: see `twofold"):
         _options(["run", "r.yaml", word])
-    assert stopped.value.code == 2
-    assert word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["tokenise", "smoke"], "twofold tokenise: is not a command. Hint: did you mean `twofold tokenize`?"),
+        (["frobnicate"], "twofold frobnicate: is not a command. Hint: see `twofold --help`."),
+        (["validate"], "arguments are required: RECIPE. Hint: see `twofold validate --help`."),
+        (["inspect-batch", "smoke", "--step", "x"], "Hint: see `twofold inspect-batch --help`."),
+        (["run", "smoke", "-q", "-v"], "not allowed with argument"),
+        ([], "are required: COMMAND"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(words: list[str], line: str) -> None:
+    with pytest.raises(UserError) as refused:
+        _options(words)
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_every_command_is_listed_in_its_group_with_help_and_example(capsys) -> None:
