@@ -62,7 +62,7 @@ def test_it_goes_back_and_shows_the_tables(run_dir: Path) -> None:
 
 
 def test_what_needs_a_text_is_refused(run_dir: Path) -> None:
-    recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", "data.near_duplicates.bands=10"])
+    recipe = load_recipe(SMOKE, [f"run_dir={run_dir}", "data.near_duplicates.num_buckets=10"])
     with pytest.raises(UserError, match=r"needs score, dedup, decontaminate of exactly this recipe.*Hint: run"):
         filter.filter_documents(recipe, QUIET)
 
