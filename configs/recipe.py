@@ -2,7 +2,7 @@
 
 Contract: `load_recipe` returns a fully valid recipe or raises `UserError` with one line for every
 problem, each naming the field, the value and the hint. `extends: other.yaml` (relative to the file)
-merges sections key by key, and the extending file wins. Numbers and booleans are read as YAML 1.2 reads
+merges sections key by key, and the extending file wins; `sources: {name: null}` removes an inherited source. Numbers and booleans are read as YAML 1.2 reads
 them (`3e-4` is a number, `off` is a word); a key written twice is refused. A word without a suffix, such as
 `smoke`, names a recipe of this folder. Input files named by a recipe are looked for in the working directory
 first, then beside the file that names them; those named by an override, in the working directory only.
@@ -115,7 +115,14 @@ def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     base = tree.pop("extends", None)
     if base is None:
         return tree
-    return _merged(_read((path.parent / str(base)).resolve(), (*parents, path.resolve())), tree)
+    inherited = _read((path.parent / str(base)).resolve(), (*parents, path.resolve()))
+    merged = _merged(inherited, tree)
+    if isinstance(merged.get("sources"), dict) and isinstance(inherited.get("sources"), dict):
+        known = inherited["sources"]
+        merged["sources"] = {
+            name: source for name, source in merged["sources"].items() if source is not None or name not in known
+        }
+    return merged
 
 
 def _locate_inputs(node: Any, fields: Any, folder: Path) -> None:
@@ -171,7 +178,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if isinstance(node, list):
         node[_list_index(node, last, key, override)] = value
     elif isinstance(node, dict):
-        node[last] = value
+        if parents == ["sources"] and value is None and last in node:
+            del node[last]
+        else:
+            node[last] = value
     else:
         raise user_error(key, override, "points into a value that has no keys", "shorten the key")
 

@@ -25,7 +25,7 @@ from configs.units import Bytes, Tokens, invalid
 class Tokenizer(Section):
     """Byte-level BPE."""
 
-    vocab_size: Count = 102_400
+    vocab_size: Tokens = 102_400
     """Total number of ids: special tokens, reserved slots, 256 bytes, merges."""
     allow_smaller: bool = False
     """If the documents support fewer merges, turn the remaining ids into reserved slots instead of failing."""

@@ -1,6 +1,6 @@
 """Quantities with units, parsed exactly (no float rounding) into 64-bit integers.
 
-    Tokens   6T, 4.2M, 200K or a plain integer; K, M, B, T are powers of 1,000
+    Tokens   6T, 4.2M, 200K or a plain integer; K (or k), M, B, T are powers of 1,000
     Bytes    30MB, 8MiB, 1TB or a plain integer
 
 Each refuses the other's notation ("30MB" tokens, "6T" bytes), since a budget in the wrong unit
@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 _INT64_MAX = 2**63 - 1
-_TOKEN_SCALE = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_TOKEN_SCALE = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _BYTE_SCALE = {
     "": 1,
     "B": 1,

@@ -158,3 +158,23 @@ def test_input_files_lie_in_the_working_directory_or_beside_the_recipe(
     assert recipe.data.classifiers.quality.train == (f"high={folder}/labels", "low=own")
     assert recipe.data.decontamination.benchmarks["quiz"] == "texts", "an override means the working directory"
     assert recipe.sources["law"].path == str(ROOT / "configs" / "examples" / "corpus" / "domain" / "law")
+
+
+def test_null_removes_an_inherited_source(tmp_path: Path) -> None:
+    top = {"extends": str(SMOKE), "sources": {"law": None}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(top))
+    with pytest.raises(UserError, match=r"mixture = 'law': is neither a source nor a route") as refused:
+        load_recipe(tmp_path / "r.yaml")
+    assert len(refused.value.problems) == 1
+    mixture = "phases.domain.mixture={math: 1}"
+    assert "law" not in load_recipe(tmp_path / "r.yaml", [mixture]).sources
+    assert "law" not in load_recipe(SMOKE, [mixture, "sources.law=null"]).sources
+    with pytest.raises(UserError, match=r"sources.lore"):
+        load_recipe(SMOKE, ["sources.lore=null"])
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**top, "sources": {"lore": None}}))
+    with pytest.raises(UserError, match=r"sources.lore"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_vocabulary_may_have_a_unit() -> None:
+    assert load_recipe(SMOKE, ["tokenizer.vocab_size=4k"]).tokenizer.vocab_size == 4_000

@@ -12,7 +12,15 @@ from configs.units import format_bytes, format_count, parse_bytes, parse_tokens
 
 @pytest.mark.parametrize(
     ("text", "tokens"),
-    [("6T", 6 * 10**12), ("4.2M", 4_200_000), ("200K", 200_000), ("2B", 2 * 10**9), (512, 512), ("1_000", 1000)],
+    [
+        ("6T", 6 * 10**12),
+        ("4.2M", 4_200_000),
+        ("200K", 200_000),
+        ("200k", 200_000),
+        ("2B", 2 * 10**9),
+        (512, 512),
+        ("1_000", 1000),
+    ],
 )
 def test_tokens(text: str | int, tokens: int) -> None:
     assert parse_tokens(text) == tokens
