@@ -2,10 +2,11 @@
 
 Contract: `load_recipe` returns a fully valid recipe or raises `UserError` with one line for every
 problem, each naming the field, the value and the hint. `extends: other.yaml` (relative to the file)
-merges sections key by key, and the extending file wins; `sources: {name: null}` removes an inherited source. Numbers and booleans are read as YAML 1.2 reads
-them (`3e-4` is a number, `off` is a word); a key written twice is refused. A word without a suffix, such as
-`smoke`, names a recipe of this folder. Input files named by a recipe are looked for in the working directory
-first, then beside the file that names them; those named by an override, in the working directory only.
+merges sections key by key, and the extending file wins; `sources: {name: null}` removes an inherited
+source. Numbers and booleans are read as YAML 1.2 reads them (`3e-4` is a number, `off` is a word); a key
+written twice is refused. A word without a suffix, such as `smoke`, names a recipe of this folder. Input files
+named by a recipe are looked for in the working directory first, then beside the file that names them; those
+named by an override, in the working directory only.
 """
 
 from __future__ import annotations
