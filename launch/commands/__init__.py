@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
@@ -44,7 +45,7 @@ class Command:
     """Adds arguments; positional ones stand between RECIPE and the overrides."""
     needs_recipe: bool = True
 
-    def add_to(self, parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    def add_to(self, parsers: argparse._SubParsersAction[Any]) -> None:
         """Add the command's parser."""
         parser = parsers.add_parser(
             self.name,
