@@ -30,7 +30,7 @@ OWNERS = {
     "sentencepiece": "tokenizer/training/sentencepiece_model.py",
     "mecab": "tokenizer/training/morphemes.py",
     "fasttext": "data_pipeline/classification/fasttext_model.py",
-    "resiliparse": "data_pipeline/readers/html.py",
+    "resiliparse": ["data_pipeline/readers/html.py", "data_pipeline/readers/charset.py"],
     "fastwarc": "data_pipeline/readers/warc.py",
     "trafilatura": "data_pipeline/readers/html.py",
     "fsspec": "data_pipeline/readers/storage.py",

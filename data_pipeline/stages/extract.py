@@ -36,7 +36,7 @@ from twofold.files import atomic_path, write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 
 DOCUMENTS = pa.schema(
     [

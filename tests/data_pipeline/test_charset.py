@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.readers import charset, normalize
+from data_pipeline.readers import charset, charset_labels, normalize
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다. 저녁이 되자 모두 집으로 돌아갔다."
 MIXED = f"<p>{KOREAN}</p><p>The harbour was quiet that night.</p>"
@@ -35,6 +37,54 @@ def test_decodes_what_is_declared(codec, declared, text):
     assert charset.decode(text.encode(codec), declared)[0] == text
 
 
+@pytest.mark.parametrize(
+    ("data", "declared", "text"),
+    [
+        # Bytes refute what a page declares.
+        ("It’s the miller’s".encode("cp1252"), "euc-kr", "It’s the miller’s"),
+        ("서울의 물레방아는 멈추었다".encode("cp949"), "gb2312", "서울의 물레방아는 멈추었다"),
+        ("서울의 물레방아는 멈추었다".encode("johab"), "euc-kr", "서울의 물레방아는 멈추었다"),
+        ("Caf\xe9, cr\xeapes".encode("latin-1"), "utf-8", "Café, crêpes"),
+        # A symbol, a syllable or a name in an English page is as declared.
+        ("Price: 5,000원".encode("cp949"), "euc-kr", "Price: 5,000원"),
+        ("Menu · Help".encode("cp949"), "euc-kr", "Menu · Help"),
+        ("She said ‘Lolita’".encode("cp949"), None, "She said ‘Lolita’"),
+        ("Kim (김철수)".encode("cp949"), None, "Kim (김철수)"),
+        ("ㅋㅋㅋㅋㅋ".encode("cp949"), None, "ㅋㅋㅋㅋㅋ"),
+        # Quotes, spaces and accents of Western text; what uchardet takes for Central European is not.
+        ("Pages\xa012\x9614, by\xa0hand".encode("latin-1"), None, "Pages\xa012–14, by\xa0hand"),
+        ("Fare: \xa32.".encode("latin-1"), None, "Fare: £2."),
+        # One bad sequence does not change the choice.
+        (b"Fare: \xa32.", "utf-8", "Fare: \ufffd2."),
+        ("“Both,” he said. Fare: ".encode() + b"\xa32.", "utf-8", "“Both,” he said. Fare: \ufffd2."),
+        ("“Both,” he said. Fare: ".encode() + b"\xa32.", None, "“Both,” he said. Fare: \ufffd2."),
+        # What another program has lost is text.
+        ("\ufffd\ufffd 가 \ufffd".encode(), None, "\ufffd\ufffd 가 \ufffd"),
+        # A mark of UTF-8 before another character set; escape sequences without and with their announcement.
+        (b"\xef\xbb\xbf" + KOREAN.encode("cp949"), "euc-kr", KOREAN),
+        (KOREAN.encode("iso2022_kr")[4:], "iso-2022-kr", KOREAN),
+        ("今天天气".encode("hz"), "hz-gb-2312", "今天天气"),
+        ("<p>plain ASCII</p>".encode("utf-16-be"), None, "<p>plain ASCII</p>"),
+        (b"\x1b[0mcolours of a terminal", None, "\x1b[0mcolours of a terminal"),
+    ],
+)
+def test_kinds_of_pages(data, declared, text):
+    assert charset.decode(data, declared)[0] == text
+
+
+def test_a_character_set_of_two_bytes_is_not_read_as_words_of_western_letters():
+    """Without a declaration and without common syllables: refused, not mojibake."""
+    with pytest.raises(charset.UnknownEncoding):
+        charset.decode(("뷁쀍쀏쁁쁂쁃 " * 20).encode("cp949"))
+
+
+def test_double_encoding_is_undone_where_it_can_be_reversed():
+    once = KOREAN.encode().decode("latin-1")
+    text, encoding = charset.decode(once.encode())
+    assert (text, encoding) == (once, "utf-8")
+    assert normalize.repair(text) == KOREAN
+
+
 def test_a_few_damaged_bytes_become_replacement_characters():
     data = (KOREAN * 10).encode()
     damaged = data[:30] + b"\xff" + data[33:]
@@ -58,7 +108,7 @@ def test_any_bytes_give_text_or_the_one_error(data, declared):
     assert encoding
 
 
-@given(st.text(max_size=200))
+@given(st.text(st.characters(exclude_characters="\0\x1b"), max_size=200))
 def test_utf8_is_never_misread(text):
     data = text.encode("utf-8", "ignore")
     if charset.byte_order_mark(data) is None:
@@ -75,6 +125,44 @@ def test_utf8_is_never_misread(text):
 )
 def test_finds_declared_charset(page):
     assert charset.declared_in_html(page) == "EUC-KR"
+
+
+@pytest.mark.parametrize(
+    ("page", "label"),
+    [
+        (b'<!-- <meta charset="big5"> --><meta charset=euc-kr>', "euc-kr"),
+        (b'<meta name="description" content="all about charset=big5"><meta charset="euc-kr">', "euc-kr"),
+        (b'<meta content="text/html;charset=euc-kr" http-equiv="content-type">', "euc-kr"),
+        (b"<meta name=viewport><meta http-equiv='Content-Type' content='text/html; charset=EUC-KR'>", "EUC-KR"),
+    ],
+)
+def test_only_a_declaration_declares(page, label):
+    assert charset.declared_in_html(page) == label
+
+
+@pytest.mark.parametrize(
+    ("label", "codec"),
+    [
+        ("UTF-8", "utf-8"),
+        ("ks_c_5601-1987", "cp949"),
+        ("x-windows-949", "cp949"),
+        (" MS949 ", "cp949"),
+        ("iso_8859-1", "cp1252"),
+        ("x-cp1251", "cp1251"),
+        ("x-sjis", "cp932"),
+        ("x-mac-cyrillic", "mac_cyrillic"),
+        ("rot13", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_labels_mean_what_browsers_take_them_for(label, codec):
+    assert charset_labels.codec_of(label) == codec
+
+
+def test_every_codec_exists():
+    for codec in set(charset_labels._CODECS.values()):
+        codecs.lookup(codec)
 
 
 def test_no_declared_charset():
