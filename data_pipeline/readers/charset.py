@@ -183,14 +183,13 @@ def _byte_codec(data: bytes, label: str | None) -> str | None:
     if _speaks_korean(head, "cp949", _FEW_BYTES if western else 2):
         return "cp949"
     sample = _TAG.sub(b" ", head)
-    found = _recognized(sample, western)
-    if label and label not in ("utf-8", *_UTF_16) and not _refuted(label, found, sample, western):
+    if label and label not in ("utf-8", *_UTF_16) and not _refuted(label, sample, western):
         return label
     if not western and looks_korean(head.decode("cp949", "replace")) and len(_HIGH.findall(head)) < 4 * _FEW_BYTES:
         return "cp949"  # a few words without frequent syllables
     if _KOREAN_MARKS.search(sample) and _KOREAN_MARKS.sub(b"", sample).isascii():
         return "cp949"
-    return found or ("cp1252" if western else None)
+    return _recognized(sample, western) or ("cp1252" if western else None)
 
 
 def _speaks_korean(data: bytes, codec: str, least: int) -> bool:
@@ -220,7 +219,7 @@ def _recognized(sample: bytes, western: bool) -> str | None:
     return codec if bears_out and high >= _FEW_BYTES else None
 
 
-def _refuted(label: str, found: str | None, sample: bytes, western: bool) -> bool:
+def _refuted(label: str, sample: bytes, western: bool) -> bool:
     """Whether the bytes are not what the page declares."""
     if _damage(sample, label) > _MAX_SAMPLE_DAMAGE or (
         label in _MULTIBYTE and western and not _HIGH_PAIR.search(sample)
@@ -228,9 +227,10 @@ def _refuted(label: str, found: str | None, sample: bytes, western: bool) -> boo
         return True
     if label in _LATIN and not western:
         return len(_HIGH.findall(sample)) >= _MIN_FOREIGN_SHARE * len(sample.replace(b" ", b""))
-    if found is None or found in _LATIN or len(_HIGH.findall(sample)) < 4 * _FEW_BYTES:
+    if len(_HIGH.findall(sample)) < 4 * _FEW_BYTES:
         return False
-    return _decoded(sample, label) != _decoded(sample, found)
+    found = _recognized(sample, western)
+    return found is not None and found not in _LATIN and _decoded(sample, label) != _decoded(sample, found)
 
 
 def _decoded(data: bytes, codec: str) -> str:
@@ -248,7 +248,8 @@ def _damage(data: bytes, codec: str) -> float:
 
 def _lost(text: str, data: bytes) -> int:
     """How many sequences became U+FFFD; in UTF-8, the text may have had some before."""
-    return text.count("\ufffd") - data.count("\ufffd".encode())
+    replaced = text.count("\ufffd")
+    return replaced - data.count("\ufffd".encode()) if replaced else 0
 
 
 def _outside_ascii(text: str) -> int:
