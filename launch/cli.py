@@ -23,7 +23,6 @@ from twofold.errors import UserError, user_error
 from twofold.exit_codes import EXIT_CODE_FAILED, EXIT_CODE_KEYBOARD, EXIT_CODE_STOPPED, EXIT_CODE_USER_ERROR
 from twofold.files import as_user_error
 
-_ERRORS = terminal.ERRORS
 _RENAMED = {
     "why": "explain",
     "check": "validate",
@@ -66,19 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _report(refused)
     except Interrupted as stop:
-        _ERRORS.print(f"[yellow]interrupted[/yellow]: {escape(str(stop))}")
+        terminal.ERRORS.print(f"[yellow]interrupted[/yellow]: {escape(str(stop))}")
         return EXIT_CODE_STOPPED
     except TrainingFailed as failure:
-        _ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
+        terminal.ERRORS.print(f"[bold red]training failed[/bold red]\n{escape(str(failure))}")
         return EXIT_CODE_FAILED
     except KeyboardInterrupt:
-        _ERRORS.print("[yellow]interrupted[/yellow]: finished stages are kept; run the same command to resume")
+        terminal.ERRORS.print("[yellow]interrupted[/yellow]: finished stages are kept; run the same command to resume")
         return EXIT_CODE_KEYBOARD
 
 
 def _report(error: UserError) -> int:
     for problem in error.problems:
-        _ERRORS.print(f"[bold red]error[/bold red]: {escape(str(problem))}", soft_wrap=True)
+        terminal.ERRORS.print(f"[bold red]error[/bold red]: {escape(str(problem))}", soft_wrap=True)
     return EXIT_CODE_USER_ERROR
 
 

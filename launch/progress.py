@@ -107,6 +107,10 @@ class Display:
             self._take(event)
         if self._bar is None:
             self._print_due_line()
+        elif self._steps:
+            step = self._steps[-1]
+            numbers = self._numbers()
+            self._bar.update(self._bar.task_ids[0], completed=step["step"], description=step["phase"], numbers=numbers)
 
     def step_line(self) -> str:
         """`step 120/175  loss 4.91  lr 4e-03  12.3K tok/s  eta 41s` of the newest step."""
@@ -124,17 +128,11 @@ class Display:
                 self._print(_start_line(event))
         elif kind == "train":
             self._steps.append(event)
-            self._move_bar(event)
             if is_new and (terminal.verbose() or event["skipped"]):
                 self._printed_step = event["step"]
                 self._print(self.step_line() + (f"  update skipped: {event['verdict']}" if event["skipped"] else ""))
         elif is_new and (line := event_line(event)):
             self._print(line)
-
-    def _move_bar(self, step: Event) -> None:
-        if self._bar is not None:
-            numbers = self._numbers()
-            self._bar.update(self._bar.task_ids[0], completed=step["step"], description=step["phase"], numbers=numbers)
 
     def _print_due_line(self) -> None:
         now = self._clock()

@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from configs.recipe import dump_recipe
 from configs.schema import Recipe
+from launch import terminal
 from launch.cluster import command_lines, hostfile, hosts
 from launch.outcomes import Interrupted, TrainingFailed
 from launch.preflight import choose_device, fingerprint_checkpoint
@@ -93,7 +92,7 @@ def train(
         if failures > recipe.launch.restarts:
             raise TrainingFailed(failure)
         current = on_living_hosts(recipe, out)
-        Console().print(_restart_message(out, code, failures, recipe, current))
+        terminal.OUT.print(_restart_message(out, code, failures, recipe, current))
 
 
 def write_inputs(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> list[str]:

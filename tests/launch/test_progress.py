@@ -122,3 +122,11 @@ def test_verbose_prints_every_logged_step(
 )
 def test_durations(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_a_terminal_has_a_bar_that_shows_the_newest_step(output: io.StringIO, clock: Clock) -> None:
+    with Display(Console(file=output, width=100, force_terminal=True), clock) as display:
+        display.show([START, train(1), train(2, 4.5)])
+    shown = output.getvalue().rpartition("general")[2]
+    assert "2/175" in shown
+    assert "loss 4.500" in shown
