@@ -23,7 +23,6 @@ import codecs
 import re
 
 import numpy as np
-from resiliparse.parse.encoding import detect_encoding
 
 from data_pipeline.readers.characters import HAN, HANGUL, RARE_HANGUL, codes_of, flags_of
 from data_pipeline.readers.charset_labels import codec_of, declared_in_html
@@ -207,6 +206,8 @@ def _speaks_korean(data: bytes, codec: str, least: int) -> bool:
 
 def _recognized(sample: bytes, western: bool) -> str | None:
     """What uchardet finds, if the sample bears it out."""
+    from resiliparse.parse.encoding import detect_encoding  # machines that only train read text without extractors
+
     codec = codec_of(detect_encoding(sample, html5_compatible=False))
     if codec is None or codec == "utf-8" or _damage(sample, codec) > _MAX_SAMPLE_DAMAGE:
         return None

@@ -1,4 +1,4 @@
-"""HTML -> main text; the only module that imports resiliparse and trafilatura.
+"""HTML -> main text; the only module that extracts with resiliparse and trafilatura.
 
 Contract: `main_text` returns the main content of a page as lines, or `""` if it has none. It raises `TooDeep`
 for pages nested deeper than `MAX_DEPTH`, because extraction takes quadratic time on them (60,000 levels: a
