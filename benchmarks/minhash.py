@@ -14,7 +14,6 @@ similarity below 0.5). Needs spacy.
 from __future__ import annotations
 
 import random
-import re
 import shutil
 import sys
 import tempfile
@@ -121,7 +120,7 @@ class Ours:
         self.recipe = load_recipe("configs/corpus.yaml", ["data.url_duplicates=false"])
 
     def sign(self, found: Sequence[str]) -> None:
-        self._write(np.array([minhash.bucket_keys(text, SETTINGS) for text in found]))
+        self._write(np.array([bucket_keys(text) for text in found]))
 
     def keep(self, signatures: Signatures) -> None:
         """Write given signatures instead of computing them."""
@@ -135,7 +134,11 @@ class Ours:
         ids = [f"{number:08d}" for number in range(len(keys))]
         # No two texts are equal: exact duplicates are not compared.
         exact = pa.array([identity.rjust(16).encode() for identity in ids], pa.binary(16))
-        columns = {"id": ids, "exact_hash": exact} | {name: keys[:, n] for n, name in enumerate(names)}
+        # Every pair that shares a key is compared and found to be similar.
+        sketches = pa.array([bytes([1]) * minhash.BINS] * len(keys), pa.binary(minhash.BINS))
+        columns = {"id": ids, "bytes": [1] * len(keys), "exact_hash": exact, "sketch": sketches} | {
+            name: keys[:, n] for n, name in enumerate(names)
+        }
         tables.write_table(tables.task_path(self.folder / "attributes", "s", 0), pa.table(columns))
 
     def cluster(self) -> None:
@@ -219,7 +222,7 @@ def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:
             text = bases[number % len(bases)]
             other = altered(text, similarity, f"{_SEED} {similarity} {number}")
             real.append(jaccard(text, other))
-            hits += bool((minhash.bucket_keys(text, SETTINGS) == minhash.bucket_keys(other, SETTINGS)).any())
+            hits += bool((bucket_keys(text) == bucket_keys(other)).any())
         expected = np.mean([1 - (1 - s**SETTINGS.hashes_per_bucket) ** SETTINGS.num_buckets for s in real])
         results[f"{similarity:.2f}"] = {
             "similarity": float(np.mean(real)),
@@ -229,9 +232,13 @@ def recall(found: Sequence[str], pairs: int) -> dict[str, dict[str, float]]:
     return results
 
 
+def bucket_keys(text: str) -> Keys:
+    return minhash.sign(minhash.words(text), SETTINGS).keys
+
+
 def altered(text: str, similarity: float, seed: str) -> str:
     """The text with words replaced, far enough apart that each changes `ngram_words` n-grams."""
-    words = re.findall(r"\w+", text)
+    words = text.split()
     n = SETTINGS.ngram_words
     grams = len(words) - n + 1
     # k replacements leave grams - kn of the n-grams in both, of grams + kn in either.
@@ -245,7 +252,7 @@ def altered(text: str, similarity: float, seed: str) -> str:
 
 def jaccard(one: str, other: str) -> float:
     """Exact similarity of the sets of n-grams."""
-    first, second = (set(minhash.n_grams(text, SETTINGS.ngram_words).tolist()) for text in (one, other))
+    first, second = (set(minhash.n_grams(minhash.words(text), SETTINGS.ngram_words).tolist()) for text in (one, other))
     return len(first & second) / len(first | second)
 
 
@@ -253,7 +260,7 @@ def strangers(found: Sequence[str]) -> dict[str, float]:
     """Pairs of different documents that share a bucket key, and how many of them are below a similarity of 0.5."""
     by_key: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number, text in enumerate(found):
-        for bucket, key in enumerate(minhash.bucket_keys(text, SETTINGS).tolist()):
+        for bucket, key in enumerate(bucket_keys(text).tolist()):
             by_key[bucket, key].append(number)
     pairs = {pair for members in by_key.values() for pair in combinations(members, 2)}
     wrong = sum(jaccard(found[one], found[other]) < _NEAR for one, other in pairs)

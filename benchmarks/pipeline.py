@@ -42,7 +42,7 @@ _ENGLISH_PAGES = (
 _STAGES = ("extract", "score", "dedup", "filter", "write")
 _PROFILED = (
     *("html.main_text", "normalize.normalise", "line_rules.suspects", "repeated_lines.parts_of"),
-    *("language.identify", "formulas.features", "minhash.bucket_keys", "pii.counts", "pii.mask"),
+    *("language.identify", "formulas.features", "minhash.sign", "pii.counts", "pii.mask"),
     *("dedup.build", "filter.build", "write.build", "core.write_table"),
 )
 _PEER_STEPS = ("read, extract, filter", "signatures", "buckets", "clusters", "deduplicate, mask, write")

@@ -175,9 +175,11 @@ class NearDuplicates(Section):
     ngram_words: Count = 5
     """Words per n-gram."""
     num_buckets: Count = 14
-    """LSH buckets. Documents that share one are near duplicates. More buckets find less similar pairs."""
+    """LSH buckets. Documents that share one are compared. More buckets find less similar pairs."""
     hashes_per_bucket: Count = 8
     """Hashes that must all agree within a bucket. More hashes find only more similar pairs."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Least similarity of near duplicates: the share of their word n-grams that both have, estimated from sketches."""
 
 
 class Classifier(Section):

@@ -40,7 +40,6 @@ OWNERS = {
     "jinja2": "launch/reports/__init__.py",
     "numba": "twofold/compiled.py",
     "ray": "launch/executors/ray.py",
-    "rensa": "data_pipeline/features/minhash.py",
 }
 
 

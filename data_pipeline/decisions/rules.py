@@ -11,10 +11,11 @@ replaced by the bound to 12 significant digits (`words<30`). Bounds follow the o
 so the first reason does not depend on how a recipe is laid out; a document in a language without a profile
 (`other`) fails none of them. Policy checks read the columns that data_pipeline/decisions/reasons.py computes.
 
-Documents with the same value in `duplicates.cluster` compete. If some of them fail no check, the first of
-these by `duplicates.keep` is kept. Every other document of the cluster gets one more reason, its last: that of
-the first of `duplicates.reasons` in whose column it equals the kept document, or if there is none, of the
-first in whose column it has a value (it is then linked to the kept one through others).
+Documents settle in the order of `duplicates.keep`, those that fail no check first. A document duplicates a kept one
+if both have the same value in a column of `duplicates.equal`, or if they are a pair of dedup's `pairs.parquet`; a pair
+stands for all documents with the same value in `duplicates.similar.column`. A document that fails no check and
+duplicates no kept one is kept. Any other that duplicates a kept one gets one more reason, its last: that of the first
+of `equal` that applies, or else that of `similar`.
 """
 
 from __future__ import annotations
@@ -66,21 +67,20 @@ class Link(TypedDict):
 
 
 class Duplicates(TypedDict):
-    """How the documents of one cluster settle."""
+    """How duplicates settle."""
 
-    cluster: str
     keep: list[Order]
-    reasons: list[Link]
+    equal: list[Link]
+    similar: Link
 
 
 DUPLICATES: Duplicates = {
-    "cluster": "cluster",
     "keep": [{"column": "bytes", "order": "descending"}, {"column": "id", "order": "ascending"}],
-    "reasons": [
+    "equal": [
         {"column": "exact_cluster", "reason": "exact_duplicate"},
         {"column": "url_cluster", "reason": "url_duplicate"},
-        {"column": "near_cluster", "reason": "near_duplicate"},
     ],
+    "similar": {"column": "exact_cluster", "reason": "near_duplicate"},
 }
 
 

@@ -1,16 +1,24 @@
-"""Hashes, URLs and MinHash keys -> clusters of exact, URL and near duplicates.
+"""Hashes, URLs and MinHash keys -> exact and URL duplicates, and pairs of near duplicates.
 
-Contract: writes `clusters.parquet`, one row per document that has a duplicate: `id`, `source`, `task` and `row`
-(its location), `exact_cluster`, `url_cluster` and `near_cluster` (each named by its smallest id; null if the
-document has no duplicate of that kind), and `cluster` and `cluster_size` for the documents linked by any of the
-three, directly or through others (single linkage, as in datatrove). Exact duplicates have the same words, ignoring
-case; URL duplicates the same canonical URL (data_pipeline/features/urls.py); near duplicates a common MinHash
-bucket key. `filter` decides which document is kept.
+Contract: writes
+
+    clusters.parquet  one row per document that has a duplicate: `id`, `source`, `task` and `row` (its location),
+                      `document` (its number), `exact_cluster` and `url_cluster` (each named by its smallest id; null
+                      if the document has no duplicate of that kind), and `cluster` and `cluster_size` for the
+                      documents linked by any kind, directly or through others
+    pairs.parquet     near duplicates: `first` < `second` (document numbers) and `similarity`
+
+Exact duplicates have the same words, ignoring case; URL duplicates the same canonical URL
+(data_pipeline/features/urls.py). A pair stands for all exact copies of both documents. Two documents are compared if
+they share a MinHash bucket key, and are near duplicates if their estimated similarity is at least `threshold` even if
+it is one standard error too high (data_pipeline/features/minhash.py). Of more than 64 documents with one key, each is
+compared with the longest 32 and the next 8. A cluster only says which documents may compete: `filter` decides which
+are kept, and drops a document only for one to which it is itself linked.
 
 The result does not depend on how documents are divided into tasks. Cost: one sort per kind of key and bucket, in
 tasks of at most 16 million documents (about 1.5 GB: up to 95 bytes per document), at 3 million documents/s or
 more; then about 200 bytes of memory per duplicate. A hundred million documents with 16 kinds of key take 112
-tasks of less than a minute each.
+tasks of less than a minute each. Comparing takes tasks of half a million pairs, and 1 GB of memory each.
 """
 
 from __future__ import annotations
@@ -29,13 +37,13 @@ import pyarrow.compute as pc
 
 from configs.schema import Recipe
 from data_pipeline import tables
-from data_pipeline.stages import connected_components
+from data_pipeline.stages import connected_components, near_pairs
 from data_pipeline.stages import score as score_stage
 from twofold.artifacts import Artifact
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 
 CLUSTERS = pa.schema(
     [
@@ -43,14 +51,15 @@ CLUSTERS = pa.schema(
         ("source", pa.string()),
         ("task", pa.int32()),
         ("row", pa.int64()),
+        ("document", pa.int64()),
         ("exact_cluster", pa.string()),
         ("url_cluster", pa.string()),
-        ("near_cluster", pa.string()),
         ("cluster", pa.string()),
         ("cluster_size", pa.int64()),
     ]
 )
-CLUSTERS_FILE = "clusters.parquet"
+PAIRS = pa.schema([("first", pa.int64()), ("second", pa.int64()), ("similarity", pa.float64())])
+CLUSTERS_FILE, PAIRS_FILE = "clusters.parquet", "pairs.parquet"
 PART_DOCUMENTS = 16_000_000
 _EXACT, _URL = "exact_hash", "url_hash"
 
@@ -62,11 +71,12 @@ Keys = npt.NDArray[np.uint64]
 
 def config(recipe: Recipe) -> dict[str, Any]:
     """Which duplicates are looked for; the MinHash keys depend on score's settings."""
-    return {"near_duplicates": recipe.data.near_duplicates.enabled, "url_duplicates": recipe.data.url_duplicates}
+    near = recipe.data.near_duplicates
+    return {"threshold": near.threshold if near.enabled else None, "url_duplicates": recipe.data.url_duplicates}
 
 
 def build(recipe: Recipe, score: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
-    """Find pairs for each key, link them, name the clusters; returns their counts."""
+    """Find pairs for each key, compare near ones, link them all, name the clusters; returns their counts."""
     files = tables.task_files(score.path / "attributes")
     lengths = [tables.count_rows(path) for _, _, path in files]
     buckets = score_stage.bucket_columns(recipe.data.near_duplicates)
@@ -74,18 +84,16 @@ def build(recipe: Recipe, score: Artifact, out: Path, work: Path, runner: TaskRu
     parts = max(1, math.ceil(sum(lengths) / PART_DOCUMENTS))
     task = _FindPairs(score.path / "attributes", keys, parts, work / "pairs")
     runner.run("find duplicates", task, len(keys) * parts, work / "dedup")
-    exact, url, *near = [task.pairs(key) for key in (_EXACT, _URL, *buckets)]
-    kinds = {
-        "exact": exact,
-        "url": url,
-        # Equal words have equal keys; joined all the same, so that a cluster holds the exact ones without buckets.
-        "near": np.concatenate([exact, *near]) if near else exact[:0],
-        "all": np.concatenate([exact, url, *near]),
-    }
+    exact, url = task.pairs(_EXACT), task.pairs(_URL)
+    shared = near_pairs.unique([task.pairs(key) for key in buckets])
+    near = near_pairs.similar(shared, files, lengths, recipe.data.near_duplicates.threshold, work, runner)
+    kinds = {"exact": exact, "url": url, "all": np.concatenate([exact, url, near.pairs])}
     members = np.unique(kinds["all"])
     roots = {kind: _roots(pairs, members) for kind, pairs in kinds.items()}
     tables.write_table(out / CLUSTERS_FILE, _clusters(files, lengths, members, roots))
-    return {"documents": sum(lengths)} | {
+    columns = [*near.pairs.T, near.similarity]
+    tables.write_table(out / PAIRS_FILE, pa.table([pa.array(column) for column in columns], schema=PAIRS))
+    return {"documents": sum(lengths), "compared_pairs": len(shared), "near_pairs": len(near.pairs)} | {
         key: count
         for kind, found in roots.items()
         for key, count in _counts("" if kind == "all" else f"{kind}_", found).items()
@@ -115,18 +123,27 @@ class _FindPairs:
 
     def __call__(self, rank: int, world_size: int) -> None:
         key, part = self.keys[rank // self.parts], rank % self.parts
-        found, places = [], []
+        near = key not in (_EXACT, _URL)
+        found, places, copies, sizes = [], [], [], []
         start = 0
         for _, _, path in tables.task_files(self.attributes):
-            column = tables.read_table(path, [key])[key].combine_chunks()
+            table = tables.read_table(path, [key, _EXACT, "bytes"] if near else [key])
+            column = table[key].combine_chunks()
             values = _as_integers(column)
             here = values[:, 0] % np.uint64(self.parts) == part
             here &= column.is_valid().to_numpy(zero_copy_only=False)
             found.append(values[here])
             places.append(np.flatnonzero(here) + start)
+            if near:
+                copies.append(_as_integers(table[_EXACT].combine_chunks())[here])
+                sizes.append(table["bytes"].to_numpy()[here])
             start += len(column)
-        pairs = np.concatenate(places)[equal_pairs(np.concatenate(found))]
-        tables.save_array(self.file(key, part), pairs)
+        place = np.concatenate(places)
+        if near:
+            pairs = near_pairs.to_compare(np.concatenate(found)[:, 0], np.concatenate(copies), np.concatenate(sizes))
+        else:
+            pairs = equal_pairs(np.concatenate(found))
+        tables.save_array(self.file(key, part), place[pairs])
 
     def file(self, key: str, part: int) -> Path:
         return self.folder / f"{key}-{part:05d}.npy"
@@ -182,9 +199,9 @@ def _clusters(
     located = pa.concat_tables([*_located(files, lengths, members), CLUSTERS.empty_table().select(_LOCATION)])
     ids = located["id"].combine_chunks()
     sizes = np.bincount(roots["all"], minlength=len(members)) if len(members) else members
-    columns = [_named(roots[kind], ids) for kind in ("exact", "url", "near", "all")]
+    columns = [_named(roots[kind], ids) for kind in ("exact", "url", "all")]
     size = pa.array(sizes[roots["all"]], pa.int64())
-    return pa.table([*located.columns, *columns, size], schema=CLUSTERS)
+    return pa.table([*located.columns, pa.array(members, pa.int64()), *columns, size], schema=CLUSTERS)
 
 
 _LOCATION = ["id", "source", "task", "row"]

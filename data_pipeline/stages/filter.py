@@ -3,11 +3,12 @@
 Contract: reads columns of earlier stages, never a text, and writes, row-aligned with the documents,
 
     decisions/<source>/<task:05d>.parquet   all measured columns, `reasons` (every one), `reason` (the first),
-                                            `duplicate_of`, `decision` (kept | dropped), `destination`, `split`
+                                            `duplicate_of`, `duplicate_similarity`, `decision`
+                                            (kept | dropped), `destination`, `split`
 
 so new thresholds are applied in seconds, and each decision can be explained from its row. The schema's
 metadata holds `configuration`, the hash of all thresholds. data_pipeline/decisions/ decides: `reasons` about
-each document alone, `duplicates` about the documents of a cluster, `splits` about training and validation.
+each document alone, `duplicates` about those that duplicate each other, `splits` about training and validation.
 
 `destination` is the source, or the first of data.routes whose domain the classifier predicts. It is a
 `UserError` if a source or route keeps nothing. The result does not depend on how documents are divided into
@@ -40,7 +41,7 @@ from twofold.files import write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 
 _FROM_DOCUMENTS = ["source", "domain", "kind", "url", "license", "file", "index"]
 _FROM_ATTRIBUTES = [
@@ -48,10 +49,11 @@ _FROM_ATTRIBUTES = [
     *(f"pii_{kind}" for kind in pii.TYPES),
 ]
 _FROM_CLUSTERS = [
-    dedup_stage.CLUSTERS.field(name)
-    for name in ("cluster", "exact_cluster", "url_cluster", "near_cluster", "cluster_size")
+    dedup_stage.CLUSTERS.field(name) for name in ("document", "cluster", "exact_cluster", "url_cluster", "cluster_size")
 ]
 _NOT_CONTAMINATED: dict[str, Any] = {"benchmarks": [], "contamination_matches": 0, "contamination_share": 0.0}
+_KINDS = {"reasons": pa.list_(pa.string()), "duplicate_similarity": pa.float64()}
+_NOT_LOST: dict[str, Any] = {"duplicate_of": None, "similarity": None}
 _POLICY_VERDICTS = {"mask": "masked", "drop": "dropped", "keep": "kept"}
 
 
@@ -86,7 +88,7 @@ def build(
     runner.run("judge documents", _Judge(inputs), len(files), work / "judge")
 
     candidates = pa.concat_tables([tables.read_table(path) for _, _, path in tables.task_files(work / "candidates")])
-    settled = duplicates.settle(candidates)
+    settled = duplicates.settle(candidates, tables.read_table(dedup.path / dedup_stage.PAIRS_FILE))
     by_task = _by_task(settled)
     for source, number, _ in files:
         here = by_task.get((source, number), settled.slice(0, 0))
@@ -259,18 +261,18 @@ class _Write:
         lost = {row["row"]: row for row in settled.filter(~pc.field("wins")).to_pylist()}
         for row, duplicate in lost.items():
             task.reasons[row].append(duplicate["reason"])
-        kept = [lost[row]["duplicate_of"] if row in lost else None for row in range(task.measured.num_rows)]
-        decisions = self._decisions(task, kept)
+        decisions = self._decisions(task, [lost.get(row, _NOT_LOST) for row in range(task.measured.num_rows)])
         tables.write_table(tables.task_path(self.out / "decisions", task.source, task.number), decisions)
         write_json(self.inputs.side_file("counts", task.source, task.number), funnel.count(decisions))
 
-    def _decisions(self, task: _Task, duplicate_of: list[str | None]) -> pa.Table:
+    def _decisions(self, task: _Task, lost: list[dict[str, Any]]) -> pa.Table:
         recipe = self.inputs.recipe
         ends = tables.read_json(self.inputs.work / "ends.json")
         share = recipe.data.validation_share
         verdict = _POLICY_VERDICTS[recipe.data.personal_information]
         columns: dict[str, list[Any]] = {
-            "duplicate_of": duplicate_of,
+            "duplicate_of": [duplicate["duplicate_of"] for duplicate in lost],
+            "duplicate_similarity": [duplicate["similarity"] for duplicate in lost],
             "personal_information": [verdict if total else "none" for total in reasons.personal_totals(task.measured)],
             "reasons": task.reasons,
             "reason": [names[0] if names else None for names in task.reasons],
@@ -283,8 +285,7 @@ class _Write:
         }
         decisions = task.measured
         for name, values in columns.items():
-            kind = pa.list_(pa.string()) if name == "reasons" else pa.string()
-            decisions = decisions.append_column(name, pa.array(values, kind))
+            decisions = decisions.append_column(name, pa.array(values, _KINDS.get(name, pa.string())))
         return decisions.replace_schema_metadata({"configuration": digest(config(recipe))})
 
 

@@ -6,8 +6,9 @@ Contract: writes, row-aligned with extract's documents,
                                             of that kind), every feature of configs/features.py, `domain_label` and
                                             `domain_score` (null and 0 without a domain classifier), `pii_<type>`
                                             counts, `exact_hash` (16 bytes, of the lower-cased words), `url_hash`
-                                            (16 bytes, of the canonical URL; null if there is none), and
-                                            `minhash_<bucket>` keys if near duplicates are looked for
+                                            (16 bytes, of the canonical URL; null if there is none),
+                                            `sketch` (features/minhash.py), and `minhash_<bucket>` keys
+                                            if near duplicates are looked for
     documents/<source>/<task:05d>.parquet   extract's columns; only `text` differs
     edits/<source>/<task:05d>.parquet       one row per edited line (data_pipeline/stages/lines.py)
 
@@ -44,15 +45,16 @@ from twofold.files import write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 """Raise it also when the spam terms in data_pipeline/features/lexicons.py change."""
 
+_SIGNATURE = {"enabled", "ngram_words", "num_buckets", "hashes_per_bucket"}
 _MEASURED = ["id", "kind", "url", "text"]
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
     """Line rules, near-duplicate settings and the formulas of features; documents and classifiers are inputs."""
-    settings = recipe.data.model_dump(mode="json", include={"lines", "near_duplicates"})
+    settings = recipe.data.model_dump(mode="json", include={"lines": True, "near_duplicates": _SIGNATURE})
     return {**settings, "features": formula_table()}
 
 
@@ -104,6 +106,7 @@ def schema(settings: NearDuplicates) -> pa.Schema:
             *((f"pii_{kind}", pa.int32()) for kind in pii.TYPES),
             ("exact_hash", pa.binary(16)),
             ("url_hash", pa.binary(16)),
+            ("sketch", pa.binary(minhash.BINS)),
             *((name, pa.uint64()) for name in bucket_columns(settings)),
         ]
     )
@@ -118,7 +121,8 @@ def attributes(text: str, kind: str, settings: NearDuplicates, models: Mapping[s
     """Every attribute of one document except `id` and `url_hash`."""
     is_code = kind == "code"
     detected, language_score = ("code", 1.0) if is_code else language.identify(text)
-    keys = minhash.bucket_keys(text, settings).tolist() if settings.enabled else []
+    words = minhash.words(text)
+    keys, sketch = minhash.sign(words, settings)
     return {
         "bytes": len(text.encode()),
         "language": detected,
@@ -126,8 +130,9 @@ def attributes(text: str, kind: str, settings: NearDuplicates, models: Mapping[s
         "language_score": language_score,
         **_scores(text, is_code, models),
         **{f"pii_{name}": count for name, count in pii.counts(text).items()},
-        "exact_hash": xxhash.xxh3_128_digest(" ".join(text.lower().split()).encode()),
-        **dict(zip(bucket_columns(settings), keys, strict=True)),
+        "exact_hash": xxhash.xxh3_128_digest(words),
+        "sketch": sketch,
+        **dict(zip(bucket_columns(settings), keys.tolist(), strict=True)),
     }
 
 

@@ -106,6 +106,7 @@ def script_data(recipe: Recipe, made: Mapping[str, Artifact], sampled: pa.Table)
     return {
         "table": table,
         "columns": columns,
+        "pairs": _pairs(made["dedup"], sampled),
         "features": features,
         "meanings": {name: FEATURES[name].description for name in features},
         "scores": SCORES,
@@ -124,9 +125,16 @@ def table_columns(table: Mapping[str, Any], sampled: pa.Table) -> dict[str, list
         elif check["column"] not in columns:
             columns[check["column"]] = [_short(value) for value in sampled[check["column"]].to_pylist()]
     duplicates = table["duplicates"]
-    for name in (duplicates["cluster"], *(link["column"] for link in duplicates["reasons"])):
+    for name in ("cluster", *(link["column"] for link in duplicates["equal"])):
         columns[name] = _codes(sampled[name], [])
     return columns
+
+
+def _pairs(made: Artifact, sampled: pa.Table) -> list[tuple[int, int]]:
+    """Rows of the sample that are near duplicates; clusters are sampled whole."""
+    rows = {document: row for row, document in enumerate(sampled["document"].to_pylist()) if document is not None}
+    pairs = tables.read_table(made.path / dedup.PAIRS_FILE, ["first", "second"]).to_pylist()
+    return [(rows[pair["first"]], rows[pair["second"]]) for pair in pairs if pair["first"] in rows]
 
 
 def _codes(column: pa.ChunkedArray, names: Sequence[str]) -> list[int | None]:
@@ -212,7 +220,6 @@ def _clusters(made: Mapping[str, Artifact]) -> list[Row]:
     return [
         {
             "size": rows[0]["cluster_size"],
-            "kinds": [kind for kind in ("exact", "url", "near") if any(row[f"{kind}_cluster"] for row in rows)],
             "members": [{"id": row["id"], "text": texts[place[row["id"]]]} for row in rows],
         }
         for rows in largest

@@ -173,9 +173,16 @@ def _show_facts(row: Row, edits: Counter[str], console: Console) -> None:
 def _duplicates(row: Row) -> str | None:
     if not row["cluster"]:
         return None
-    kinds = [kind for kind in ("exact", "url", "near") if row[f"{kind}_cluster"]]
-    kept = f"; {row['duplicate_of']} is kept" if row["duplicate_of"] else "; this one is kept" if row["split"] else ""
-    return f"one of {row['cluster_size']} ({', '.join(kinds)}){kept}"
+    similarity = row["duplicate_similarity"]
+    near = f" (similarity {similarity:.2f})" if similarity is not None else ""
+    kept = (
+        f"; {row['duplicate_of']} is kept{near}"
+        if row["duplicate_of"]
+        else "; this one is kept"
+        if row["split"]
+        else ""
+    )
+    return f"one of {row['cluster_size']} linked documents{kept}"
 
 
 def _benchmarks(row: Row) -> str | None:

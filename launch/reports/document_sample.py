@@ -28,7 +28,7 @@ from twofold.artifacts import Artifact
 
 Place = tuple[str, int, int]
 """Source, task, row."""
-_CLUSTERS = (rules.DUPLICATES["cluster"], *(link["column"] for link in rules.DUPLICATES["reasons"]))
+_CLUSTERS = ("document", "cluster", *(link["column"] for link in rules.DUPLICATES["equal"]))
 _COLUMNS = ["id", "source", "language", "bytes", "reasons", "decision", *_CLUSTERS, *FEATURES]
 _EXCERPT = 240
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")

@@ -292,7 +292,7 @@ def test_a_bare_machine_has_all_that_is_imported() -> None:
     """What the GPU machine lacks and is not carried there must not be needed: everything for data and W&B."""
     script = """
 import importlib.abc, sys
-absent = "datatrove fasttext resiliparse fastwarc trafilatura py3langid rensa zstandard wandb torchao".split()
+absent = "datatrove fasttext resiliparse fastwarc trafilatura py3langid zstandard wandb torchao".split()
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in absent:

@@ -107,3 +107,9 @@ def read_all() -> Callable[..., list[dict[str, Any]]]:
         return [row for path in sorted(folder.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
     return read
+
+
+@pytest.fixture
+def decisions_of(read_all: Any) -> Callable[[Mapping[str, Artifact]], dict[str, dict[str, Any]]]:
+    """Id -> its decision, given the artifacts of a chain."""
+    return lambda made: {row["id"]: row for row in read_all(made["filter"].path / "decisions")}

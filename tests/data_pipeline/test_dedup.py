@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from configs.schema import Recipe
 from data_pipeline import tables
-from data_pipeline.features import urls
+from data_pipeline.features import minhash, urls
 from data_pipeline.stages import connected_components, dedup, score
 from tests.conftest import InProcessRunner
 
@@ -87,6 +87,8 @@ def run(recipe: Recipe, rows: list[tuple[int, str | None, int]], cuts: int, fold
         table = pa.table(
             {
                 "id": pa.array([ids[n] for n in chosen], pa.string()),
+                "bytes": pa.array([n % 3 for n in chosen], pa.int64()),
+                "sketch": pa.array([bytes([1]) * minhash.BINS] * len(chosen), pa.binary(minhash.BINS)),
                 "exact_hash": pa.array(exact, pa.binary(16)),
                 "url_hash": pa.array(
                     [urls.url_hash(rows[n][1] and f"http://x.kr/{rows[n][1]}") for n in chosen], pa.binary(16)
@@ -109,12 +111,7 @@ def test_clusters_are_the_closure_whatever_the_tasks_and_parts(tmp_path_factory,
     monkeypatch.undo()
     ids = [f"{number * 7 % 13:02d}" for number in range(len(rows))]
     columns = [list(column) for column in zip(*rows, strict=True)]
-    kinds = {
-        "exact_cluster": [columns[0]],
-        "url_cluster": [columns[1]],
-        "near_cluster": [columns[0], columns[2]],
-        "cluster": columns,
-    }
+    kinds = {"exact_cluster": [columns[0]], "url_cluster": [columns[1]], "cluster": columns}
     expected = {kind: closure(parts) for kind, parts in kinds.items()}
     assert [row["id"] for row in found] == [ids[place] for place in sorted(expected["cluster"])]
     for row, place in zip(found, sorted(expected["cluster"]), strict=True):
@@ -127,4 +124,5 @@ def test_what_is_not_looked_for_is_not_found(tmp_path: Path, make_recipe) -> Non
     recipe = make_recipe(SOURCES, near_duplicates={"enabled": False}, url_duplicates=False)
     found = run(recipe, [(1, "a", 1), (2, "a", 1), (3, "b", 1), (3, "c", 2)], 2, tmp_path)
     assert [row["exact_cluster"] is not None for row in found] == [True, True]
-    assert not any(row["url_cluster"] or row["near_cluster"] for row in found)
+    assert not any(row["url_cluster"] for row in found)
+    assert [row["document"] for row in found] == [2, 3]

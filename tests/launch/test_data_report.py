@@ -25,6 +25,7 @@ from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.decisions import duplicates, rules
+from data_pipeline.stages import dedup
 from launch.actions import data_report
 from launch.reports import document_sample
 from launch.runner import existing, run_recipe
@@ -83,18 +84,20 @@ def test_page_and_stage_decide_the_same_over_random_thresholds(tmp_path: Path) -
     cases, expected = [], []
     for _ in range(60):
         documents = _random_documents(draw, 40)
+        pairs = _random_pairs(draw, documents)
         for check in table["checks"]:
             if check["language"] is not None:
                 check["bound"] = draw.choice([None, None, None, draw.choice(documents[check["column"]].to_pylist())])
         columns = data_report.table_columns(table, documents)
         languages = documents["language"].to_pylist()
-        expected.append(_stage_reasons(table["checks"], columns, languages, documents))
+        expected.append(_stage_reasons(table["checks"], columns, languages, documents, pairs))
         codes = [LANGUAGES.index(language) for language in languages]
-        cases.append(copy.deepcopy({"table": table, "columns": {**columns, "language": codes}}))
+        cases.append(copy.deepcopy({"table": table, "columns": {**columns, "language": codes}, "pairs": pairs}))
     script = (ROOT / "launch/reports/templates/decisions.js").read_text(encoding="utf-8")
     (tmp_path / "cases.html").write_text(
         f"<pre></pre><script>{script}\nconst cases = {data_report.as_script_data(cases)};"
-        f"const found = cases.map(({{table, columns}}) => judge(table, columns, {json.dumps(LANGUAGES)}));"
+        f"const found = cases.map(({{table, columns, pairs}}) =>"
+        f" judge(table, columns, {json.dumps(LANGUAGES)}, pairs));"
         'document.querySelector("pre").textContent = JSON.stringify(found);</script>',
         encoding="utf-8",
     )
@@ -102,7 +105,8 @@ def test_page_and_stage_decide_the_same_over_random_thresholds(tmp_path: Path) -
     assert found
     assert json.loads(html.unescape(found[1])) == expected
     told = {reason for case in expected for reasons in case for reason in reasons}
-    assert {*(link["reason"] for link in rules.DUPLICATES["reasons"]), rules.PERSONAL_INFORMATION} <= told
+    known = [*rules.DUPLICATES["equal"], rules.DUPLICATES["similar"]]
+    assert {*(link["reason"] for link in known), rules.PERSONAL_INFORMATION} <= told
 
 
 def test_the_fragment_of_moved_thresholds_is_yaml(decided: Recipe, tmp_path: Path) -> None:
@@ -188,25 +192,35 @@ LANGUAGES = ["ko", "en", "other"]
 
 
 def _random_documents(draw: random.Random, number: int) -> pa.Table:
-    """Rows of the decision table's columns, sorted by id; a clustered document has a link of at least one kind."""
+    """Rows of the decision table's columns, sorted by id."""
     columns: dict[str, list[Any]] = {"id": [f"{row:03d}" for row in range(number)]}
     columns["bytes"] = [draw.randint(1, 4) for _ in range(number)]
     columns["language"] = [draw.choice(LANGUAGES) for _ in range(number)]
     columns["reasons"] = [draw.choice([[], [], [rules.PERSONAL_INFORMATION]]) for _ in range(number)]
     columns["cluster"] = [draw.choice([None, "a", "b", "c"]) for _ in range(number)]
-    links = [link["column"] for link in rules.DUPLICATES["reasons"]]
+    columns["document"] = [row if name else None for row, name in enumerate(columns["cluster"])]
+    links = [link["column"] for link in rules.DUPLICATES["equal"]]
     for link in links:
         columns[link] = [name and draw.choice([None, f"{name}1", f"{name}2"]) for name in columns["cluster"]]
-    for row, cluster in enumerate(columns["cluster"]):
-        if cluster and not any(columns[link][row] for link in links):
-            columns[draw.choice(links)][row] = f"{cluster}1"
     for feature in FEATURES:
         columns[feature] = [round(draw.choice([draw.random(), 100 * draw.random()]), 3) for _ in range(number)]
     return pa.table(columns)
 
 
+def _random_pairs(draw: random.Random, documents: pa.Table) -> list[tuple[int, int]]:
+    """Near duplicates within clusters; a document's number is its row."""
+    clusters = documents["cluster"].to_pylist()
+    rows = [row for row, cluster in enumerate(clusters) if cluster]
+    pairs = [(one, other) for one in rows for other in rows if one < other and clusters[one] == clusters[other]]
+    return [pair for pair in pairs if draw.random() < 0.1]
+
+
 def _stage_reasons(
-    checks: list[rules.Check], columns: dict[str, Any], languages: list[str], documents: pa.Table
+    checks: list[rules.Check],
+    columns: dict[str, Any],
+    languages: list[str],
+    documents: pa.Table,
+    pairs: list[tuple[int, int]],
 ) -> list[list[str]]:
     """What the filter stage decides."""
     read = {check["column"]: np.array(columns[check["column"]]) for check in checks}
@@ -224,7 +238,8 @@ def _stage_reasons(
         for field in duplicates.CANDIDATES
     }
     clustered = pa.table(candidates).filter(pa.compute.field("cluster").is_valid())
-    for row in duplicates.settle(clustered).to_pylist():
+    near = pa.table([[one for one, _ in pairs], [other for _, other in pairs], [0.9] * len(pairs)], schema=dedup.PAIRS)
+    for row in duplicates.settle(clustered, near).to_pylist():
         if not row["wins"]:
             reasons[row["row"]].append(row["reason"])
     return reasons

@@ -1,6 +1,6 @@
 // The data report's page: evaluates the decision table again (decisions.js) whenever a threshold moves, and redraws.
 const data = JSON.parse(document.getElementById("data").textContent);
-const { features, columns, languages, table } = data;
+const { features, columns, languages, table, pairs } = data;
 const shipped = structuredClone(table.checks);
 const OPERATORS = { min: "<", max: ">" };
 const SIDES = Object.keys(OPERATORS);
@@ -8,10 +8,10 @@ const profiles = [...new Set(table.checks.map((check) => check.language))].filte
 const number = new Intl.NumberFormat("en");
 let shown = profiles[0];
 
-const before = judge(table, columns, languages).map(isKept);
+const before = judge(table, columns, languages, pairs).map(isKept);
 
 function update() {
-  const reasons = judge(table, columns, languages);
+  const reasons = judge(table, columns, languages, pairs);
   const kept = reasons.map(isKept);
   const moved = changes();
   drawSummary(kept, moved);

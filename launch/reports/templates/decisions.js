@@ -1,7 +1,7 @@
 "use strict";
 // Evaluates the decision table (data_pipeline/decisions/rules.py) over the columns of some documents, as the
 // filter stage does. No rule is known here by name. `columns` has an array for each column that the table reads;
-// null is no value, `language` holds codes of `languages`, and `id` holds numbers in the order of the ids.
+// null is no value, `pairs` lists rows of near duplicates, `language` holds codes of `languages`, and `id` holds numbers in the order of the ids.
 
 function fails(check, value) {
   return check.operator === "<" ? value < check.bound : value > check.bound;
@@ -16,28 +16,39 @@ function formatBound(bound) {
 }
 
 // The reasons of each document; a document without any is kept.
-function judge(table, columns, languages) {
+function judge(table, columns, languages, pairs) {
   const set = table.checks.filter((check) => check.bound !== null);
   const checks = languages.map((name) => set.filter((check) => check.language === null || check.language === name));
   const reasons = columns.language.map((language, row) => checks[language]
     .filter((check) => fails(check, columns[check.column][row])).map(reasonOf));
-  settle(table.duplicates, columns, reasons);
+  settle(table.duplicates, columns, reasons, pairs);
   return reasons;
 }
 
-function settle(duplicates, columns, reasons) {
-  const clusters = columns[duplicates.cluster];
-  const kept = new Map();
-  clusters.forEach((cluster, row) => {
-    if (cluster === null || reasons[row].length) return;
-    if (!kept.has(cluster) || precedes(duplicates.keep, columns, row, kept.get(cluster))) kept.set(cluster, row);
+// In the order of preference, so that a document is dropped only for a kept one that it duplicates itself.
+function settle(duplicates, columns, reasons, pairs) {
+  const sets = columns[duplicates.similar.column];
+  const setOf = (row) => (sets[row] === null ? `row ${row}` : sets[row]);
+  const near = new Map();
+  const add = (one, other) => near.set(one, (near.get(one) || []).concat([other]));
+  pairs.forEach(([one, other]) => {
+    add(setOf(one), setOf(other));
+    add(setOf(other), setOf(one));
   });
-  clusters.forEach((cluster, row) => {
-    const best = kept.get(cluster);
-    if (best === undefined || best === row) return;
-    const linked = duplicates.reasons.filter(({ column }) => columns[column][row] !== null);
-    const link = linked.find(({ column }) => columns[column][row] === columns[column][best]) || linked[0];
-    reasons[row].push(link.reason);
+  const passes = reasons.map((found) => found.length === 0);
+  const order = reasons.map((_, row) => row).filter((row) => columns.cluster[row] !== null).sort((one, other) =>
+    passes[other] - passes[one] || (precedes(duplicates.keep, columns, one, other) ? -1 : 1));
+  const kept = new Set();
+  const keptEqual = duplicates.equal.map(() => new Set());
+  order.forEach((row) => {
+    const values = duplicates.equal.map(({ column }) => columns[column][row]);
+    const link = duplicates.equal.find((_, place) => values[place] !== null && keptEqual[place].has(values[place]))
+      || ((near.get(setOf(row)) || []).some((other) => kept.has(other)) ? duplicates.similar : undefined);
+    if (link) reasons[row].push(link.reason);
+    else if (passes[row]) {
+      kept.add(setOf(row));
+      values.forEach((value, place) => keptEqual[place].add(value));
+    }
   });
 }
 
