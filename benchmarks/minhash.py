@@ -2,7 +2,7 @@
 
     python -m benchmarks.minhash [--corpus DIR] [--megabytes 8] [--json OUT]
 
-Contract: both read the same documents, with 14 buckets of 8 hashes of word 5-grams. Ours: `minhash.bucket_keys`
+Contract: both read the same documents, with 14 buckets of 8 hashes of word 5-grams. Ours: `minhash.sign`
 and `dedup.build`; the peer's: MinhashDedupSignature, MinhashDedupBuckets and MinhashDedupCluster, in this process
 with its default words (spaCy's for English). Signatures are of real texts, clusters of synthetic signatures;
 `ratio` is of both times together, per document. `recall` is the share of pairs planted at a Jaccard similarity of
