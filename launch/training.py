@@ -30,6 +30,7 @@ from launch.outcomes import Interrupted, TrainingFailed
 from launch.preflight import choose_device, fingerprint_checkpoint
 from launch.progress import follow
 from pretrain import layout
+from pretrain.checkpoints.manifest import committed
 from pretrain.hooks.metrics import METRICS_FILE
 from twofold.artifacts import Artifact
 from twofold.errors import Problem, UserError, user_error
@@ -240,7 +241,8 @@ def _signals_passed_on(out: Path) -> Iterator[None]:
 
 def newest_checkpoint(out: Path) -> str:
     """The name of the newest complete checkpoint; "" if there is none."""
-    return max((path.name for path in (out / layout.CHECKPOINTS_DIR).glob("step-????????")), default="")
+    found = committed(out / layout.CHECKPOINTS_DIR)
+    return found[-1].name if found else ""
 
 
 def _judge(code: int, out: Path) -> str | None:

@@ -34,22 +34,33 @@ SUMMARY_FILE = "summary.json"
 ERROR_FILE = "error.json"
 STOP_FILE = "stop"
 DRY_RUN_FILE = "dry_run.json"
-_ENGINE = {"precision", "micro_batch_size", "float8", "deepspeed"}
+_ENGINE = {"precision", "float8", "deepspeed"}
+_NO_WEIGHTS = {"max_epochs", "replay"}
+"""Fields of a phase that only limit or abbreviate others."""
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
     """What determines the trained weights, and nothing else: not cadences, limits, monitoring, launch or export.
 
-    The micro-batch size belongs to it, since it determines the order of float sums. The contents of `start_from` do as
-    well, but its path does not tell them: their fingerprint is an input of the stage.
+    The contents of `start_from` belong to it as well, but its path does not tell them: their fingerprint is an input
+    of the stage. A changed plan is another artifact; checkpoints/past.py says when it goes on from this one.
     """
+    return {
+        **past(recipe),
+        "stability": recipe.stability.model_dump(mode="json"),
+        "micro_batch_size": recipe.engine.micro_batch_size,  # decides the order of float sums
+        "sources": [list(phase.mixture) for phase in recipe.phases],  # their order decides that of the data
+    }
+
+
+def past(recipe: Recipe) -> dict[str, Any]:
+    """What decided the weights of every step so far, by section; of `phases`, only what has begun (see past.py)."""
     return {
         "seed": recipe.seed,
         "vocab_size": recipe.tokenizer.vocab_size,
         "model": recipe.model.model_dump(mode="json", exclude={"start_from"}),
-        "phases": [phase.model_dump(mode="json", exclude={"max_epochs", "replay"}) for phase in recipe.phases],
+        "phases": [phase.model_dump(mode="json", exclude=_NO_WEIGHTS) for phase in recipe.phases],
         "optimizer": recipe.optimizer.model_dump(mode="json"),
-        "stability": recipe.stability.model_dump(mode="json"),
         "engine": recipe.engine.model_dump(mode="json", include=_ENGINE),
     }
 

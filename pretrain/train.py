@@ -24,10 +24,11 @@ from torch import Tensor
 from configs.recipe import dump_recipe, load_recipe
 from configs.schema import Recipe
 from pretrain import layout, rank_program
-from pretrain.checkpoints import llama
+from pretrain.checkpoints import llama, past
 from pretrain.checkpoints.checkpoint import Checkpoints
+from pretrain.checkpoints.manifest import State
 from pretrain.data import inputs
-from pretrain.data.plan import Plan
+from pretrain.data.plan import Plan, token_counts
 from pretrain.engine.deepspeed_adapter import start_ranks
 from pretrain.engine.distributed import Ranks, place
 from pretrain.engine.zero3 import Engine
@@ -36,15 +37,18 @@ from pretrain.hooks.events import StepEvents
 from pretrain.hooks.hook import Hook, Progress, Run
 from pretrain.hooks.housekeeping import GarbageCollection, Stragglers
 from pretrain.hooks.incidents import Incidents
-from pretrain.hooks.metrics import Monitor
+from pretrain.hooks.metrics import METRICS_FILE, Monitor, read_events
 from pretrain.hooks.phase_end import PhaseWeights, Summary
 from pretrain.hooks.skip_step import SpikeGuard
 from pretrain.hooks.stop_signals import StopSignals
+from pretrain.hooks.summary import summarize
 from pretrain.hooks.validating import Validate
 from pretrain.hooks.watchdog import Watch, unreported_stalls
 from pretrain.model.decoder import initial_weights
 from pretrain.trainer import Trainer
 from twofold import VERSION
+from twofold.errors import user_error
+from twofold.files import write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,11 +77,14 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
     plan = Plan(recipe)
     warnings: list[str] = []
     made_with = {"twofold": VERSION, **{name: version(name) for name in ("torch", "deepspeed")}}
-    identity = inputs.identity(recipe, data.index)
+    identity = past.identity(recipe, data.index, options.start_from)
     folder = out / layout.CHECKPOINTS_DIR
     checkpoints = Checkpoints(folder, recipe.checkpoints.keep, identity, ranks, dump_recipe(recipe), made_with)
     found = checkpoints.newest(warnings.append)
-    if found is not None and found[0].step == plan.total_steps:
+    if found is None:
+        _refuse_lost_checkpoints(out, ranks)
+    elif found[0].step == plan.total_steps:
+        _summarize_again(recipe, out, data, plan, found[0], ranks)
         return 0
     resumed_step = found[0].step if found else 0
     monitor = Monitor(recipe, out, resumed_step, enabled=ranks.is_first)
@@ -108,6 +115,23 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
     # Launchers end all ranks when the first one leaves with a code: nobody leaves before W&B is done.
     ranks.barrier()
     return code
+
+
+def _refuse_lost_checkpoints(out: Path, ranks: Ranks) -> None:
+    """Refuse to start from step 0 where the metrics tell of checkpoints that are not there."""
+    events = read_events(out / METRICS_FILE) if ranks.is_first else []
+    saved = ranks.from_first([event["path"] for event in events if event["event"] == "checkpoint"])
+    if saved:
+        problem = f"is not there, and metrics.jsonl tells of {len(saved)} checkpoints"
+        hint = "mount or restore the folder, or train from step 0 with `twofold run RECIPE --fresh`"
+        raise user_error(str(out / saved[-1]), None, problem, hint)
+
+
+def _summarize_again(recipe: Recipe, out: Path, data: inputs.Inputs, plan: Plan, state: State, ranks: Ranks) -> None:
+    """Write the summary that a training has which was adopted when it was done."""
+    if ranks.is_first and not (out / layout.SUMMARY_FILE).exists():
+        taken = token_counts(data.order, plan, state.step, state.skipped_steps)
+        write_json(out / layout.SUMMARY_FILE, summarize(recipe, out, taken, state.seconds, ranks, state.lineage))
 
 
 def _write_start(run: Run) -> None:
@@ -159,6 +183,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         out="folder for metrics, checkpoints and weights",
     )
     parser.add_argument("--stop-after-step", type=int, help="save and stop after this step, as on a signal")
+    parser.add_argument("--start-from", metavar="SHA256", help="hash of the weights that model.start_from names")
     parser.add_argument("--attach", type=Path, action="append", default=[], help="a file to send to W&B, once")
     return parser.parse_args(arguments)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pretrain.checkpoints.checkpoint import State
+from pretrain.checkpoints.manifest import State
 from pretrain.checkpoints.training_state import SavedTensors
 from pretrain.data.batches import Prefetched, batch_hash
 from pretrain.data.plan import Step
@@ -47,6 +47,8 @@ class Trainer:
             self.run.engine.restore(saved, state.optimizer_steps)
         self.run.progress.resume(state)
         self.guard.remember(state.guard)
+        behind = self.run.ranks.gather(state.step)
+        assert len(set(behind)) == 1, f"ranks resumed from different steps: {behind}"
 
     def train(self, stop_after_step: int | None = None) -> int:
         """Train to the end of the plan, or until a stop is asked for; return the exit code."""

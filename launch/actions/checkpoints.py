@@ -18,6 +18,7 @@ from configs.schema import Recipe
 from launch.runner import existing
 from launch.stages import stage_named
 from pretrain import layout
+from pretrain.checkpoints.manifest import committed, step_of, verified
 from twofold.artifacts import Artifact, partial_dir
 from twofold.errors import user_error
 
@@ -90,8 +91,6 @@ def training_folder(recipe: Recipe) -> tuple[dict[str, Artifact], Path]:
 
 
 def _committed(folder: Path) -> list[Path]:
-    from pretrain.checkpoints.checkpoint import committed
-
     found = committed(folder / layout.CHECKPOINTS_DIR)
     if not found:
         raise user_error(str(folder), None, "has no committed checkpoint yet", "wait for the first one")
@@ -99,8 +98,6 @@ def _committed(folder: Path) -> list[Path]:
 
 
 def _of_step(found: Sequence[Path], step: int) -> Path:
-    from pretrain.checkpoints.checkpoint import step_of
-
     by_step = {step_of(path): path for path in found}
     if step not in by_step:
         steps = ", ".join(map(str, by_step))
@@ -110,7 +107,6 @@ def _of_step(found: Sequence[Path], step: int) -> Path:
 
 def _write(recipe: Recipe, checkpoints: Sequence[Path], tokenizer: Artifact, out: Path, console: Console) -> None:
     from pretrain.checkpoints import merge as averaging
-    from pretrain.checkpoints.checkpoint import verified
     from pretrain.stages.export import write_model
 
     states: list[Any] = [verified(path) for path in checkpoints]

@@ -28,6 +28,7 @@ from launch.preflight import choose_device
 from launch.resume_trials import Check, Moment, Trials, compare, on_this_machine, shortened
 from launch.runner import run_recipe
 from pretrain import layout
+from pretrain.checkpoints.manifest import committed
 
 _MOMENTS: tuple[Moment, ...] = ("start", "step", "step", "save")
 
@@ -99,7 +100,7 @@ def _elastic(whole: Trials, folder: Path, console: Console) -> list[Check]:
 
 
 def _damage_newest(folder: Path) -> str:
-    newest = sorted((folder / layout.CHECKPOINTS_DIR).glob("step-????????"))[-1]
+    newest = committed(folder / layout.CHECKPOINTS_DIR)[-1]
     file = sorted(newest.glob("state/*"))[-1]
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1

@@ -3,14 +3,18 @@
     checkpoints/step-00000100/            committed: manifest.json exists, and every file that it lists
         state/rank-*.safetensors          see training_state.py
         recipe.yaml                       the resolved recipe
-        manifest.json                     State, versions, and every file with size and SHA-256
-    checkpoints/step-00000100.partial/    being written, or left by a kill; never read
+        manifest.json                     State, versions, and every file with size and SHA-256; see manifest.py
 
 Contract: `begin` copies the tensors to host memory and returns; a thread of each rank writes, syncs and hashes its
 file. Once every rank's part is on the disk, `commit` writes the manifest and renames the folder, so a partial
-checkpoint is never used. `newest` reads every byte of the newest committed checkpoint, and falls back to the previous
-one with a warning if anything is missing, cut or altered. It refuses a checkpoint of other data, another tokenizer or
-another model; any number of ranks is fine.
+checkpoint is never used.
+
+`newest`: the first rank alone lists the folder and chooses; the others take its choice, so a stale listing on one host
+cannot send ranks to different checkpoints. Every byte is compared with the manifest, each rank reading its share. A
+damaged checkpoint is set aside, with a warning, once an earlier one is found to be intact. If there are checkpoints
+and none can be used, or the newest one is of another training (past.py), the start ends with a `UserError`: training
+never starts anew by itself. What one rank sees and the first one does not is no damage but a failing file system, and
+ends the start with an error on which launchers restart.
 
 Cost: training pauses for the copy; host memory holds one copy of the rank's state until it is written.
 Retention: the newest `keep`, and the end of every phase forever.
@@ -20,48 +24,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pretrain.checkpoints import training_state
+from pretrain.checkpoints import manifest, past, training_state
+from pretrain.checkpoints.manifest import MANIFEST_FILE, RECIPE_FILE, Damaged, State, read_manifest
 from pretrain.checkpoints.training_state import Parts
 from pretrain.engine.distributed import OtherRankFailed, Ranks
-from twofold.errors import Problem, UserError, user_error
+from twofold.errors import UserError, user_error
 from twofold.files import disk_errors, sha256_of, sync, write_json
 
-RECIPE_FILE = "recipe.yaml"
-_MANIFEST = "manifest.json"
-_PARTIAL = ".partial"
-_FORMAT = 2
-_UNREADABLE = (ValueError, KeyError, TypeError, OSError)
-"""What `read_manifest` raises for a broken manifest."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What a checkpoint holds in addition to its tensors."""
-
-    step: int
-    """Finished steps."""
-    tokens: int
-    seconds: float
-    """Training time so far, over all restarts."""
-    ends_phase: str | None
-    reason: str
-    """Why it was saved: tokens, minutes, phase end, signal."""
-    world_size: int
-    identity: Mapping[str, str]
-    """What determined the weights, by part: data, tokenizer, model, …"""
-    optimizer_steps: int = 0
-    """Updates of the weights so far."""
-    skipped_steps: tuple[int, ...] = ()
-    """Indexes of steps that had no effect, and of those to skip after a rollback."""
-    guard: Mapping[str, Any] = field(default_factory=dict)
-    """The spike guard's memory; see skip_step.py."""
+_PATIENCE_S = 30.0
+"""How long a rank waits until its file system shows what the first rank sees."""
+_T = TypeVar("_T")
 
 
 class Checkpoints:
@@ -71,7 +51,7 @@ class Checkpoints:
         self,
         root: Path,
         keep: int,
-        identity: Mapping[str, str],
+        identity: Mapping[str, Any],
         ranks: Ranks,
         recipe: str = "",
         made_with: Mapping[str, str] | None = None,
@@ -84,17 +64,23 @@ class Checkpoints:
     def newest(self, warn: Callable[[str], None], upto: int | None = None) -> tuple[State, Path] | None:
         """The newest intact checkpoint of step `upto` or before, and its folder; None if there is none.
 
-        Raises `UserError` if it belongs to other data or another model.
+        Raises `UserError` if it belongs to another training, and, without `upto`, if none of those that exist is
+        intact.
         """
-        for path in reversed(committed(self.root)):
-            if upto is not None and step_of(path) > upto:
+        damaged: list[tuple[Path, str]] = []
+        for name in self._first(lambda: self._names(upto)):
+            path = self.root / name
+            damage = self._damage(path)
+            if damage is not None:
+                damaged.append((path, damage))
                 continue
-            damage = damage_of(path, self.ranks.rank, self.ranks.size)
-            if self.ranks.all_true(damage is None):
-                state, _ = read_manifest(path)
-                self._check(path, state)
-                return state, path
-            warn(f"{path} is damaged ({damage or 'seen by another rank'}); using the previous checkpoint")
+            state = self._first(partial(self._opened, path))
+            for broken, why in damaged:
+                moved = self._first(partial(manifest.set_aside, broken)).name
+                warn(f"{broken} is damaged ({why}) and now named {moved}; using the previous checkpoint")
+            return state, path
+        if upto is None:
+            self._first(lambda: self._refuse_to_start_anew(damaged))
         return None
 
     @property
@@ -110,10 +96,11 @@ class Checkpoints:
     def begin(self, state: State, parts: Parts) -> None:
         """Start to write `parts`: host tensors that do not change anymore."""
         assert self._writing is None, "the previous checkpoint is still being written"
-        partial = self._folder(state).with_name(self._folder(state).name + _PARTIAL)
-        failure = _failure_of(lambda: self._prepare(partial), partial) if self.ranks.is_first else None
+        final = manifest.folder_of(self.root, state.step)
+        folder = manifest.partial_of(final)
+        failure = _failure_of(lambda: self._prepare(final, folder), folder) if self.ranks.is_first else None
         self._stop_if_any_failed(failure)
-        self._writing = _Writing(state, partial, parts, self.ranks)
+        self._writing = _Writing(state, folder, parts, self.ranks)
         self._writing.start()
 
     def commit(self) -> Path:
@@ -122,7 +109,7 @@ class Checkpoints:
         assert writing is not None, "nothing is pending"
         writing.join()
         self._writing = None
-        final = self._folder(writing.state)
+        final = manifest.folder_of(self.root, writing.state.step)
         try:
             self._stop_if_any_failed(writing.failure)
             failure: BaseException | None = None
@@ -131,7 +118,7 @@ class Checkpoints:
             self._stop_if_any_failed(failure)
         except (UserError, OtherRankFailed):
             if self.ranks.is_first:
-                remove(writing.folder)  # a full disk gets its space back
+                manifest.remove(writing.folder)  # a full disk gets its space back
             raise
         return final
 
@@ -142,51 +129,107 @@ class Checkpoints:
             self._writing = None
         self.ranks.barrier()
         if self.ranks.is_first:
-            for path in self.root.glob("step-*"):
-                if step_of(path) > step:
-                    remove(path)
+            for path in (*manifest.committed(self.root), *manifest.partials(self.root)):
+                if manifest.step_of(path) > step:
+                    manifest.remove(path)
         self.ranks.barrier()
 
-    def _folder(self, state: State) -> Path:
-        return self.root / f"step-{state.step:08d}"
+    def _names(self, upto: int | None) -> list[str]:
+        """The names of the committed checkpoints up to a step, newest first."""
+        found = reversed(manifest.committed(self.root))
+        return [path.name for path in found if upto is None or manifest.step_of(path) <= upto]
 
-    def _prepare(self, partial: Path) -> None:
-        for old in (partial, partial.with_name(partial.name.removesuffix(_PARTIAL))):
-            remove(old)
-        (partial / training_state.STATE_DIR).mkdir(parents=True)
-        (partial / RECIPE_FILE).write_text(self._recipe, encoding="utf-8")
+    def _opened(self, path: Path) -> State:
+        """The state of an intact checkpoint of this training."""
+        state, _ = read_manifest(path)
+        problems = past.problems(path, past.saved_identity(path, state), self.identity, state.step)
+        if problems:
+            raise UserError(problems)
+        return state
+
+    def _damage(self, path: Path) -> str | None:
+        """What is wrong with a checkpoint, the same answer on every rank; each reads its share of the files."""
+        found: str | tuple[str, list[manifest.Entry]] = self._first(lambda: _described(path))
+        if isinstance(found, str):
+            return found
+        digest, files = found
+        share = range(self.ranks.rank, len(files), self.ranks.size)
+        mine = next(((n, text) for n in share if (text := manifest.damage_in(path, files[n]))), None)
+        seen = self.ranks.is_first or _sees(path / MANIFEST_FILE, digest)
+        reports = self.ranks.gather((mine, seen))
+        for rank, (report, sees) in enumerate(reports):
+            if report and self._first(partial(manifest.damage_in, path, files[report[0]])):
+                return str(report[1])
+            if report or not sees:
+                what = report[1] if report else f"{MANIFEST_FILE} is another one"
+                raise RuntimeError(f"rank {rank} does not see {path} as the first rank does: {what}")
+        return None
+
+    def _refuse_to_start_anew(self, damaged: list[tuple[Path, str]]) -> None:
+        aside = manifest.aside(self.root)
+        if not damaged and not aside:
+            return
+        path, why = damaged[0] if damaged else (aside[-1], "it was set aside as damaged")
+        count = len(damaged) + len(aside)
+        raise user_error(
+            str(path),
+            None,
+            f"is damaged ({why}), and none of the {count} checkpoints can be used",
+            "restore one of them from a copy, or train from step 0 with `twofold run RECIPE --fresh`",
+        )
+
+    def _first(self, action: Callable[[], _T]) -> _T:
+        """What `action` returns on the first rank, on every rank; its failure there ends all of them."""
+        value, failure = None, None
+        if self.ranks.is_first:
+            try:
+                value = action()
+            except Exception as error:
+                failure = error
+        found, failed = self.ranks.from_first((value, failure is not None))
+        if failed:
+            raise failure or OtherRankFailed(str(self.root))
+        answer: _T = found
+        return answer
+
+    def _prepare(self, final: Path, folder: Path) -> None:
+        manifest.remove(folder)
+        if (final / MANIFEST_FILE).exists():
+            manifest.set_aside(final)
+        else:
+            manifest.remove(final)  # a removal that a kill cut short
+        (folder / training_state.STATE_DIR).mkdir(parents=True)
+        (folder / RECIPE_FILE).write_text(self._recipe, encoding="utf-8")
 
     def _stop_if_any_failed(self, failure: BaseException | None) -> None:
         if not self.ranks.all_true(failure is None):
             raise failure or OtherRankFailed(str(self.root))
 
     def _rename(self, writing: _Writing, final: Path) -> None:
-        partial = writing.folder
+        folder = writing.folder
         listed = []
         for rank in range(self.ranks.size):
-            path = _part_entry(partial, rank)
+            path = _part_entry(folder, rank)
             listed.append(json.loads(path.read_text(encoding="utf-8")))
             path.unlink()
-        listed.append(_entry(partial / RECIPE_FILE, partial))
-        head = {"format": _FORMAT, "made_with": self._made_with, **asdict(writing.state)}
-        write_json(partial / _MANIFEST, {**head, "files": listed})
-        os.replace(partial, final)
+        listed.append(_entry(folder / RECIPE_FILE, folder))
+        head = {"format": manifest.FORMAT, "made_with": self._made_with, **asdict(writing.state)}
+        write_json(folder / MANIFEST_FILE, {**head, "files": listed})
+        os.replace(folder, final)
         sync(self.root)
         self._retain()
 
-    def _check(self, path: Path, state: State) -> None:
-        problems = []
-        for part in self.identity:
-            if state.identity.get(part) != self.identity[part]:
-                hint = f"restore the {part} it was trained with, or train in another run_dir"
-                problems.append(Problem(str(path), None, f"differs from this run in its {part}", hint))
-        if problems:
-            raise UserError(problems)
-
     def _retain(self) -> None:
-        passing = [path for path in reversed(committed(self.root)) if not _ends_phase(path)]
-        for path in (*passing[self.keep :], *self.root.glob(f"*{_PARTIAL}")):
-            remove(path)
+        """Remove old checkpoints; those whose manifest cannot be read are neither counted nor removed."""
+        passing = []
+        for path in manifest.committed(self.root):
+            try:
+                if read_manifest(path)[0].ends_phase is None:
+                    passing.append(path)
+            except (Damaged, UserError):
+                continue
+        for path in (*passing[: -self.keep], *manifest.partials(self.root)):
+            manifest.remove(path)
 
 
 class _Writing(threading.Thread):
@@ -211,58 +254,24 @@ class _Writing(threading.Thread):
             self._parts = None  # host memory is free again
 
 
-def read_manifest(path: Path) -> tuple[State, list[dict[str, Any]]]:
-    """State and file list of a committed checkpoint."""
-    raw = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-    if raw.pop("format") != _FORMAT:
-        raise ValueError("is of another format")
-    files = raw.pop("files")
-    raw.pop("made_with")
-    skipped = raw.pop("without_effect") if "without_effect" in raw else raw["skipped_steps"]  # the former in older ones
-    return State(**{**raw, "skipped_steps": tuple(skipped)}), files
-
-
-def committed(root: Path) -> list[Path]:
-    """Committed checkpoints of a run, oldest first."""
-    return [path for path in sorted(root.glob("step-*")) if path.suffix != _PARTIAL and (path / _MANIFEST).exists()]
-
-
-def verified(path: Path) -> State:
-    """The state of a checkpoint, after comparing every byte with its manifest; `UserError` if it is damaged."""
-    if (damage := damage_of(path)) is not None:
-        raise user_error(str(path), None, f"is damaged ({damage})", "name another checkpoint")
-    return read_manifest(path)[0]
-
-
-def step_of(path: Path) -> int:
-    """The step in a checkpoint's name."""
-    return int(path.name.removesuffix(_PARTIAL).removeprefix("step-"))
-
-
-def remove(path: Path) -> None:
-    """Remove a checkpoint so that a kill halfway leaves nothing that looks committed."""
-    (path / _MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def damage_of(path: Path, rank: int = 0, size: int = 1) -> str | None:
-    """What is wrong with a checkpoint, if anything; of `size` ranks, each hashes its share of the files."""
+def _described(path: Path) -> str | tuple[str, list[manifest.Entry]]:
+    """The manifest's hash and the files it lists; a text if it is damaged."""
     try:
-        return _damaged_file(path, read_manifest(path)[1], rank, size)
-    except _UNREADABLE as error:
-        return f"{_MANIFEST}: {error}"
+        _, files = read_manifest(path)
+    except Damaged as error:
+        return str(error)
+    return sha256_of(path / MANIFEST_FILE), files
 
 
-def _damaged_file(path: Path, files: list[dict[str, Any]], rank: int, size: int) -> str | None:
-    for number, entry in enumerate(files):
-        file = path / entry["path"]
-        if not file.exists():
-            return f"{entry['path']} is missing"
-        if file.stat().st_size != entry["bytes"]:
-            return f"{entry['path']} has {file.stat().st_size} bytes instead of {entry['bytes']}"
-        if number % size == rank and sha256_of(file) != entry["sha256"]:
-            return f"{entry['path']} was altered"
-    return None
+def _sees(file: Path, digest: str) -> bool:
+    """Whether this host sees a file with these contents, which may take a shared file system a while."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        if file.exists() and sha256_of(file) == digest:
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(1)
 
 
 def _failure_of(action: Callable[[], None], path: Path) -> UserError | None:
@@ -273,13 +282,6 @@ def _failure_of(action: Callable[[], None], path: Path) -> UserError | None:
     except UserError as error:
         return error
     return None
-
-
-def _ends_phase(path: Path) -> bool:
-    try:
-        return read_manifest(path)[0].ends_phase is not None
-    except _UNREADABLE:
-        return False
 
 
 def _part_entry(folder: Path, rank: int) -> Path:

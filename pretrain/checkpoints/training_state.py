@@ -10,6 +10,7 @@ no pickle is ever opened. `SavedTensors.read` costs the bytes that it returns.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,19 +62,20 @@ class SavedTensors:
         self.size = len(paths)
         assert paths, f"{folder} has no state"
         assert all(m is not None and int(m[2]) == self.size for m in found), f"{folder} mixes numbers of ranks"
-        self._files: list[Any] = [safe_open(path, framework="pt") for path in paths]
+        # A rank opens what it reads: with the same number of ranks, its own file alone.
+        self._open: Any = functools.cache(lambda rank: safe_open(paths[rank], framework="pt"))
 
     def __enter__(self) -> SavedTensors:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._files.clear()
+        self._open.cache_clear()
 
     def read(self, kind: str, name: str, elements: int, first: int = 0, end: int | None = None) -> Tensor:
         """Elements first .. end-1 of a parameter of `elements`, one axis, float32."""
         end = elements if end is None else end
-        pieces = [
-            self._files[rank].get_slice(f"{kind}/{name}")[begin:stop]
+        pieces: list[Tensor] = [
+            self._open(rank).get_slice(f"{kind}/{name}")[begin:stop]
             for rank, begin, stop in self._ranges(elements, first, end)
         ]
         return torch.cat(pieces) if pieces else torch.empty(0)

@@ -12,16 +12,14 @@ from pathlib import Path
 
 from configs.checks import batch_problem
 from configs.schema import Recipe
-from pretrain import layout
 from pretrain.data.batches import Batches, TokenStream
 from pretrain.data.order import Order
 from pretrain.data.plan import check_supply
 from pretrain.data.validation import Validation, read_token_bytes
 from pretrain.engine.distributed import Ranks
-from tokenizer.shards import INDEX_FILE, Index, read_index
-from twofold.artifacts import MANIFEST_FILE, digest
+from tokenizer.shards import Index, read_index
+from twofold.artifacts import MANIFEST_FILE
 from twofold.errors import UserError, user_error
-from twofold.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,6 @@ def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> 
         ranks=ranks,
     )
     return Inputs(index, order, Batches(index, order), validation)
-
-
-def identity(recipe: Recipe, index: Index) -> dict[str, str]:
-    """What a checkpoint and a run that resumes from it must have in common, by part."""
-    return {
-        "data": sha256_of(index.folder / INDEX_FILE),
-        "tokenizer": index.tokenizer_identity,
-        **{section: digest(value) for section, value in layout.config(recipe).items()},
-    }
 
 
 def _identity_of(tokenizer: Path) -> str | None:

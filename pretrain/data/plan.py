@@ -10,6 +10,7 @@ Steps are counted from 0: `at(step)` describes the step about to be made, after 
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
@@ -50,19 +51,15 @@ class Step:
         return self.tokens_before + self.tokens
 
 
-class Plan:
-    """All steps of a recipe."""
+class Schedule:
+    """All steps of some phases."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.phases = recipe.phases
-        self._checkpoint_every = recipe.checkpoints.every
-        self._validate_every = recipe.validation.every
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        self.phases = tuple(phases)
         self._first_steps = [0, *accumulate(phase.steps for phase in self.phases)]
         self._first_tokens = [0, *accumulate(phase.trained_tokens for phase in self.phases)]
         self._segments = [(n, segment) for n, phase in enumerate(self.phases) for segment in phase.segments]
         self._segment_steps = [self._first_steps[n] + segment.first_step for n, segment in self._segments]
-        names = [phase.name for phase in self.phases]
-        self.start_phase = names.index(recipe.model.start_at_phase) if recipe.model.start_at_phase else 0
         self._start_rates = [0.0]
         for phase in self.phases[:-1]:
             self._start_rates.append(rate_at(phase, phase.trained_tokens, self._start_rates[-1]))
@@ -70,11 +67,6 @@ class Plan:
     @property
     def total_steps(self) -> int:
         return self._first_steps[-1]
-
-    @property
-    def start_step(self) -> int:
-        """Where a fresh run begins: at 0, or at the phase for which weights were imported."""
-        return self.first_step(self.start_phase)
 
     def first_step(self, phase: int) -> int:
         """Steps before `phase`; all steps for the number of phases."""
@@ -120,6 +112,22 @@ class Plan:
     def phase_ended_by(self, done: int) -> Phase | None:
         """The phase whose last step is step `done - 1`, or None."""
         return self.phases[self._first_steps.index(done) - 1] if done in self._first_steps[1:] else None
+
+
+class Plan(Schedule):
+    """All steps of a recipe, where they begin, and what is due after them."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe.phases)
+        self._checkpoint_every = recipe.checkpoints.every
+        self._validate_every = recipe.validation.every
+        names = [phase.name for phase in self.phases]
+        self.start_phase = names.index(recipe.model.start_at_phase) if recipe.model.start_at_phase else 0
+
+    @property
+    def start_step(self) -> int:
+        """Where a fresh run begins: at 0, or at the phase for which weights were imported."""
+        return self.first_step(self.start_phase)
 
     def checkpoints_at(self, done: int) -> bool:
         """Whether the state is saved after `done` steps."""
@@ -189,21 +197,29 @@ def token_counts(order: Order, plan: Plan, done: int, skipped_steps: Collection[
     each of them and for each phase.
     """
     by_phase, skipped = {}, {}
+    all_dropped = _dropped(order, plan, frozenset(index for index in skipped_steps if index < done))
     for number, phase in enumerate(plan.phases):
         if number < plan.start_phase:
             by_phase[phase.name] = skipped[phase.name] = dict.fromkeys(phase.mixture, 0)
             continue
         taken = order.taken(number, plan.samples_behind(number, done))
-        dropped = dict.fromkeys(taken, 0)
-        for step in (plan.at(index) for index in skipped_steps if index < done):
-            if step.phase == number:
-                behind = order.taken(number, step.first_sample + step.sequences)
-                before = order.taken(number, step.first_sample)
-                dropped = {name: count + behind[name] - before[name] for name, count in dropped.items()}
+        dropped = all_dropped[number]
         length = phase.sequence_length
         by_phase[phase.name] = {name: (count - dropped[name]) * length for name, count in taken.items()}
         skipped[phase.name] = {name: count * length for name, count in dropped.items()}
     return TokenCounts(by_phase, skipped)
+
+
+@functools.lru_cache(maxsize=2)
+def _dropped(order: Order, plan: Plan, steps: frozenset[int]) -> list[dict[str, int]]:
+    """Sequences of each source in `steps`, by phase; remembered, since it is asked for at every logged step."""
+    found = [dict.fromkeys(phase.mixture, 0) for phase in plan.phases]
+    for step in map(plan.at, sorted(steps)):
+        behind = order.taken(step.phase, step.first_sample + step.sequences)
+        before = order.taken(step.phase, step.first_sample)
+        for name, count in behind.items():
+            found[step.phase][name] += count - before[name]
+    return found
 
 
 def check_supply(phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:

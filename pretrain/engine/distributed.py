@@ -63,5 +63,13 @@ class Ranks:
             dist.all_gather_object(everyone, value)
         return everyone
 
+    def from_first(self, value: Any) -> Any:
+        """The first rank's value, which is pickled."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
     def barrier(self) -> None:
         self.sum([0.0])

@@ -78,15 +78,20 @@ class Engine:
 
     def _accumulate(self, micro_BU: Tensor, z_weight: float, intra_document_masking: bool, parts: int) -> Tensor:
         """One forward and backward pass; its part of `accumulate`'s two means, on the device."""
-        tokens_BT, bounds_S = micro_BU[:, :-1], None
-        if intra_document_masking and self.kernels.document_bounds:
-            bounds_S = self._to_device(document_bounds(tokens_BT))
-        micro_BU = self._to_device(micro_BU)
-        nll_BT, log_z_BT = self.zero(micro_BU[:, :-1], micro_BU[:, 1:], intra_document_masking, bounds_S)
+        nll_BT, log_z_BT = self._losses(micro_BU, intra_document_masking)
         loss, z_loss = nll_BT.mean(), log_z_BT.square().mean()
         objective = loss + z_weight * z_loss if z_weight else loss
         self.zero.backward(objective / parts)
         return torch.stack((loss.detach(), z_loss.detach())) / parts
+
+    def _losses(self, batch_BU: Tensor, intra_document_masking: bool) -> tuple[Tensor, Tensor]:
+        """(-log p of each next token, log Z), float32 BT each."""
+        bounds_S = None
+        if intra_document_masking and self.kernels.document_bounds:
+            bounds_S = self._to_device(document_bounds(batch_BU[:, :-1]))
+        batch_BU = self._to_device(batch_BU)
+        nll_BT, log_z_BT = self.zero(batch_BU[:, :-1], batch_BU[:, 1:], intra_document_masking, bounds_S)
+        return nll_BT, log_z_BT
 
     def _to_device(self, values: Tensor) -> Tensor:
         """Copy without waiting for the copy: the host would wait for one from pageable memory."""
@@ -107,12 +112,10 @@ class Engine:
         self.zero.skip_step()
 
     @torch.no_grad()
-    def token_losses(self, batch_BU: Tensor) -> Tensor:
+    def token_losses(self, batch_BU: Tensor, intra_document_masking: bool = False) -> Tensor:
         """-log p of each next token, float32 BT, of this rank's sequences; no gradient."""
         self.zero.train(False)
-        batch_BU = batch_BU.to(self.ranks.device)
-        nll_BT: Tensor = self.zero(batch_BU[:, :-1], batch_BU[:, 1:])[0]
-        return nll_BT
+        return self._losses(batch_BU, intra_document_masking)[0]
 
     @torch.no_grad()
     def next_logits(self, tokens_BT: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 
 from pretrain import layout
-from pretrain.checkpoints.checkpoint import Checkpoints, State
+from pretrain.checkpoints.checkpoint import Checkpoints
+from pretrain.checkpoints.manifest import State
 from pretrain.data.plan import Step
 from pretrain.hooks.hook import Hook, Run, StepResult
 from pretrain.hooks.skip_step import SpikeGuard
@@ -66,6 +67,7 @@ class Checkpointer(Hook):
             optimizer_steps=run.engine.optimizer_steps,
             skipped_steps=tuple(sorted(progress.skipped_steps)),
             guard=self._guard.memory(),
+            lineage=progress.lineage,
         )
         if run.ranks.is_first:
             write_json(run.out / layout.TOKEN_COUNTS_FILE, run.token_counts().as_json())

@@ -25,7 +25,7 @@ class StepEvents(Hook):
     """Writes `train` at the recipe's cadence, at both ends of a phase, and for every skipped step."""
 
     def after_step(self, result: StepResult) -> None:
-        if not (self._is_logged(result.step) or result.is_skipped):
+        if not self.run.ranks.is_first or not (self._is_logged(result.step) or result.is_skipped):
             return
         run, step, seconds = self.run, result.step, result.seconds
         flops = flops_per_token(run.recipe.model, run.recipe.tokenizer.vocab_size, step.sequence_length)

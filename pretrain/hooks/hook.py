@@ -8,12 +8,13 @@ collectives. A hook may read all of `Run`; only `Progress` is shared state that 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.schema import Recipe
-from pretrain.checkpoints.checkpoint import State
+from pretrain.checkpoints.manifest import State
 from pretrain.data.inputs import Inputs
 from pretrain.data.plan import Plan, Step, TokenCounts, token_counts
 from pretrain.engine.distributed import Ranks
@@ -33,6 +34,8 @@ class Progress:
     """Steps behind it."""
     skipped_steps: set[int] = field(default_factory=set)
     """Indexes of steps that had no effect, and of those to skip after a rollback."""
+    lineage: tuple[Mapping[str, Any], ...] = ()
+    """Checkpoints of other runs that this one branched from."""
     seconds_before: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
@@ -40,6 +43,7 @@ class Progress:
         """Continue from a checkpoint; a rollback takes no time back."""
         self.done = state.step
         self.skipped_steps = set(state.skipped_steps)
+        self.lineage = state.lineage
         self.seconds_before = max(self.seconds_before, state.seconds)
 
     @property

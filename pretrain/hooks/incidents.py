@@ -1,19 +1,16 @@
-"""What went wrong in training, one file per incident, with the documents that were in it.
+"""What went wrong in training, one file per incident.
 
-    incidents/step-00001234.json        a skipped step: verdict, loss, norm, the limits, its documents
-    incidents/rollback-00001240.json    a rollback: the step it returned to, the steps it skips, their documents
+    incidents/step-00001234.json        a skipped step: verdict, loss, norm, the limits
+    incidents/rollback-00001240.json    a rollback: the step it returned to, the steps it skips
 
 Contract: rank 0 writes, atomically; the files outlive rollbacks and restarts, which cut the metrics.
-A document is named by source, shard, its number there, id and the tokens of it that were in the batch.
+The documents of a step follow from its number (`twofold inspect-batch RECIPE --step 1234`): to look them up here would
+hold all ranks for as long as the side indexes of thousands of shards take to read.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from pretrain import layout
-from pretrain.data import provenance
-from pretrain.data.plan import Step
 from pretrain.hooks.hook import Hook, Run, StepResult
 from pretrain.hooks.metrics import finite
 from twofold.files import write_json
@@ -34,7 +31,6 @@ class Incidents(Hook):
             "grad_norm": finite(result.grad_norm),
             "grad_norm_limit": judgement.norm_limit,
             "lr": step.lr,
-            "documents": _documents(self.run, step),
         }
         write_json(self.run.out / layout.INCIDENTS_DIR / f"step-{step.index + 1:08d}.json", incident)
 
@@ -47,10 +43,5 @@ def write_rollback(run: Run, returned_to: int, steps_to_skip: range) -> None:
         "returned_to_step": returned_to,
         "first_skipped": steps_to_skip[0] + 1,
         "last_skipped": steps_to_skip[-1] + 1,
-        "documents_by_step": {str(index + 1): _documents(run, run.plan.at(index)) for index in steps_to_skip},
     }
     write_json(run.out / layout.INCIDENTS_DIR / f"rollback-{steps_to_skip[-1] + 1:08d}.json", incident)
-
-
-def _documents(run: Run, step: Step) -> list[dict[str, Any]]:
-    return [span.as_json() for span in provenance.documents(run.data.index, run.data.order, step)]

@@ -29,7 +29,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 from configs.schema import Recipe
 from twofold.errors import user_error
@@ -40,6 +40,7 @@ _WANDB_HOST = "api.wandb.ai"
 _RUN_ID_FILE = "wandb-run-id"
 _FINISH_TIMEOUT_S = 60.0
 _ALERT_EVERY_S = 300
+_BLOCK_BYTES = 1 << 20
 ALERTS = ("rollback", "straggler", "stall", "stop", "end")
 """Events that W&B sends as alerts, in addition to skipped steps."""
 
@@ -210,10 +211,47 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def _cut_after(path: Path, step: int) -> None:
-    """Drop the lines of later steps, atomically; step 0 (nothing to resume) drops all of them."""
-    kept = [event for event in read_events(path) if event["step"] <= step and step > 0]
-    with atomic_path(path) as target:
-        target.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept), encoding="utf-8")
+    """Drop the lines of later steps; step 0 (nothing to resume) drops all of them.
+
+    Only the end of the file is read and written. A kill halfway leaves lines that the next start cuts.
+    """
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        if step > 0:
+            begin = _end_of_steps(file, step)
+            file.seek(begin)
+            kept = [line for line in file.read().splitlines(keepends=True) if _is_upto(line, step)]
+            file.seek(begin)
+            file.writelines(kept)
+        file.truncate()
+
+
+def _end_of_steps(file: BinaryIO, step: int) -> int:
+    """Where the last `train` line of step `step` or before begins; before it, no line is of a later step."""
+    begin = file.seek(0, os.SEEK_END)
+    rest = b""
+    while begin > 0:
+        size = min(begin, _BLOCK_BYTES)
+        begin -= size
+        file.seek(begin)
+        # The first line may begin in the block before; it is looked at together with that one.
+        first, *lines = (file.read(size) + rest).splitlines(keepends=True)
+        end = begin + len(first) + sum(map(len, lines))
+        for line in reversed(lines if begin else [first, *lines]):
+            end -= len(line)
+            if _is_upto(line, step) and json.loads(line)["event"] == "train":
+                return end
+        rest = first
+    return 0
+
+
+def _is_upto(line: bytes, step: int) -> bool:
+    """Whether a line is complete and of step `step` or before."""
+    try:
+        return line.endswith(b"\n") and bool(json.loads(line)["step"] <= step)
+    except ValueError:
+        return False
 
 
 def _run_id(out: Path) -> str:

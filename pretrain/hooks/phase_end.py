@@ -38,5 +38,8 @@ class Summary(Hook):
     def after_advance(self, step: Step, stopping: bool) -> None:
         run = self.run
         if run.ranks.is_first and run.progress.done == run.plan.total_steps:
-            counts = summary.summarize(run.recipe, run.out, run.token_counts(), run.progress.seconds, run.ranks)
+            progress = run.progress
+            counts = summary.summarize(
+                run.recipe, run.out, run.token_counts(), progress.seconds, run.ranks, progress.lineage
+            )
             write_json(run.out / layout.SUMMARY_FILE, counts)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pretrain import layout
-from pretrain.checkpoints.checkpoint import State
+from pretrain.checkpoints.manifest import State
 from pretrain.data.plan import Step
 from pretrain.hooks import incidents
 from pretrain.hooks.checkpointing import Checkpointer
@@ -53,11 +53,13 @@ class Rollback:
         if len(rollbacks) > run.recipe.stability.attempts:
             raise self._too_many(step, len(rollbacks) - 1)
         steps_to_skip = range(first, step.index + 1)
-        self._checkpointer.drop_after(state.step)
-        run.monitor.rewind(state.step)
+        # Nothing is removed before the state is back, and metrics last: a start cuts them, but cannot add to them.
         self._resume(state, folder)
         guard.rollbacks = rollbacks
         run.progress.skipped_steps |= set(steps_to_skip)
+        incidents.write_rollback(run, state.step, steps_to_skip)
+        self._checkpointer.drop_after(state.step)
+        run.monitor.rewind(state.step)
         run.monitor.event(
             "rollback",
             state.step,
@@ -66,7 +68,6 @@ class Rollback:
             last_skipped=steps_to_skip[-1] + 1,
             checkpoint=folder.name,
         )
-        incidents.write_rollback(run, state.step, steps_to_skip)
         return True
 
     def _too_many(self, step: Step, rollbacks: int) -> Exception:

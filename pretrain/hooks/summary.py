@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from pretrain.model.sizes import n_parameters
 Event = dict[str, Any]
 
 
-def summarize(recipe: Recipe, out: Path, taken: TokenCounts, seconds: float, ranks: Ranks) -> dict[str, Any]:
+def summarize(
+    recipe: Recipe,
+    out: Path,
+    taken: TokenCounts,
+    seconds: float,
+    ranks: Ranks,
+    lineage: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """Counts from the metrics file, which covers all restarts, as `seconds` does."""
     events = read_events(out / METRICS_FILE)
     steps = [event for event in events if event["event"] == "train"]
@@ -36,6 +44,7 @@ def summarize(recipe: Recipe, out: Path, taken: TokenCounts, seconds: float, ran
         "tps": round(sum(e["tps"] * e["step_seconds"] for e in steps) / step_seconds, 1),
         "world_size": ranks.size,
         "device": ranks.device.type,
+        "lineage": list(lineage),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Validate(Hook):
-    """Writes `validation` events, before the first step as well."""
+    """Writes `validation` events, before the first step as well; documents are masked as in the phase's training."""
 
     def __init__(self, run: Run, speaker: Speaker | None) -> None:
         super().__init__(run)
@@ -32,9 +33,11 @@ class Validate(Hook):
     def _validate(self) -> None:
         run, plan, done = self.run, self.run.plan, self.run.progress.done
         begin = time.perf_counter()
-        found = run.data.validation.bits_per_byte(self._token_losses, run.recipe.engine.micro_batch_size)
-        samples = self._speaker.say(run.engine.next_logits) if self._speaker else []
         last = plan.at(max(plan.start_step, done - 1))
+        found = run.data.validation.bits_per_byte(
+            functools.partial(self._token_losses, last.intra_document_masking), run.recipe.engine.micro_batch_size
+        )
+        samples = self._speaker.say(run.engine.next_logits) if self._speaker else []
         run.monitor.event(
             "validation",
             done,
@@ -45,6 +48,6 @@ class Validate(Hook):
             elapsed_seconds=time.perf_counter() - begin,
         )
 
-    def _token_losses(self, batch_BU: Tensor) -> Tensor:
+    def _token_losses(self, intra_document_masking: bool, batch_BU: Tensor) -> Tensor:
         self.run.watch.at(self.run.progress.done, "validation")
-        return self.run.engine.token_losses(batch_BU)
+        return self.run.engine.token_losses(batch_BU, intra_document_masking)

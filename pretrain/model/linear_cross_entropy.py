@@ -57,9 +57,11 @@ class Head(nn.Linear):
             return logits_BTV if targets_BT is None else token_losses(logits_BTV, targets_BT)
         # Validation has shapes of its own, which are not worth compiling.
         elementwise = self.elementwise if torch.is_grad_enabled() else Elementwise(fold, logit_gradient)
+        # Inside of `apply` gradients are always off, and what needs one does not tell whether one will be asked for.
+        keeps = self.losses == "kept" and torch.is_grad_enabled()
         rows = chunk_rows(targets_BT.numel(), len(self.weight), self.chunk_logits)
         nll_N, log_z_N = _ChunkedLosses.apply(  # type: ignore[no-untyped-call]
-            x_BTD.flatten(0, 1), self.weight, targets_BT.flatten(), rows, self.losses == "kept", elementwise
+            x_BTD.flatten(0, 1), self.weight, targets_BT.flatten(), rows, keeps, elementwise
         )
         return nll_N.view_as(targets_BT), log_z_N.view_as(targets_BT)
 
@@ -121,7 +123,7 @@ class _ChunkedLosses(torch.autograd.Function):
         for first, weight_CD in _chunks(weight_VD, rows):
             logits_NC = x_ND @ weight_CD.t()
             log_z_N, target_logit_N = elementwise.fold(logits_NC, targets_N - first, log_z_N, target_logit_N)
-            if keep and any(ctx.needs_input_grad):
+            if keep:
                 kept.append(logits_NC)
         ctx.save_for_backward(x_ND, weight_VD, targets_N, log_z_N, *kept)
         ctx.rows, ctx.elementwise = rows, elementwise

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from configs.recipe import load_recipe
 from launch.actions.checkpoints import training_folder
 from pretrain import layout
-from pretrain.checkpoints.checkpoint import committed, step_of
+from pretrain.checkpoints.manifest import committed, step_of
 from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold
 
 pytestmark = pytest.mark.e2e

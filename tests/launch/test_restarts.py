@@ -26,7 +26,9 @@ starts = len(list(out.glob("began-*")))
 (out / f"began-{{starts}}").touch()
 end = os.environ["ENDS"].split(",")[starts]
 if "c" in end:
-    (out / "{layout.CHECKPOINTS_DIR}" / f"step-{{starts + 1:08d}}").mkdir(parents=True)
+    saved = out / "{layout.CHECKPOINTS_DIR}" / f"step-{{starts + 1:08d}}"
+    saved.mkdir(parents=True)
+    (saved / "manifest.json").touch()
 if "u" in end:
     problem = {{"field": "data", "value": 3, "problem": "is wrong", "hint": "fix it"}}
     (out / "{layout.ERROR_FILE}").write_text(json.dumps({{"problems": [problem]}}))

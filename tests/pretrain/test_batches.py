@@ -11,6 +11,7 @@ import pytest
 import torch
 import world
 
+from pretrain.checkpoints import past
 from pretrain.data import inputs
 from pretrain.data.batches import Batches, TokenStream, batch_hash
 from pretrain.data.order import Order
@@ -119,11 +120,12 @@ def test_a_missing_or_foreign_byte_table_is_refused(shards_dir: Path, tmp_path: 
 
 def test_identity_names_each_part_that_decides_the_weights(shards_dir: Path) -> None:
     index = read_index(shards_dir)
-    one = inputs.identity(world.recipe(), index)
+    one = past.identity(world.recipe(), index)
     assert one["tokenizer"] == world.TOKENIZER_IDENTITY
     for part, change in (("seed", {"seed": 8}), ("model", {"model__d_ff": 96}), ("phases", {"phases__0__z_loss": 0})):
-        other = inputs.identity(world.recipe(**change), index)
+        other = past.identity(world.recipe(**change), index)
         assert [key for key in one if one[key] != other[key]] == [part]
     unrelated: dict[str, Any] = {"monitor__project": "x", "checkpoints__keep": 9, "validation__every": 999}
     unrelated |= {"launch__cpu_ranks": 1, "phases__0__max_epochs": 99, "model__start_from": "elsewhere"}
-    assert inputs.identity(world.recipe(**unrelated), index) == one
+    unrelated |= {"engine__micro_batch_size": 1, "stability__attempts": 9}
+    assert past.identity(world.recipe(**unrelated), index) == one

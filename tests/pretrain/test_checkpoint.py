@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pretrain.checkpoints import training_state
-from pretrain.checkpoints.checkpoint import Checkpoints, State, committed, verified
+from pretrain.checkpoints import checkpoint, manifest, training_state
+from pretrain.checkpoints.checkpoint import Checkpoints
+from pretrain.checkpoints.manifest import State, committed, verified
 from pretrain.checkpoints.training_state import SavedTensors
 from pretrain.engine.distributed import Ranks
 from twofold.errors import UserError
@@ -148,10 +151,6 @@ def _broken_manifest(path: Path) -> None:
     (path / "manifest.json").write_text('{"format": 2, "st')
 
 
-def _foreign_manifest(path: Path) -> None:
-    (path / "manifest.json").write_text('{"format": 1, "files": []}')
-
-
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -159,7 +158,6 @@ def _foreign_manifest(path: Path) -> None:
         (_cut, f"{STATE} has "),
         (_altered, f"{STATE} was altered"),
         (_broken_manifest, "manifest.json"),
-        (_foreign_manifest, "is of another format"),
     ],
 )
 def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
@@ -169,16 +167,136 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: Callabl
     assert step == 3
     assert words in warning
     assert "step-00000012" in warning
+    assert (tmp_path / "step-00000012.damaged-1").exists()
+    assert _newest(tmp_path) == (3, [])
     _save(tmp_path, 12)
     assert _newest(tmp_path) == (12, [])
 
 
-def test_all_damaged_is_as_none(tmp_path: Path) -> None:
-    _save(tmp_path, 3)
-    _missing(tmp_path / "step-00000003")
-    step, warnings = _newest(tmp_path)
-    assert step is None
-    assert len(warnings) == 1
+def test_no_usable_checkpoint_ends_the_start_every_time(tmp_path: Path) -> None:
+    _save(tmp_path, 3, 6)
+    _missing(tmp_path / "step-00000006")
+    assert _newest(tmp_path)[0] == 3
+    _cut(tmp_path / "step-00000003")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"step-00000003: is damaged .* none of the 2 checkpoints.*--fresh"):
+            _newest(tmp_path)
+    (tmp_path / "step-00000003").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"step-00000006.damaged-1: .*set aside.*--fresh"):
+        _newest(tmp_path)
+
+
+def test_a_manifest_of_another_format_is_refused_by_its_number(tmp_path: Path) -> None:
+    _save(tmp_path, 3, 6)
+    (tmp_path / "step-00000006" / "manifest.json").write_text(
+        '{"format": 9, "made_with": {"twofold": "7.1"}, "files": []}'
+    )
+    with pytest.raises(UserError, match=r"format = 9: is the format .* reads 2 and 3\. Hint: .*wrote it \(7\.1\)"):
+        _newest(tmp_path)
+
+
+def test_a_file_system_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _save(tmp_path, 3, 6)
+
+    def fail(_: Path) -> str:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(manifest, "sha256_of", fail)
+    with pytest.raises(OSError, match="input/output"):
+        _newest(tmp_path)
+    monkeypatch.undo()
+    assert _newest(tmp_path) == (6, [])
+
+
+def test_folders_that_a_person_made_are_left_alone(tmp_path: Path) -> None:
+    _save(tmp_path, 3, 6)
+    names = ("step-4-backup", "step-00000007 (copy)", "step-best", "my-step-00000008")
+    for name in names:
+        shutil.copytree(tmp_path / "step-00000006", tmp_path / name)
+    (tmp_path / "step-00000009.partial").mkdir()
+    (tmp_path / "step-00000009.partial" / "manifest.json").write_text("{}")
+    assert [path.name for path in committed(tmp_path)] == ["step-00000003", "step-00000006"]
+    assert _newest(tmp_path) == (6, [])
+    _save(tmp_path, 10, 11, 12)
+    _checkpoints(tmp_path).drop_after(11)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000011", *names}
+
+
+def test_checkpoints_are_in_the_order_of_their_steps_not_of_their_names(tmp_path: Path) -> None:
+    _save(tmp_path, 99_999_999, 100_000_000)
+    assert _newest(tmp_path)[0] == 100_000_000
+
+
+def test_retention_neither_counts_nor_removes_what_cannot_be_read(tmp_path: Path) -> None:
+    _save(tmp_path, 3, 20)
+    _broken_manifest(tmp_path / "step-00000020")
+    _save(tmp_path, 4, 5, 6)
+    assert [path.name for path in committed(tmp_path)] == ["step-00000005", "step-00000006", "step-00000020"]
+
+
+class _Threads(Ranks):
+    """Ranks that are threads of this process."""
+
+    shared: dict[str, Any]
+
+    def gather(self, value: Any) -> list[Any]:
+        self.shared["values"][self.rank] = value
+        self.shared["barrier"].wait(20)
+        found = list(self.shared["values"])
+        self.shared["barrier"].wait(20)
+        return found
+
+    def from_first(self, value: Any) -> Any:
+        return self.gather(value)[0]
+
+
+def _on_two_ranks(root: Path, see: Callable[[int, Path], Path]) -> list[Any]:
+    """What `newest` gives on each of two ranks; `see`: (rank, folder) -> what the rank sees in its place."""
+    shared = {"values": [None, None], "barrier": threading.Barrier(2)}
+
+    def newest(rank: int) -> Any:
+        ranks = _Threads(rank, 2, torch.device("cpu"))
+        object.__setattr__(ranks, "shared", shared)
+        try:
+            found = Checkpoints(see(rank, root), 2, IDENTITY, ranks).newest(lambda _: None)
+        except Exception as error:
+            return error
+        return None if found is None else found[0].step
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(newest, range(2)))
+
+
+def test_a_rank_with_a_stale_listing_takes_the_first_ones_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, link = tmp_path / "a", tmp_path / "seen-by-rank-1"
+    _save(root, 3, 6)
+    link.symlink_to(root)
+    listed = manifest.committed
+    monkeypatch.setattr(manifest, "committed", lambda folder: listed(folder)[: 1 if folder == link else 2])
+    assert _on_two_ranks(root, lambda rank, _: root if rank == 0 else link) == [6, 6]
+
+
+def test_what_only_one_rank_misses_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_PATIENCE_S", 0.0)
+    _save(tmp_path / "a", 3, 6)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "step-00000006")
+    errors = _on_two_ranks(tmp_path / "a", lambda rank, root: root if rank == 0 else tmp_path / "b")
+    assert all("rank 1 does not see" in str(error) for error in errors), errors
+    assert [path.name for path in committed(tmp_path / "a")] == ["step-00000003", "step-00000006"]
+    _save(tmp_path / "b", 6)
+    (tmp_path / "b" / "step-00000006" / "manifest.json").write_text("{}")
+    errors = _on_two_ranks(tmp_path / "a", lambda rank, root: root if rank == 0 else tmp_path / "b")
+    assert all("manifest.json is another one" in str(error) for error in errors), errors
+
+
+def test_damage_that_the_other_rank_finds_is_set_aside_by_the_first(tmp_path: Path) -> None:
+    _save(tmp_path, 3, 6)
+    (tmp_path / "step-00000006" / "recipe.yaml").unlink()  # the second file, so the second rank's share
+    assert _on_two_ranks(tmp_path, lambda rank, root: root) == [3, 3]
+    assert (tmp_path / "step-00000006.damaged-1").exists()
 
 
 def test_retention_keeps_the_newest_and_the_ends_of_phases(tmp_path: Path) -> None:
@@ -191,9 +309,7 @@ def test_a_removal_cut_short_leaves_no_checkpoint(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
     _save(tmp_path, 3)
     assert (tmp_path / "step-00000001" / "state").exists()
-    _missing(tmp_path / "step-00000003")
-    _missing(tmp_path / "step-00000002")
-    assert _newest(tmp_path)[0] is None
+    assert [path.name for path in committed(tmp_path)] == ["step-00000002", "step-00000003"]
 
 
 def test_another_identity_is_refused_part_by_part(tmp_path: Path) -> None:
@@ -201,8 +317,9 @@ def test_another_identity_is_refused_part_by_part(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         _checkpoints(tmp_path, {"data": "other", "model": "m"}).newest(pytest.fail)
     (problem,) = error.value.problems
-    assert problem.problem == "differs from this run in its data"
-    assert problem.hint == "restore the data it was trained with, or train in another run_dir"
+    assert problem.problem == "was trained with data 'd', and this recipe has 'other'"
+    assert "--fresh" in problem.hint
+    assert "twofold branch" in problem.hint
 
 
 def test_a_checkpoint_of_other_ranks_is_taken(tmp_path: Path) -> None:

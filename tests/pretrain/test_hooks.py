@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,13 +11,16 @@ import pytest
 import torch
 import world
 
-from pretrain.data.plan import Plan, Step
+from pretrain.data.order import Order
+from pretrain.data.plan import Plan, Step, token_counts
 from pretrain.engine.distributed import Ranks
 from pretrain.hooks.checkpointing import Checkpointer
 from pretrain.hooks.hook import Hook, Progress, Run, StepResult, StepSums
 from pretrain.hooks.skip_step import SpikeGuard
 from pretrain.hooks.stop_signals import StopSignals
+from pretrain.hooks.validating import Validate
 from pretrain.trainer import Trainer
+from tokenizer.shards import read_index
 from twofold.exit_codes import EXIT_CODE_STOPPED
 
 
@@ -99,3 +103,34 @@ def test_sums_are_added_by_name() -> None:
     assert total == StepSums(
         loss=3.0, z_loss=1.0, batch_hash=14, stop_requests=2, parts_written=2, checkpoint_requests=0
     )
+
+
+def test_validation_masks_documents_as_the_phase_does(trainer: Trainer) -> None:
+    recipe = world.recipe(phases__1__intra_document_masking=True)
+    masked: list[bool] = []
+    engine = SimpleNamespace(token_losses=lambda batch, masking: masked.append(masking))
+    validation = SimpleNamespace(bits_per_byte=lambda losses, _: losses(torch.zeros(1, 3)))
+    run = replace(
+        trainer.run,
+        recipe=recipe,
+        plan=Plan(recipe),
+        engine=cast(Any, engine),
+        data=cast(Any, SimpleNamespace(validation=validation)),
+    )
+    for done in (0, 8, 9, 14):
+        run.progress.done = done
+        Validate(run, None)._validate()
+    assert masked == [False, False, True, True]
+
+
+def test_token_counts_look_at_a_skipped_step_once(shards_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, index = world.recipe(), read_index(shards_dir)
+    plan, order = Plan(recipe), Order(recipe.seed, recipe.phases, index.tokens("train"))
+    asked: list[int] = []
+    at = plan.at
+    monkeypatch.setattr(plan, "at", lambda step: (asked.append(step), at(step))[1])
+    for done in (11, 12, 12):
+        counts = token_counts(order, plan, done, {1, 3, 10})
+        assert sum(counts.skipped["general"].values()) == 512
+        assert sum(counts.skipped["domain"].values()) == 512
+    assert sorted(step for step in asked if step in (1, 3, 10)) == [1, 3, 10]

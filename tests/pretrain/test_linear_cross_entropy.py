@@ -109,6 +109,20 @@ def test_without_gradients_nothing_is_kept(losses: Losses) -> None:
     torch.testing.assert_close(log_z, made(hidden, _targets())[1])
 
 
+def test_validation_keeps_no_chunk_of_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weight needs a gradient even where none will be asked for, so that alone must not keep logits."""
+    saved: list[int] = []
+    context = torch.autograd.function.FunctionCtx
+    keep = context.save_for_backward
+    monkeypatch.setattr(context, "save_for_backward", lambda ctx, *t: (saved.append(len(t)), keep(ctx, *t))[1])
+    made, hidden = _head("kept"), _random(B, T, D)
+    with torch.no_grad():
+        made(hidden, _targets())
+    made(hidden, _targets())
+    assert saved[0] == 4
+    assert saved[1] > 4
+
+
 def test_without_targets_there_are_logits_whatever_the_way() -> None:
     hidden = _random(B, T, D)
     assert torch.equal(_head("kept")(hidden), _head("plain")(hidden))

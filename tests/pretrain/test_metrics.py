@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 import pytest
 import wandb
 import world
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pretrain.hooks import metrics
 from pretrain.hooks.metrics import Monitor, read_events, wandb_mode
 
 
@@ -36,6 +40,24 @@ def test_lines_after_the_resumed_step_are_cut(tmp_path: Path) -> None:
     monitor.event("train", 4, loss=0.25)
     monitor.close(0)
     assert _steps(tmp_path) == [("train", 1), ("train", 2), ("train", 3), ("train", 4)]
+
+
+@given(st.data())
+def test_only_the_end_is_cut_and_equals_filtering_every_line(data: st.DataObject) -> None:
+    """Checkpoints are written for the step that they hold, after lines of later steps."""
+    step, lines = 0, []
+    for kind in data.draw(st.lists(st.sampled_from(["train", "train", "validation", "checkpoint"]), max_size=30)):
+        step += kind == "train"
+        said = max(0, step - data.draw(st.integers(0, 3))) if kind == "checkpoint" else step
+        lines.append({"event": kind, "step": said, "text": "가" * data.draw(st.integers(0, 40))})
+    resumed = data.draw(st.integers(0, step + 1))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_BLOCK_BYTES", data.draw(st.integers(1, 400)))
+        path = Path(folder) / "metrics.jsonl"
+        whole = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        path.write_text(whole + data.draw(st.sampled_from(["", '{"event": "tr', '{"step": 0}'])), encoding="utf-8")
+        metrics._cut_after(path, resumed)
+        assert read_events(path) == [line for line in lines if line["step"] <= resumed and resumed > 0]
 
 
 def test_nothing_to_resume_starts_afresh(tmp_path: Path) -> None:

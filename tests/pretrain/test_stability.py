@@ -38,7 +38,7 @@ def _run(root: Path, tokenizer: Path, poisoned: list[int], **changes: Any) -> wo
     return world.Run(root, recipe, shards, tokenizer)
 
 
-def test_one_poisoned_step_is_skipped_and_its_documents_are_named(tmp_path: Path, tokenizer_dir: Path) -> None:
+def test_one_poisoned_step_is_skipped_and_told(tmp_path: Path, tokenizer_dir: Path) -> None:
     run = _run(tmp_path, tokenizer_dir, [30], stability={"rolling_interval_length": 32, "rollback_after": 3})
     assert run.train() == 0, run.log
     events = run.events("train")
@@ -48,8 +48,6 @@ def test_one_poisoned_step_is_skipped_and_its_documents_are_named(tmp_path: Path
     assert events[31]["loss"] < events[30]["loss"] - 0.5
     incident = json.loads((run.out / layout.INCIDENTS_DIR / "step-00000031.json").read_text())
     assert incident["loss"] > incident["loss_limit"] or incident["grad_norm"] > incident["grad_norm_limit"]
-    assert {document["source"] for document in incident["documents"]} <= {"news", "books"}
-    assert len({document["row"] for document in incident["documents"]}) == 8
     counts = json.loads((run.out / layout.TOKEN_COUNTS_FILE).read_text())
     assert sum(counts["by_phase"]["general"].values()) == 39 * 256
     assert sum(counts["skipped"]["general"].values()) == 256
@@ -70,8 +68,7 @@ def test_skipping_that_does_not_help_becomes_a_rollback_that_survives_a_stop(
     assert steps == [step for step in range(1, 42) if step not in range(24, 30)]
     assert [event["step"] for event in run.events("train") if event["skipped"]] == [30]
     report = json.loads((run.out / layout.INCIDENTS_DIR / "rollback-00000029.json").read_text())
-    assert sorted(map(int, report["documents_by_step"])) == list(range(24, 30))
-    assert all(report["documents_by_step"].values())
+    assert report == {"returned_to_step": 16, "first_skipped": 24, "last_skipped": 29}
 
     other = _run(tmp_path / "b", tokenizer_dir, bad, stability=settings)
     for stop in (20, 26, 33):

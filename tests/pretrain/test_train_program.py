@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from configs.recipe import dump_recipe
+from pretrain.engine.distributed import Ranks
 from tests.pretrain import world
 from twofold.errors import UserError, user_error
 
@@ -52,6 +54,16 @@ def test_an_error_file_that_cannot_be_written_hides_nothing(
     monkeypatch.setattr(train.layout, "write_json", full)
     assert train.main(_arguments(tmp_path)) == 2
     assert "shards = 3: are cut. Hint: make them again." in capsys.readouterr().err
+
+
+def test_checkpoints_that_only_the_metrics_know_are_missed(train: Any, tmp_path: Path) -> None:
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    train._refuse_lost_checkpoints(tmp_path, ranks)
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"event": "train", "step": 1}\n{"event": "checkpoint", "step": 1, "path": "checkpoints/step-00000001"}\n'
+    )
+    with pytest.raises(UserError, match=r"step-00000001: is not there, .* tells of 1 checkpoints\. Hint: .*--fresh"):
+        train._refuse_lost_checkpoints(tmp_path, ranks)
 
 
 def test_signals_are_remembered(train: Any) -> None:
