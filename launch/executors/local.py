@@ -8,18 +8,22 @@ wait for it forever. Workers exit within a second after their run has died. Each
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from datatrove.executor import LocalPipelineExecutor
 from rich.console import Console
 
 from launch.executors.steps import bar, executor_of, missing_ranks, quieten, run_rank
 from twofold.errors import user_error
+from twofold.files import atomic_path
 from twofold.tasks import Task
 
 _WATCH_SECONDS = 1.0
@@ -50,7 +54,12 @@ class LocalRunner:
         done = n_tasks - len(missing)
         with bar(self._console, label, n_tasks) as show:
             show(done)
-            futures = [self._started_pool().submit(run_rank, executor, rank) for rank in missing]
+            # A task may name every file of its stage, so it travels once, not with each rank.
+            stored = log_dir.absolute() / "executor.pickle"
+            with atomic_path(stored) as partial:
+                partial.write_bytes(pickle.dumps(executor))
+            version = stored.stat().st_mtime_ns
+            futures = [self._started_pool().submit(_run_stored, stored, version, rank) for rank in missing]
             try:
                 for future in as_completed(futures):
                     future.result()
@@ -73,6 +82,18 @@ class LocalRunner:
                 initargs=(os.getpid(),),
             )
         return self._pool
+
+
+def _run_stored(executor: Path, version: int, rank: int) -> None:
+    """In a worker: run one task of the executor in a file."""
+    run_rank(_stored(executor, version), rank)
+
+
+@functools.lru_cache(maxsize=1)
+def _stored(executor: Path, version: int) -> LocalPipelineExecutor:
+    """The executor in a file that was last written at `version`."""
+    found: LocalPipelineExecutor = pickle.loads(executor.read_bytes())
+    return found
 
 
 def _begin_worker(run_pid: int) -> None:

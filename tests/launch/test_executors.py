@@ -64,6 +64,24 @@ class AloneIn:
         (self.folder / str(rank)).touch()
 
 
+class CountsPickling(Append):
+    """Notes each time that it is pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        with (self.folder.parent / "pickled").open("a") as stream:
+            stream.write("x")
+        return CountsPickling, (self.folder, self.fails_at)
+
+
+def test_a_task_is_pickled_once_however_many_ranks_it_has(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with LocalRunner(1, QUIET) as runner:
+        for label in ("first", "second"):
+            runner.run(label, CountsPickling(tmp_path / "out"), 6, tmp_path / label)
+    assert (tmp_path / "pickled").read_text() == "xx"
+    assert (tmp_path / "out/5.txt").read_text() == "5/6\n5/6\n"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_task_runs_once(tmp_path: Path, workers: int) -> None:
     (tmp_path / "out").mkdir()
