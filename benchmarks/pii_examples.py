@@ -179,6 +179,7 @@ _MAKERS: dict[str, tuple[str, Callable[[random.Random], str]]] = {
     "resident_bare": ("resident_number", lambda g: _resident(g, "1234", 11, "")),
     "foreigner": ("foreigner_number", lambda g: _resident(g, "5678", 13, "-")),
     "business": ("business_number", _business),
+    "social_security": ("national_id", lambda g: f"{g.randint(100, 665)}-{g.randint(10, 99)}-{g.randint(1000, 9999)}"),
     "driver_licence": ("driver_license", _driver_license),  # the key seeds the examples
     "passport_new": ("passport", lambda g: f"{g.choice('MSROD')}{_n(g, 3)}{g.choice('ABCXYZ')}{_n(g, 4)}"),
     "passport_old": ("passport", lambda g: f"{g.choice('MS')}{_n(g, 8)}"),

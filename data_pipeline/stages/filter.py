@@ -41,7 +41,7 @@ from twofold.files import write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 
 _FROM_DOCUMENTS = ["source", "domain", "kind", "url", "license", "file", "index"]
 _FROM_ATTRIBUTES = [

@@ -45,7 +45,7 @@ from twofold.files import write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 """Raise it also when the spam terms in data_pipeline/features/lexicons.py change."""
 
 _SIGNATURE = {"enabled", "ngram_words", "num_buckets", "hashes_per_bucket"}
@@ -129,7 +129,7 @@ def attributes(text: str, kind: str, settings: NearDuplicates, models: Mapping[s
         **formulas.features(text, detected),
         "language_score": language_score,
         **_scores(text, is_code, models),
-        **{f"pii_{name}": count for name, count in pii.counts(text).items()},
+        **{f"pii_{name}": count for name, count in pii.counts(text, is_code).items()},
         "exact_hash": xxhash.xxh3_128_digest(words),
         "sketch": sketch,
         **dict(zip(bucket_columns(settings), keys.tolist(), strict=True)),

@@ -26,7 +26,7 @@ from twofold.artifacts import Artifact
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 KEPT = pa.schema(
     [*((name, pa.string()) for name in ("id", "source", "domain", "language")), ("text", pa.large_string())]
@@ -84,5 +84,7 @@ class _Write:
         return {
             "domain": self.domains[decision["destination"]],
             "language": decision["language"],
-            "text": pii.mask(text) if decision["personal_information"] == "masked" else text,
+            "text": pii.mask(text, decision["language"] == "code")
+            if decision["personal_information"] == "masked"
+            else text,
         }
