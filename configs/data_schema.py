@@ -310,7 +310,9 @@ class Data(Section):
     near_duplicates: NearDuplicates = NearDuplicates()
     """MinHash near-duplicate search."""
     url_duplicates: bool = True
-    """Keep only one of the documents with the same address."""
+    """Keep only one of the documents with the same address, if their words agree."""
+    url_duplicates_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Least similarity of documents with the same address, as in `near_duplicates.threshold`."""
     decontamination: Decontamination | None = None
     """Removes text of benchmarks; null for none."""
     compliance: Compliance = Compliance()

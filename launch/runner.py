@@ -121,6 +121,8 @@ def _make(recipe: Recipe, stages: Sequence[Stage], run_dir: Path, console: Conso
             size = format_bytes(sum(entry.bytes for entry in artifacts[stage.name].manifest.files))
             state = "cached" if artifact else f"{seconds[stage.name]:.1f} s, {size}"
             console.print(f"[bold]{stage.name}[/bold]  [green]done[/green]  [dim]{state}[/dim]")
+            for remark in stage.remarks(artifacts[stage.name].counts):
+                console.print(f"  {remark}")
     return Finished(artifacts, seconds)
 
 

@@ -17,7 +17,7 @@ tasks) may be named or left out. Every other parameter is an artifact to read:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -60,6 +60,8 @@ class Stage:
     """Writes the artifact's files and returns the counts for its manifest."""
     fingerprints: Callable[[Any], Mapping[str, str]] = lambda recipe: {}
     """Recipe -> a hash of each thing read from outside of the run folder."""
+    remarks: Callable[[Mapping[str, Any]], Sequence[str]] = lambda counts: ()
+    """The counts -> lines for the terminal: what a user should know about what was built."""
     in_recipe: Callable[[Any], bool] = lambda recipe: True
     """Whether a recipe has this stage."""
     inputs: tuple[Input, ...] = field(init=False)

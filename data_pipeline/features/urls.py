@@ -4,7 +4,8 @@ Contract: `canonical(url)` is pure; None if the text is not an http(s) address w
 result nearly always lead to the same page. What is dropped or folded:
 
 - scheme, user, `www.`, default ports and the case of the host, which servers ignore;
-- fragments, which browsers do not send, unless they begin with `!`;
+- fragments of trackers, text highlights and places that every page has (`#top`, `#comments`); any other may name a
+  part that is a document of its own, such as an article of a statute;
 - the trailing slash of the path, the case of %xx, and %xx of letters, digits and `-._~` (RFC 3986, section 6.2.2);
 - query parameters of trackers and sessions, and the order of the others, which servers read by name.
 
@@ -23,6 +24,13 @@ _TRACKERS = re.compile(
     r"|phpsessid|jsessionid|aspsessionid\w*)(=|$)"
 )
 """n_*: Naver's search advertisements."""
+_IDLE_FRAGMENT = re.compile(
+    r"(?i)(?:top|main|content|main-content|maincontent|header|footer|nav|comments?|respond|disqus_thread|share|print)?$"
+    r"|\.[\w-]*$|(?:utm_\w+|xtor|xtref|fbclid|gclid|ref|source|from|at_\w+|cid|mc_\w+|_ga|_gl)="
+)
+"""A tracker's, among them AddThis's (`#.Xy12`), or a place on every page."""
+_HIGHLIGHT = ":~:"
+"""Begins the text that a browser highlights: https://wicg.github.io/scroll-to-text-fragment/."""
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _SESSION_IN_PATH = re.compile(r"(?i);jsessionid=[^/?]*")
@@ -41,7 +49,8 @@ def canonical(url: str) -> str | None:
     place = "" if port in (None, 80, 443) else f":{port}"
     path = _escaped(_SESSION_IN_PATH.sub("", parts.path)).rstrip("/")
     query = "&".join(sorted(_escaped(pair) for pair in parts.query.split("&") if pair and not _TRACKERS.match(pair)))
-    fragment = f"#{_escaped(parts.fragment)}" if parts.fragment.startswith("!") else ""
+    part = parts.fragment.split(_HIGHLIGHT)[0]
+    fragment = "" if _IDLE_FRAGMENT.match(part) else f"#{_escaped(part)}"
     return f"{host}{place}{path}{'?' + query if query else ''}{fragment}"
 
 

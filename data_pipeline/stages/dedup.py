@@ -8,12 +8,16 @@ Contract: writes
                       documents linked by any kind, directly or through others
     pairs.parquet     near duplicates: `first` < `second` (document numbers) and `similarity`
 
-Exact duplicates have the same words, ignoring case; URL duplicates the same canonical URL
-(data_pipeline/features/urls.py). A pair stands for all exact copies of both documents. Two documents are compared if
-they share a MinHash bucket key, and are near duplicates if their estimated similarity is at least `threshold` even if
-it is one standard error too high (data_pipeline/features/minhash.py). Of more than 64 documents with one key, each is
-compared with the longest 32 and the next 8. A cluster only says which documents may compete: `filter` decides which
-are kept, and drops a document only for one to which it is itself linked.
+Exact duplicates have the same words, ignoring case. URL duplicates have the same canonical URL
+(data_pipeline/features/urls.py) and words that agree: a similarity of at least `url_duplicates_threshold` to the
+longest document of their group. Many sources give the address of their site to each text, so the address alone says
+little; `url_different` counts the documents that share an address with others and agree with none.
+
+A pair stands for all exact copies of both documents. Two documents are compared if they share a MinHash bucket key,
+and are near duplicates if their estimated similarity is at least `threshold` even if it is one standard error too
+high (data_pipeline/features/minhash.py). Of more than 64 documents with one key, each is compared with the longest 32
+and the next 8. A cluster only says which documents may compete: `filter` decides which are kept, and drops a document
+only for one to which it is itself linked.
 
 The result does not depend on how documents are divided into tasks. Cost: one sort per kind of key and bucket, in
 tasks of at most 16 million documents (about 1.5 GB: up to 95 bytes per document), at 3 million documents/s or
@@ -43,7 +47,7 @@ from twofold.artifacts import Artifact
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 
 CLUSTERS = pa.schema(
     [
@@ -72,7 +76,11 @@ Keys = npt.NDArray[np.uint64]
 def config(recipe: Recipe) -> dict[str, Any]:
     """Which duplicates are looked for; the MinHash keys depend on score's settings."""
     near = recipe.data.near_duplicates
-    return {"threshold": near.threshold if near.enabled else None, "url_duplicates": recipe.data.url_duplicates}
+    data = recipe.data
+    return {
+        "threshold": near.threshold if near.enabled else None,
+        "url_duplicates": data.url_duplicates_threshold if data.url_duplicates else None,
+    }
 
 
 def build(recipe: Recipe, score: Artifact, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
@@ -84,23 +92,38 @@ def build(recipe: Recipe, score: Artifact, out: Path, work: Path, runner: TaskRu
     parts = max(1, math.ceil(sum(lengths) / PART_DOCUMENTS))
     task = _FindPairs(score.path / "attributes", keys, parts, work / "pairs")
     runner.run("find duplicates", task, len(keys) * parts, work / "dedup")
-    exact, url = task.pairs(_EXACT), task.pairs(_URL)
+    exact = task.pairs(_EXACT)
+    url_threshold = recipe.data.url_duplicates_threshold
+    same_url = task.pairs(_URL)
+    agreeing = near_pairs.similar(same_url, files, lengths, url_threshold, work / "url", runner).pairs
+    url = near_pairs.same_pages(agreeing)
     shared = near_pairs.unique([task.pairs(key) for key in buckets])
-    near = near_pairs.similar(shared, files, lengths, recipe.data.near_duplicates.threshold, work, runner)
+    near = near_pairs.similar(shared, files, lengths, recipe.data.near_duplicates.threshold, work / "near", runner)
     kinds = {"exact": exact, "url": url, "all": np.concatenate([exact, url, near.pairs])}
     members = np.unique(kinds["all"])
     roots = {kind: _roots(pairs, members) for kind, pairs in kinds.items()}
     tables.write_table(out / CLUSTERS_FILE, _clusters(files, lengths, members, roots))
     columns = [*near.pairs.T, near.similarity]
     tables.write_table(out / PAIRS_FILE, pa.table([pa.array(column) for column in columns], schema=PAIRS))
-    return {"documents": sum(lengths), "compared_pairs": len(shared), "near_pairs": len(near.pairs)} | {
+    shared_url = {"url_shared": len(np.unique(same_url)), "url_different": len(np.setdiff1d(same_url, agreeing))}
+    pairs = {"compared_pairs": len(shared), "near_pairs": len(near.pairs)}
+    return {"documents": sum(lengths), **pairs, **shared_url} | {
         key: count
         for kind, found in roots.items()
         for key, count in _counts("" if kind == "all" else f"{kind}_", found).items()
     }
 
 
-STAGE = Stage(name="dedup", makes="duplicate clusters", code_version=CODE_VERSION, config=config, build=build)
+def remarks(counts: Mapping[str, Any]) -> list[str]:
+    """Addresses that do not identify their documents."""
+    if not counts["url_different"]:
+        return []
+    return [f"documents that share an address but not their words, and were kept apart: {counts['url_different']:,}"]
+
+
+STAGE = Stage(
+    name="dedup", makes="duplicate clusters", code_version=CODE_VERSION, config=config, build=build, remarks=remarks
+)
 
 
 def _counts(prefix: str, roots: Pairs) -> dict[str, int]:
@@ -123,23 +146,25 @@ class _FindPairs:
 
     def __call__(self, rank: int, world_size: int) -> None:
         key, part = self.keys[rank // self.parts], rank % self.parts
-        near = key not in (_EXACT, _URL)
+        compared = key != _EXACT
         found, places, copies, sizes = [], [], [], []
         start = 0
         for _, _, path in tables.task_files(self.attributes):
-            table = tables.read_table(path, [key, _EXACT, "bytes"] if near else [key])
+            table = tables.read_table(path, [key, _EXACT, "bytes"] if compared else [key])
             column = table[key].combine_chunks()
             values = _as_integers(column)
             here = values[:, 0] % np.uint64(self.parts) == part
             here &= column.is_valid().to_numpy(zero_copy_only=False)
             found.append(values[here])
             places.append(np.flatnonzero(here) + start)
-            if near:
-                copies.append(_as_integers(table[_EXACT].combine_chunks())[here])
+            if compared:
+                exact = _as_integers(table[_EXACT].combine_chunks())[here]
+                # A cluster of one address names every document, exact copies too; a near pair stands for all copies.
+                copies.append(exact if key != _URL else np.stack([places[-1], places[-1]], axis=1).astype(np.uint64))
                 sizes.append(table["bytes"].to_numpy()[here])
             start += len(column)
         place = np.concatenate(places)
-        if near:
+        if compared:
             pairs = near_pairs.to_compare(np.concatenate(found)[:, 0], np.concatenate(copies), np.concatenate(sizes))
         else:
             pairs = equal_pairs(np.concatenate(found))

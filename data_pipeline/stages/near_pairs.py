@@ -84,6 +84,24 @@ def unique(found: Sequence[Pairs]) -> Pairs:
     return pairs[_first_of_run(pairs)]
 
 
+def same_pages(pairs: Pairs) -> Pairs:
+    """Of pairs of a longer and a shorter document that agree, those of a document with the one that stands for it.
+
+    A document stands for itself unless it agrees with a longer one that does, so no document is joined through others.
+    """
+    members, places = np.unique(pairs, return_inverse=True)
+    longer, shorter = places.reshape(-1, 2).T
+    stands, follows = np.zeros((2, len(members)), bool)
+    while not (stands | follows).all():
+        waits = np.zeros(len(members), bool)
+        waits[shorter[~follows[longer]]] = True
+        stands |= ~waits & ~follows
+        follows[shorter[stands[longer]]] = True
+    chosen = np.flatnonzero(stands[longer])
+    _, first = np.unique(shorter[chosen], return_index=True)
+    return pairs[chosen[first]]
+
+
 def similar(
     pairs: Pairs, files: Files, lengths: Sequence[int], threshold: float, work: Path, runner: TaskRunner
 ) -> Near:

@@ -13,7 +13,7 @@ import pytest
 from configs.features import FEATURES
 from data_pipeline.decisions import funnel, splits
 from data_pipeline.features import pii
-from data_pipeline.stages import extract
+from data_pipeline.stages import dedup, extract
 from data_pipeline.stages import filter as filter_stage
 from twofold.errors import UserError
 
@@ -244,18 +244,24 @@ def test_near_duplicates_can_be_left_alone(tmp_path, mixed, run_chain, decisions
 
 def test_of_one_address_the_longest_document_is_kept(tmp_path, make_recipe, write_jsonl, run_chain, decisions_of):
     records = [
-        {"id": "short", "text": ko_text(1, 6), "url": "http://example.kr/a?utm_source=b"},
-        {"id": "long", "text": ko_text(2, 9), "url": "https://www.example.kr/a/"},
+        {"id": "short", "text": ko_text(2, 10), "url": "http://example.kr/a?utm_source=b"},
+        {"id": "long", "text": ko_text(2, 14), "url": "https://www.example.kr/a/"},
+        {"id": "unlike", "text": ko_text(1), "url": "https://www.example.kr/a/"},
         {"id": "other", "text": ko_text(3), "url": "https://www.example.kr/b"},
     ]
     source = {"s": {"path": str(write_jsonl(tmp_path / "in/s.jsonl", records))}}
-    decisions = decisions_of(run_chain(make_recipe(source), tmp_path / "run"))
+    made = run_chain(make_recipe(source), tmp_path / "run")
+    decisions = decisions_of(made)
     found = {name: (row["reason"], row["duplicate_of"], row["cluster_size"]) for name, row in decisions.items()}
     assert found == {
         "s/short": ("url_duplicate", "s/long", 2),
         "s/long": (None, None, 2),
+        "s/unlike": (None, None, None),
         "s/other": (None, None, None),
     }
+    counts = made["dedup"].counts
+    assert (counts["url_shared"], counts["url_different"], counts["url_duplicates"]) == (3, 1, 1)
+    assert dedup.remarks(counts) == ["documents that share an address but not their words, and were kept apart: 1"]
     decisions = decisions_of(run_chain(make_recipe(source, url_duplicates=False), tmp_path / "without"))
     assert {row["decision"] for row in decisions.values()} == {"kept"}
 

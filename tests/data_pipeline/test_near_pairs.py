@@ -106,3 +106,19 @@ def test_planted_pairs_are_found_as_theory_says_and_none_below_the_threshold(dec
     found = [s for s, drop in pairs if drop]
     assert np.mean([s >= 0.8 for s in found]) >= 0.99
     assert min(found) > 0.77
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=25))
+def test_of_one_address_each_document_agrees_itself_with_the_one_that_stands_for_it(found) -> None:
+    agreeing = sorted({(min(pair), max(pair)) for pair in found if pair[0] != pair[1]})  # the smaller is the longer
+    chosen = near_pairs.same_pages(np.array(agreeing, np.int64).reshape(-1, 2)).tolist()
+    stands: set[int] = set()
+    expected = set()
+    for document in sorted({number for pair in agreeing for number in pair}):
+        if not any((longer, document) in agreeing for longer in stands):
+            stands.add(document)
+        else:
+            expected.add(document)
+    assert {shorter for _, shorter in chosen} == expected
+    assert len(chosen) == len(expected)
+    assert all((longer, shorter) in agreeing and longer in stands for longer, shorter in chosen)

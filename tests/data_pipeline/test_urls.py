@@ -14,10 +14,16 @@ from data_pipeline.features import urls
     [
         "http://example.org/a/b",
         "https://EXAMPLE.org/a/b/",
-        "http://www.example.org:80/a/b#part",
+        "http://www.example.org:80/a/b#top",
         "https://user:secret@example.org:443/a/b?utm_source=x&fbclid=1",
         "http://example.org/%61/b;jsessionid=1A",
         " http://example.org./a/b?PHPSESSID=3 ",
+        "http://example.org/a/b#",
+        "http://example.org/a/b#utm_source=feed",
+        "http://example.org/a/b#xtor=RSS-4",
+        "http://example.org/a/b#.Xy12-_",
+        "http://example.org/a/b#:~:text=brown%20fox",
+        "http://example.org/a/b#Comments",
     ],
 )
 def test_spellings_of_one_address(spelling: str) -> None:
@@ -31,6 +37,7 @@ def test_spellings_of_one_address(spelling: str) -> None:
         ("http://한국.kr/문서", "http://xn--3e0b707e.kr/%eb%ac%b8%ec%84%9c"),
         ("http://a.org/?b=2&a=1", "http://a.org?a=1&b=2&gclid=9"),
         ("http://a.org/%2f%7e", "http://a.org/%2F~"),
+        ("http://law.kr/7#제1조", "http://law.kr/7#%EC%A0%9C1%EC%A1%B0:~:text=x"),
     ],
 )
 def test_equal(one: str, other: str) -> None:
@@ -45,6 +52,8 @@ def test_equal(one: str, other: str) -> None:
         ("http://a.org:8080/", "http://a.org/"),
         ("http://a.org/%2F", "http://a.org/"),
         ("http://a.org/#!/one", "http://a.org/#!/two"),
+        ("http://law.kr/7#제1조", "http://law.kr/7#제2조"),
+        ("http://a.org/x#topology", "http://a.org/x"),
         ("http://www.kr/", "http://kr/"),
         ("http://a.org/x?utm=1", "http://a.org/x"),
         ("http://m.a.org/", "http://a.org/"),
