@@ -20,7 +20,7 @@ from pretrain.engine.ds_config import deepspeed_config
 from pretrain.engine.ds_lint import lint
 from twofold.artifacts import digest
 from twofold.errors import UserError, user_error
-from twofold.files import disk_errors
+from twofold.files import disk_errors, remembered_sha256
 from twofold.root import ROOT
 
 PACKAGES = ("twofold", "configs", "data_pipeline", "tokenizer", "pretrain", "launch")
@@ -93,8 +93,8 @@ def check_training_fits(recipe: Recipe) -> None:
         )
 
 
-def fingerprint_checkpoint(folder: str) -> str:
-    """Identity of an imported checkpoint: names and sizes of its files, and its config.json."""
+def fingerprint_checkpoint(folder: str, run_dir: Path) -> str:
+    """Identity of an imported checkpoint: the contents of its files; hashes are remembered in the run folder."""
     path = Path(folder)
     if not (path / "config.json").is_file():
         raise user_error(
@@ -103,8 +103,9 @@ def fingerprint_checkpoint(folder: str) -> str:
             "is not a Llama-format checkpoint (no config.json)",
             "name the folder that holds config.json and *.safetensors",
         )
-    files = sorted((file.name, file.stat().st_size) for file in path.glob("*.safetensors"))
-    return digest([files, (path / "config.json").read_text(encoding="utf-8")])
+    files = sorted(path.glob("*.safetensors"))
+    hashes = [[file.name, remembered_sha256(file, run_dir / ".hashes.json")] for file in files]
+    return digest([hashes, (path / "config.json").read_text(encoding="utf-8")])
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from rich.console import Console
 from configs.schema import Recipe
 from configs.units import format_bytes
 from launch.executors import task_runner
+from launch.lineage import set_aside
 from launch.preflight import check_package_roots, check_training_fits, only_run
 from launch.stages import stages_of
 from twofold.artifacts import Artifact, ensure, find, partial_dir, verify
@@ -45,8 +46,8 @@ class Finished:
         return tuple(self.seconds)
 
 
-def run_recipe(recipe: Recipe, console: Console, until: str | None = None) -> Finished:
-    """Build every stage up to and including `until` (default: all)."""
+def run_recipe(recipe: Recipe, console: Console, until: str | None = None, fresh: bool = False) -> Finished:
+    """Build every stage up to and including `until` (default: all); `fresh`: set trainings aside and train anew."""
     stages = _up_to(recipe, until)
     check_package_roots()
     check_training_fits(recipe)
@@ -54,6 +55,8 @@ def run_recipe(recipe: Recipe, console: Console, until: str | None = None) -> Fi
         stage.fingerprints(recipe)  # a missing input is reported before the first stage begins
     run_dir = Path(recipe.run_dir)
     with only_run(run_dir):
+        for path in set_aside(run_dir) if fresh else ():
+            console.print(f"  set aside  {path}", soft_wrap=True)
         return _make(recipe, stages, run_dir, console)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from configs.recipe import dump_recipe
 from configs.schema import Recipe
-from launch import terminal
+from launch import lineage, terminal
 from launch.cluster import command_lines, hostfile, hosts
 from launch.outcomes import Interrupted, TrainingFailed
 from launch.preflight import choose_device, fingerprint_checkpoint
@@ -48,15 +48,20 @@ _SILENT_LAUNCHER = 1.5
 
 
 def fingerprints(recipe: Recipe) -> Mapping[str, str]:
-    """The checkpoint that training starts from, if any."""
-    start = recipe.model.start_from
-    return {} if start is None else {"start_from": fingerprint_checkpoint(start)}
+    """The weights, or the checkpoint of another run, that training starts from, if any."""
+    start, run_dir = recipe.model.start_from, Path(recipe.run_dir)
+    found = {} if start is None else {"start_from": fingerprint_checkpoint(start, run_dir)}
+    return {**found, **lineage.branch_fingerprint(run_dir)}
 
 
 def build(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> Mapping[str, Any]:
-    """Draw the plan's page, then train."""
+    """Draw the plan's page, then train, from where another training of this run folder allows it."""
     from launch.reports import plan
+    from tokenizer.shards import read_index
 
+    state = lineage.adopt(recipe, read_index(shards.path), fingerprints(recipe).get("start_from"), out)
+    if state is not None:
+        Console().print(f"  goes on from step {state.step:,}, which this recipe does not change")
     page = plan.write(recipe, out / "plan.html", plan.supply_of(shards))
     return train(recipe, shards, tokenizer, out, [page])
 
@@ -78,6 +83,8 @@ def train(
     check_supply(recipe, shards)
     check_hostfile(recipe)
     inputs = write_inputs(recipe, shards, tokenizer, out)
+    if recipe.model.start_from is not None:
+        inputs += ["--start-from", fingerprints(recipe)["start_from"]]
     inputs += [word for page in pages for word in ("--attach", str(page.resolve()))]
     (out / layout.STOP_FILE).unlink(missing_ok=True)
     failures, saved, current = 0, newest_checkpoint(out), recipe

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,21 @@ def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file's bytes; reads about 1 GB/s."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remembered_sha256(path: Path, memory: Path) -> str:
+    """`sha256_of`, computed once for each size and time of change of a file; `memory` is a JSON file."""
+    stat = path.stat()
+    key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+    known: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    if key not in known:
+        known[key] = sha256_of(path)
+        if memory.parent.is_dir():
+            with suppress(UserError):  # a folder that may only be read
+                write_json(memory, known)
+    return known[key]
 
 
 @contextmanager

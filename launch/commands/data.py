@@ -13,13 +13,14 @@ from launch.commands import Command
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    parser.add_argument("--fresh", action="store_true", help="set the run's trainings aside and train from step 0")
 
 
 def _run(options: argparse.Namespace, console: Console) -> None:
     from launch.runner import run_recipe, show_results
 
     recipe = load_recipe(options.recipe, options.overrides)
-    show_results(recipe, run_recipe(recipe, console, options.until), console)
+    show_results(recipe, run_recipe(recipe, console, options.until, options.fresh), console)
 
 
 def _filter_arguments(parser: argparse.ArgumentParser) -> None:

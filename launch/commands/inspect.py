@@ -76,7 +76,7 @@ def _clean(options: argparse.Namespace, console: Console) -> None:
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             console.print(f"  {folder}  {format_bytes(size)}")
             if options.yes:
-                shutil.rmtree(folder)
+                folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
     console.print(f"{len(folders)} unused" + ("" if options.yes or not folders else "; `--yes` removes them"))
 
 

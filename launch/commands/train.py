@@ -23,6 +23,22 @@ def _export(options: argparse.Namespace, console: Console) -> None:
     export(load_recipe(options.recipe, options.overrides), options.step, options.out, console)
 
 
+def _branch_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from", dest="run", type=Path, required=True, metavar="RUN", help="the run_dir to branch from"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--step", type=int, metavar="N", help="from this step's checkpoint (default: the newest)")
+    where.add_argument("--phase", metavar="NAME", help="from the end of this phase")
+
+
+def _branch(options: argparse.Namespace, console: Console) -> None:
+    from launch.actions.branch import branch
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    branch(recipe, options.run, options.step, options.phase, console)
+
+
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last", type=int, required=True, metavar="N", help="number of checkpoints to average")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -59,6 +75,14 @@ COMMANDS = (
         "twofold export smoke --out model/",
         _export,
         _export_arguments,
+    ),
+    Command(
+        "branch",
+        "train",
+        "begin a new run from a checkpoint of another one",
+        "twofold branch smoke --from runs/smoke --phase general run_dir=runs/smoke-b phases.domain.tokens=90K",
+        _branch,
+        _branch_arguments,
     ),
     Command(
         "merge",

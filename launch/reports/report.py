@@ -181,9 +181,10 @@ def _groups(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
 
 
 def _training_note(counts: Mapping[str, Any]) -> str:
+    branches = [f" Branched at step {one['step']:,} from {one['run']}." for one in counts.get("lineage", ())]
     return (
         f"{counts['steps']:,} steps on {counts['world_size']} ranks ({counts['device']}), "
-        f"{format_count(counts['tokens'])} tokens in {counts['wall_time_s']:,.0f} s."
+        f"{format_count(counts['tokens'])} tokens in {counts['wall_time_s']:,.0f} s." + "".join(branches)
     )
 
 

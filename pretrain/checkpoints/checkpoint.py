@@ -27,7 +27,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -213,8 +212,7 @@ class Checkpoints:
             listed.append(json.loads(path.read_text(encoding="utf-8")))
             path.unlink()
         listed.append(_entry(folder / RECIPE_FILE, folder))
-        head = {"format": manifest.FORMAT, "made_with": self._made_with, **asdict(writing.state)}
-        write_json(folder / MANIFEST_FILE, {**head, "files": listed})
+        manifest.write(folder, writing.state, listed, self._made_with)
         os.replace(folder, final)
         sync(self.root)
         self._retain()

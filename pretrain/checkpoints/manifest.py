@@ -17,12 +17,12 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from twofold.errors import user_error
-from twofold.files import sha256_of
+from twofold.files import sha256_of, write_json
 
 MANIFEST_FILE = "manifest.json"
 RECIPE_FILE = "recipe.yaml"
@@ -135,6 +135,18 @@ def read_manifest(path: Path) -> tuple[State, list[Entry]]:
         return State(**raw), files
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{MANIFEST_FILE}: {error}") from None
+
+
+def made_with(path: Path) -> dict[str, str]:
+    """Versions of what wrote a checkpoint."""
+    found: dict[str, str] = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8")).get("made_with", {})
+    return found
+
+
+def write(path: Path, state: State, files: list[Entry], made_with: Mapping[str, str]) -> None:
+    """Write the manifest, which is the last file of a checkpoint."""
+    head = {"format": FORMAT, "made_with": dict(made_with), **asdict(state)}
+    write_json(path / MANIFEST_FILE, {**head, "files": files})
 
 
 def verified(path: Path) -> State:

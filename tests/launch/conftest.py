@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.pretrain import world
 
 SMOKE = ROOT / "configs" / "smoke.yaml"
 TINY_TRAINING = (
@@ -111,3 +112,13 @@ def one_host(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         assert code == 0, out + err
 
     return made_once(tmp_path_factory, "one-host", make)
+
+
+@pytest.fixture(scope="session")
+def shards_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world.write_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world.write_token_bytes(tmp_path_factory.mktemp("tokenizer"))

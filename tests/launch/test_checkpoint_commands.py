@@ -98,6 +98,9 @@ def test_training_starts_at_a_later_phase_from_imported_weights(finished_run: Pa
     arguments = (f"run_dir={run_dir}", *TINY_TRAINING, "launch.cpu_ranks=1", FLOAT32)
     imported = (f"model.start_from={finished_run / 'export' / 'model'}", "model.start_at_phase=domain")
     code, out, err = twofold("run", str(SMOKE), *arguments, *imported)
+    assert code == 2  # other weights are another past
+    assert "--fresh" in err
+    code, out, err = twofold("run", str(SMOKE), *arguments, *imported, "--fresh")
     assert code == 0, out + err
     events = [json.loads(line) for line in (run_dir / "train" / "metrics.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events if event["event"] == "train"] == [6, 7, 8, 9, 10]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twofold import files
 from twofold.artifacts import (
     Artifact,
     StageSpec,
@@ -69,6 +70,40 @@ def test_whatever_decides_the_content_is_part_of_the_identity(tmp_path: Path, ot
     second = ensure(tmp_path, other, _build)
     assert second.identity != first.identity
     assert first.path.exists(), "another identity never overwrites"
+
+
+def test_files_that_a_manifest_below_lists_are_not_read_again(tmp_path: Path) -> None:
+    def build(out: Path, work: Path) -> dict[str, int]:
+        folder = out / "checkpoints" / "step-1"
+        folder.mkdir(parents=True)
+        for name, text in {"listed": "1234", "grown": "12345", "other": "1"}.items():
+            (folder / name).write_text(text)
+        listed = [{"path": name, "bytes": 4, "sha256": "of the manifest"} for name in ("listed", "grown")]
+        write_json(folder / "manifest.json", {"files": listed})
+        (out / "foreign").mkdir()
+        (out / "foreign" / "manifest.json").write_text("[1")
+        return {}
+
+    artifact = ensure(tmp_path, SPEC, build)
+    hashes = {entry.path.rpartition("/")[2]: entry.sha256 for entry in artifact.manifest.files}
+    assert hashes.pop("listed") == "of the manifest"
+    assert all(len(value) == 64 for value in hashes.values())
+    with pytest.raises(UserError, match="was altered"):
+        verify(artifact)
+
+
+def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, memory = tmp_path / "weights", tmp_path / "run" / ".hashes.json"
+    file.write_text("one")
+    first = files.remembered_sha256(file, memory)
+    assert not memory.exists()  # no run folder, nothing is written
+    memory.parent.mkdir()
+    assert files.remembered_sha256(file, memory) == first
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sha256_of", lambda _: pytest.fail("was read again"))
+        assert files.remembered_sha256(file, memory) == first
+    file.write_text("two")  # of the same size
+    assert files.remembered_sha256(file, memory) != first
 
 
 def test_going_back_reuses_the_former_artifact(tmp_path: Path) -> None:
