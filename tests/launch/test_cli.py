@@ -54,7 +54,7 @@ def test_a_mistake_on_the_command_line_is_one_line(words: list[str], line: str) 
 
 def test_every_command_is_listed_in_its_group_with_help_and_example(capsys) -> None:
     commands = all_commands()
-    assert len(commands) == 21
+    assert len(commands) == 22
     with pytest.raises(SystemExit):
         _options(["--help"])
     overview = capsys.readouterr().out
