@@ -61,7 +61,7 @@ def build(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> M
 
     state = lineage.adopt(recipe, read_index(shards.path), fingerprints(recipe).get("start_from"), out)
     if state is not None:
-        Console().print(f"  goes on from step {state.step:,}, which this recipe does not change")
+        terminal.OUT.print(f"  goes on from step {state.step:,}, which this recipe does not change")
     page = plan.write(recipe, out / "plan.html", plan.supply_of(shards))
     return train(recipe, shards, tokenizer, out, [page])
 
