@@ -2,7 +2,7 @@
 
 Contract: pure, importable without deepspeed. `lint` returns what must not be (`errors`) and what has not been tested
 (`cautions`), each with its hint. The derived configuration has neither; a recipe's `engine.deepspeed` is merged into
-it first. Written for DeepSpeed 0.19.8; a test compares the known keys with its source.
+it first. Written for DeepSpeed 0.19.8; tests compare the known and the removed keys with its source.
 """
 
 from __future__ import annotations
@@ -16,19 +16,26 @@ from twofold.errors import Problem
 _WHERE = "engine.deepspeed"
 KNOWN = frozenset(
     """
-    activation_checkpointing aio amp autotuning bf16 bfloat16 checkpoint comms_logger communication_data_type
-    compile compression_training csv_monitor data_efficiency data_types dataloader_drop_last disable_allgather
-    disable_python_gc dump_state eigenvalue flops_profiler fp16 gradient_allreduce_op
-    gradient_accumulation_steps gradient_clipping gradient_predivide_factor graph_harvesting memory_breakdown
-    pipeline prescale_gradients progressive_layer_drop seq_parallel_communication_data_type sparse_attention
-    sparse_gradients steps_per_print log_level tensor_parallel tensorboard timers torch_autocast
-    train_batch_size train_micro_batch_size_per_gpu use_data_before_expert_parallelism use_node_local_storage
-    wall_clock_breakdown wandb weight_quantization zero_allow_untested_optimizer zero_force_ds_cpu_optimizer
-    zero_optimization
+    activation_checkpointing aio autotuning bf16 bfloat16 checkpoint comms_logger communication_data_type
+    compile csv_monitor data_efficiency data_types dataloader_drop_last disable_allgather
+    disable_python_gc dump_state flops_profiler fp16 gradient_allreduce_op gradient_accumulation_steps
+    gradient_clipping gradient_predivide_factor managed_gradient_accumulation memory_breakdown pipeline
+    prescale_gradients seq_parallel_communication_data_type steps_per_print log_level tensor_parallel
+    tensorboard timers torch_autocast train_batch_size train_micro_batch_size_per_gpu
+    use_data_before_expert_parallelism use_node_local_storage wall_clock_breakdown wandb weight_quantization
+    zero_allow_untested_optimizer zero_force_ds_cpu_optimizer zero_optimization
     """.split()  # noqa: SIM905
 )
 """Top-level keys that 0.19.8 reads; it ignores others in silence."""
-_GONE = ("elasticity", "nebula", "compression_training", "curriculum_learning", "amp", "sparse_attention")
+REMOVED = frozenset(
+    """
+    amp compression_training curriculum_learning eigenvalue elasticity graph_harvesting nebula
+    progressive_layer_drop quantize_training sparse_attention sparse_gradients
+    """.split()  # noqa: SIM905
+)
+"""Top-level keys on which 0.19.8 refuses to start."""
+REMOVED_ZERO = frozenset(("mics_hierarchical_params_gather", "mics_shard_size", "zeropp_loco_param"))
+"""The same, within zero_optimization."""
 _OURS = {
     "optimizer": "use the recipe's section `optimizer`",
     "scheduler": "use phases.*.lr_scheduler: DeepSpeed's scheduler does not advance on a skipped step",
@@ -62,19 +69,24 @@ def lint(config: Mapping[str, Any], override: Mapping[str, Any]) -> Findings:
 def _keys(override: Mapping[str, Any]) -> Iterator[Problem]:
     for key, value in override.items():
         where = f"{_WHERE}.{key}"
-        if key in _GONE:
-            yield Problem(where, value, "is gone from DeepSpeed 0.19", "remove it")
+        if key in REMOVED:
+            yield Problem(where, value, "is gone from DeepSpeed 0.19, which refuses to start with it", "remove it")
         elif key in _OURS:
             yield Problem(where, value, "is derived from the recipe", _OURS[key])
         elif key not in KNOWN:
             near = difflib.get_close_matches(key, KNOWN, n=1)
             hint = f"did you mean {near[0]}?" if near else "remove it"
             yield Problem(where, value, "is unknown to DeepSpeed, which would ignore it", hint)
+    zero = override.get("zero_optimization")
+    for key in sorted(REMOVED_ZERO & set(zero)) if isinstance(zero, Mapping) else ():
+        where = f"{_WHERE}.zero_optimization.{key}"
+        yield Problem(where, zero[key], "is gone from DeepSpeed 0.19, which refuses to start with it", "remove it")
 
 
 def _values(config: Mapping[str, Any]) -> Iterator[Problem]:
     wanted: tuple[tuple[str, Any, str], ...] = (
         ("gradient_accumulation_steps", 1, "phases differ in batch size, so the trainer accumulates by itself"),
+        ("managed_gradient_accumulation", True, "the trainer marks the last micro-batch of a step by itself"),
         ("data_types.grad_accum_dtype", "fp32", "sums in bf16 lose small gradients (DeepSpeed issues 2352, 2768)"),
         ("communication_data_type", "fp32", "gradients are summed over ranks in it"),
         ("zero_optimization.stage", 3, "checkpoints and initialisation are made for ZeRO-3"),

@@ -9,7 +9,7 @@ import pytest
 
 from configs.recipe import load_recipe
 from pretrain.engine.ds_config import deepspeed_config, merged
-from pretrain.engine.ds_lint import KNOWN, Findings, lint
+from pretrain.engine.ds_lint import KNOWN, REMOVED, REMOVED_ZERO, Findings, lint
 from tests.pretrain import world
 
 
@@ -37,6 +37,8 @@ def test_shipped_recipes_have_no_trap() -> None:
         ({"communication_data_type": "bf16"}, "communication_data_type", "summed over ranks"),
         ({"bf16": {"bf16_master_weights_and_grads": True}}, "bf16.bf16_master_weights_and_grads", "bf16 can tell"),
         ({"zero_optimization": {"stage": 2}}, "zero_optimization.stage", "must be 3"),
+        ({"zero_optimization": {"mics_shard_size": 8}}, "zero_optimization.mics_shard_size", "refuses to start"),
+        ({"managed_gradient_accumulation": False}, "managed_gradient_accumulation", "must be True"),
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps", "accumulates by itself"),
     ],
 )
@@ -67,3 +69,22 @@ def test_known_keys_stand_in_deepspeeds_source() -> None:
 
     source = "".join(path.read_text(errors="ignore") for path in Path(deepspeed.__file__).parent.rglob("*.py"))
     assert [key for key in sorted(KNOWN) if f'"{key}"' not in source and f"'{key}'" not in source] == []
+
+
+def test_removed_keys_are_exactly_those_that_deepspeed_refuses() -> None:
+    from deepspeed.runtime import config
+
+    assert set(config._REMOVED_TOP_LEVEL_CONFIG_KEYS) == REMOVED
+    assert set(config._REMOVED_ZERO_CONFIG_KEYS) == REMOVED_ZERO
+    assert not KNOWN & REMOVED
+
+
+@pytest.mark.parametrize("key", sorted(REMOVED))
+def test_a_key_that_deepspeed_refuses_is_named_before_ranks_start(key: str) -> None:
+    (problem,) = linted({key: {}}).errors
+    assert problem.field == f"engine.deepspeed.{key}"
+    assert "refuses to start" in problem.problem
+
+
+def test_a_key_that_deepspeed_knows_is_accepted() -> None:
+    assert linted({"managed_gradient_accumulation": True}) == ([], [])
