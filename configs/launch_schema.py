@@ -12,11 +12,18 @@ from pydantic import Field, model_validator
 from configs.types import Count, CountOrZero, Positive, Section
 from configs.units import invalid
 
+_VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""No newline or other control character: the value stands in a line of a script."""
+_Value = Annotated[str, Field(pattern=r"^([^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?)?$")]
+"""The same, without blanks at its ends, which DeepSpeed would drop."""
+_OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+
 
 class SlurmJob(Section):
     """The job that trains on a Slurm cluster (`twofold launch --slurm`)."""
 
-    partition: Annotated[str, Field(min_length=1)]
+    partition: Annotated[str, Field(pattern=r"^[^\s#]+$")]
     """Partition for the training job. Example: `gpu`."""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")] = "24:00:00"
     """Time limit of one run of the job, [days-]hours:minutes:seconds; it is requeued until training is done."""
@@ -24,8 +31,15 @@ class SlurmJob(Section):
     """How long before the limit training is told to save and stop."""
     requeues: CountOrZero = 100
     """How often the job may be requeued."""
-    sbatch: dict[str, str] = Field(default={})
+    sbatch: dict[_OptionName, _OneLine] = Field(default={})
     """Further `#SBATCH --key=value` lines. Example: `{account: llm, gres: "gpu:8"}`."""
+
+    @model_validator(mode="after")
+    def _ranks_see_all_gpus(self) -> SlurmJob:
+        if "gpus-per-task" in self.sbatch:
+            problem = "has sbatch.gpus-per-task, which shows each rank a single GPU, numbered 0"
+            raise invalid(problem, "use gpus-per-node or gres")
+        return self
 
 
 class Launch(Section):
@@ -45,7 +59,7 @@ class Launch(Section):
     """DeepSpeed hostfile; needed for more than one node, except with srun."""
     slurm: SlurmJob | None = None
     """The training job on Slurm; null without Slurm."""
-    environment: dict[str, str] = Field(default={})
+    environment: dict[_VariableName, _Value] = Field(default={})
     """Further environment variables for every rank. Example: `{NCCL_SOCKET_IFNAME: ib0}`."""
     restarts: CountOrZero = 0
     """How often a failed training restarts in a row without a new checkpoint in between."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +24,8 @@ from twofold.root import ROOT
 
 _PASSED_ON = ("WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY", "HF_HOME")
 """Variables of the caller that ranks on other hosts get; keys stay in netrc, since command lines are public."""
+_ACTIVE = re.compile(r'[\\"$`]')
+"""What a shell acts on within double quotes."""
 _KEEPALIVE = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
 """Ends an ssh whose host is gone after half a minute, instead of after TCP's hours."""
 
@@ -90,16 +92,30 @@ def slurm_hosts() -> list[str]:
 
 def _deepspeed(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path) -> list[str]:
     launch = recipe.launch
-    _, ranks = choose_device(recipe)
+    device, ranks = choose_device(recipe)
     if launch.hostfile is None:
-        where = ["--master_port", str(_free_port())]
+        where = ["--master_port", str(_free_port()), *_slots(device, ranks)]
     else:
         where = ["--hostfile", str(Path(launch.hostfile).resolve()), "--num_nodes", str(launch.nodes)]
         # With a single host DeepSpeed would otherwise start the ranks here, whatever the host's name.
         where += ["--force_multi", "--master_port", str(_port_of(str(logs)))]
-        where += ["--enable_each_rank_log", str(logs.resolve())]
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", *where, "--num_gpus", str(ranks)]
-    return [*command, "--module", module, *arguments]
+        where += ["--enable_each_rank_log", str(logs.resolve()), "--num_gpus", str(ranks)]
+    return [sys.executable, "-m", "deepspeed.launcher.runner", *where, "--module", module, *arguments]
+
+
+def _slots(device: str, ranks: int) -> list[str]:
+    """This machine's devices that train: the first of those that CUDA_VISIBLE_DEVICES allows.
+
+    With --num_gpus DeepSpeed's launcher ignores the variable and takes devices 0, 1, …
+    """
+    masked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if device != "cuda" or masked is None:
+        return ["--num_gpus", str(ranks)]
+    allowed = [word.strip() for word in masked.split(",")][:ranks]
+    if not all(word.isdecimal() for word in allowed):
+        hint = "name devices by their numbers in `nvidia-smi -L`, for example CUDA_VISIBLE_DEVICES=2,3"
+        raise user_error("CUDA_VISIBLE_DEVICES", masked, "names devices in a way that DeepSpeed cannot read", hint)
+    return ["--include", f"localhost:{','.join(allowed)}"]
 
 
 def _srun(recipe: Recipe, module: str, arguments: Sequence[str], logs: Path) -> list[str]:
@@ -118,11 +134,20 @@ def _environment_file(carried: Mapping[str, str], scratch: Path) -> Path:
         own = folder / ".deepspeed_env"
         if own.is_file():
             lines += [line for line in own.read_text(encoding="utf-8").splitlines() if "=" in line]
-    lines += [f"{name}={shlex.quote(value)}" for name, value in carried.items()]
+    lines += [f"{name}={_escaped(value)}" for name, value in carried.items()]
     path = (scratch / "deepspeed_env").resolve()
     with atomic_path(path) as target:
+        target.touch(mode=0o600)  # the values may be secrets
         target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def _escaped(value: str) -> str:
+    """A value for DeepSpeed's file of variables.
+
+    DeepSpeed writes it into the remote shell's `export NAME="value"`, in double quotes but not escaped.
+    """
+    return _ACTIVE.sub(r"\\\g<0>", value)
 
 
 def _slurm_address(host: str) -> str:

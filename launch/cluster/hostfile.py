@@ -16,7 +16,8 @@ from configs.schema import Recipe
 from twofold.errors import Problem, UserError, user_error
 from twofold.files import atomic_path
 
-_LINE = re.compile(r"^(\S+)\s+slots=(\d+)\s*$")
+_LINE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._:-]*)\s+slots=(\d+)\s*$")
+"""A name cannot begin with a dash, which ssh would read as an option, or hold what a shell acts on."""
 
 
 @dataclass(frozen=True)

@@ -53,14 +53,14 @@ def ask_by_srun(hosts: Sequence[str], spec: dict[str, Any], timeout_s: float) ->
 def reachable(hosts: Sequence[str]) -> list[str]:
     """The hosts that ssh can reach now."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        codes = pool.map(lambda host: _run([*_SSH, host, "true"], 30.0)[0], hosts)
+        codes = pool.map(lambda host: _run([*_SSH, "--", host, "true"], 30.0)[0], hosts)
         return [host for host, code in zip(hosts, codes, strict=True) if code == 0]
 
 
 def _ssh(host: str, spec: dict[str, Any], timeout_s: float) -> Answer:
     probe = [sys.executable, "-m", "launch.cluster.probe", json.dumps({**spec, "host": host})]
     begin = time.time()
-    code, out, err = _run([*_SSH, host, f"cd {shlex.quote(str(ROOT))} && exec {shlex.join(probe)}"], timeout_s)
+    code, out, err = _run([*_SSH, "--", host, f"cd {shlex.quote(str(ROOT))} && exec {shlex.join(probe)}"], timeout_s)
     said = _answers(out)
     reason = _last_line(err) or f"exit code {code}"
     return _judged(host, said[0] if said else None, reason, begin, time.time())

@@ -28,7 +28,7 @@ from twofold.exit_codes import EXIT_CODE_STOPPED
 from twofold.files import atomic_path
 from twofold.root import ROOT
 
-_GPU_WORDS = ("gres", "gpus", "gpus-per-node", "gpus-per-task")
+_GPU_WORDS = ("gres", "gpus", "gpus-per-node")
 
 _TRAIN = """\
 cd {root}
@@ -55,6 +55,8 @@ if [ -z "$warned" ]; then
     {python} -m launch.cli run {words} launch.launcher=srun launch.nodes=$nodes &
     twofold=$!
     while kill -0 $twofold 2>/dev/null; do wait $twofold; code=$?; done
+    # The warning ended twofold before it could listen to signals: nothing is lost.
+    if [ -n "$warned" ] && [ $code -eq $((128 + $(kill -l USR1))) ]; then code={stopped}; fi
 fi
 
 if [ $code -eq {stopped} ] || {{ [ $code -eq 1 ] && [ "$(newest)" != "$before" ]; }}; then
@@ -154,5 +156,14 @@ def _head(recipe: Recipe, kind: str, job: SlurmJob, options: Mapping[str, str]) 
     log = (Path(recipe.run_dir) / "slurm" / f"{kind}-%j.log").resolve()
     ours = {"job-name": f"twofold-{recipe.name}-{kind}", "partition": job.partition, "output": str(log)}
     every = {**ours, **options, **job.sbatch}
-    lines = [f"#SBATCH --{name}={value}" if value else f"#SBATCH --{name}" for name, value in every.items()]
+    lines = [f"#SBATCH --{name}={_word(value)}" if value else f"#SBATCH --{name}" for name, value in every.items()]
     return "\n".join(["#!/bin/bash", f"# {recipe.name}: written by `twofold launch --slurm`.", *lines, "", ""])
+
+
+def _word(value: str) -> str:
+    """A value as sbatch reads it: it ends an unquoted one at a space or a #."""
+    if not re.search(r"[\s#]", value):
+        return value
+    if '"' in value:
+        raise user_error("launch.slurm.sbatch", value, "holds a double quote beside a space", "leave one of them out")
+    return f'"{value}"'

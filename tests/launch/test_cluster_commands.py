@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from deepspeed.launcher.multinode_runner import MultiNodeRunner
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from configs.recipe import load_recipe
 from configs.schema import Recipe
@@ -75,7 +80,8 @@ def test_what_ranks_need_is_carried_to_other_hosts(tmp_path: Path, monkeypatch: 
     assert found["PYTHONPATH"].split(":")[0] == str(ROOT)
     carried = Path(found["DS_ENV_FILE"]).read_text().splitlines()
     assert carried[0] == "MINE=1"
-    assert {"DS_ACCELERATOR=cpu", "NCCL_SOCKET_IFNAME='ib 0'", "WANDB_MODE=offline"} <= set(carried)
+    assert {"DS_ACCELERATOR=cpu", "NCCL_SOCKET_IFNAME=ib 0", "WANDB_MODE=offline"} <= set(carried)
+    assert Path(found["DS_ENV_FILE"]).stat().st_mode & 0o777 == 0o600
     assert not any(line.startswith(("WANDB_API_KEY", "PYTHONPATH", "#")) for line in carried)
     assert "ServerAliveInterval" in found["PDSH_SSH_ARGS_APPEND"]
 
@@ -117,3 +123,40 @@ def test_cublas_is_told_to_sum_in_one_order(deterministic: bool) -> None:
     told = command_lines.rank_environment(recipe)
     assert told.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if deterministic else None)
     assert told["TORCH_NCCL_TRACE_BUFFER_SIZE"] == "2000"
+
+
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc"))).filter(lambda value: value == value.strip()))
+@example("^docker0,lo")
+@example("$(touch evaluated)`touch evaluated`")
+@example('a "quoted" \\word\\')
+@settings(max_examples=30)
+def test_a_variable_reaches_a_remote_shell_as_it_is(value: str) -> None:
+    """DeepSpeed's own code writes the export, and a real shell reads it as the one behind ssh would."""
+
+    class Exports(MultiNodeRunner):  # type: ignore[misc]
+        backend_exists = get_cmd = None
+
+    runner = Exports(SimpleNamespace(user_args=[], user_script=""), "")
+    runner.add_export("NAME", command_lines._escaped(value) + "\n")
+    shell = f"export NAME={runner.exports['NAME']}; printenv NAME"
+    found = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, env={})
+    assert found.stdout == f"{value}\n"
+
+
+@pytest.mark.parametrize(("masked", "gpus", "used"), [("2,3", 8, "2,3"), ("5, 1,4", 2, "5,1"), ("0", 8, "0")])
+def test_the_visible_devices_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, masked: str, gpus: int, used: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", masked)
+    recipe = load_recipe(SMOKE, ["launch.device=auto", f"launch.gpus_per_node={gpus}"])
+    command = command_lines.start_command(recipe, "pretrain.train", [], tmp_path)
+    assert command[command.index("--include") + 1] == f"localhost:{used}"
+    assert "--num_gpus" not in command
+
+
+def test_a_visible_device_that_deepspeed_cannot_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-4f2a")
+    with pytest.raises(UserError, match=r"CUDA_VISIBLE_DEVICES = 'GPU-4f2a': .*nvidia-smi -L"):
+        command_lines.start_command(load_recipe(SMOKE, ["launch.device=auto"]), "pretrain.train", [], tmp_path)

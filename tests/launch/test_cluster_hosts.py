@@ -11,8 +11,9 @@ import pytest
 from launch.cluster import hosts
 
 SSH = """#!/bin/bash
-while [[ $1 == -* ]]; do shift 2; done
-host=$1; shift
+while [[ $1 == -o ]]; do shift 2; done
+[[ $1 == -- ]] || exit 99
+shift; host=$1; shift
 case $host in
     refused) echo "ssh: connect to host refused port 22: Connection refused" >&2; exit 255;;
     slow) exec sleep 20;;

@@ -42,6 +42,8 @@ def test_what_is_written_is_what_deepspeed_reads(names: list[str]) -> None:
         ("node01 slots=0\n", "is not `HOST slots=N`"),
         ("node01 slots=eight\n", "is not `HOST slots=N`"),
         ("node01\n", "is not `HOST slots=N`"),
+        ("-oProxyCommand=reboot slots=8\n", "is not `HOST slots=N`"),
+        ("$(reboot) slots=8\n", "is not `HOST slots=N`"),
         ("# nobody\n", "lists no hosts"),
         ("", "lists no hosts"),
     ],

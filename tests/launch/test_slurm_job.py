@@ -155,3 +155,31 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="needs sbatch on this machine"):
         slurm_job.submit(tmp_path / "script")
+
+
+def test_a_warning_that_ends_twofold_before_it_listens_requeues_the_job(tmp_path: Path) -> None:
+    code, calls = _run(tmp_path, "kill -USR1 $PPID; sleep 0.2; kill -USR1 $$")
+    assert code == EXIT_CODE_STOPPED
+    assert REQUEUE in calls
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ('launch.slurm.sbatch={comment: "a\\nrm -rf x"}', "launch.slurm.sbatch"),
+        ('launch.slurm.sbatch={"a b": "1"}', "launch.slurm.sbatch"),
+        ('launch.slurm.partition="gpu\\ncurl x"', "launch.slurm.partition"),
+        ('launch.slurm.sbatch={gpus-per-task: "1"}', "gpus-per-task"),
+        ('launch.environment={"A B": "1"}', "launch.environment"),
+        ('launch.environment={A: "1\\n2"}', "launch.environment"),
+        ('launch.environment={A: " 1"}', "launch.environment"),
+    ],
+)
+def test_what_a_script_cannot_hold_is_refused(tmp_path: Path, override: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        _recipe(tmp_path, override)
+
+
+def test_a_value_with_spaces_is_one_word_to_sbatch(tmp_path: Path) -> None:
+    script = slurm_job.data_script(_recipe(tmp_path, "launch.slurm.sbatch={comment: two words}"), ["r.yaml"])
+    assert '#SBATCH --comment="two words"' in script.splitlines()
