@@ -5,7 +5,6 @@ Contract: takes seconds and no GPU work; raises `UserError`.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 import shutil
@@ -16,11 +15,13 @@ from pathlib import Path
 
 from configs.checks import batch_problem
 from configs.schema import Recipe
+from launch import terminal
 from pretrain.engine.ds_config import deepspeed_config
 from pretrain.engine.ds_lint import lint
+from twofold import lease
 from twofold.artifacts import digest
 from twofold.errors import UserError, user_error
-from twofold.files import disk_errors, remembered_sha256
+from twofold.files import remembered_sha256
 from twofold.root import ROOT
 
 PACKAGES = ("twofold", "configs", "data_pipeline", "tokenizer", "pretrain", "launch")
@@ -111,14 +112,5 @@ def fingerprint_checkpoint(folder: str, run_dir: Path) -> str:
 @contextmanager
 def only_run(run_dir: Path) -> Iterator[None]:
     """Hold the run folder's lock, so that two runs never build the same artifact at once."""
-    with disk_errors(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / ".lock").open("a+")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise user_error(
-                "run_dir", str(run_dir), "is in use by another `twofold run`", "wait for it, or set another run_dir"
-            ) from None
+    with lease.hold(run_dir / ".lock", "run_dir", run_dir, terminal.ERRORS.print):
         yield
