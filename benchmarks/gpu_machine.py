@@ -103,7 +103,7 @@ def bench(machine: Machine, options: argparse.Namespace) -> int:
 
 
 def train(machine: Machine, options: argparse.Namespace) -> int:
-    """One rank of pretrain.train without a launcher; stopped in time, it saves and ends with 75."""
+    """One rank of pretrain.start without a launcher; stopped in time, it saves and ends with 75."""
     data, trained, recipe = (machine.work / name for name in ("data", "train", "recipe.yaml"))
     with tarfile.open(options.data) as archive:
         archive.extractall(data, filter="data")
@@ -111,7 +111,7 @@ def train(machine: Machine, options: argparse.Namespace) -> int:
     _resolve(machine, options.recipe, ["monitor.wandb=off", *options.rest], recipe)
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
     command = [
-        sys.executable, "-m", "pretrain.train", "--recipe", str(recipe), "--shards", str(data / "shards"),
+        sys.executable, "-m", "pretrain.start", "--recipe", str(recipe), "--shards", str(data / "shards"),
         "--tokenizer", str(data / "tokenizer"), "--out", str(trained), "--device", options.device,
     ]  # fmt: skip
     code = machine.run("train", command, SAVING_SECONDS, DS_ACCELERATOR=options.device, **alone)

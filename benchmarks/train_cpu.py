@@ -84,7 +84,7 @@ def _ours(recipe: Recipe, folder: Path) -> dict[str, float]:
     out = folder / "ours"
     out.mkdir()
     arguments = ["--recipe", folder / "recipe.yaml", "--shards", data, "--tokenizer", folder / "tokenizer"]
-    _launch(recipe, "pretrain.train", [*arguments, "--out", out, "--device", "cpu"], folder / "ours.log")
+    _launch(recipe, "pretrain.start", [*arguments, "--out", out, "--device", "cpu"], folder / "ours.log")
     steps = [event for event in read_events(out / METRICS_FILE) if event["event"] == "train"]
     steps = steps[len(steps) // 3 :]
     return {

@@ -173,7 +173,7 @@ def compare(whole: Trials, other: Trials, ends: Sequence[str], exactly: bool) ->
 
 
 def ranks_of(session: int) -> list[int]:
-    """The processes of `pretrain.train` in a launcher's session, in order of their start."""
+    """The processes of `pretrain.start` in a launcher's session, in order of their start."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # the process has ended meanwhile

@@ -39,7 +39,7 @@ from twofold.files import atomic_path
 from twofold.root import ROOT
 from twofold.stage import Stage
 
-MODULE = "pretrain.train"
+MODULE = "pretrain.start"
 LOGS_DIR = "logs"
 LOG_FILE = "train.log"
 _LOG_LINES_SHOWN = 30

@@ -8,6 +8,7 @@ checkpoints/step-00000100/    training state; see checkpoints/checkpoint.py
 summary.json                  counts for the manifest; exists exactly when training is complete
 error.json                    {"problems": [...]}: what the user can fix, along with exit code 2
 beats/, stalls/               heartbeat of each rank; stacks and verdict of a hang; see hooks/watchdog.py
+.trainer, .supervisor         leases (twofold/lease.py) of the first rank and of the process that started the ranks
 stop                          created by anyone: training finishes its step, saves, and ends with EXIT_CODE_STOPPED
 """
 
@@ -33,6 +34,8 @@ TOKEN_COUNTS_FILE = "token_counts.json"
 SUMMARY_FILE = "summary.json"
 ERROR_FILE = "error.json"
 STOP_FILE = "stop"
+TRAINER_LEASE = ".trainer"
+SUPERVISOR_LEASE = ".supervisor"
 DRY_RUN_FILE = "dry_run.json"
 _ENGINE = {"precision", "float8", "deepspeed"}
 _NO_WEIGHTS = {"max_epochs", "replay"}

@@ -1,12 +1,13 @@
-"""The training program: `deepspeed --module pretrain.train --recipe R --shards DIR --tokenizer DIR --out DIR`.
+"""The training program: `deepspeed --module pretrain.start --recipe R --shards DIR --tokenizer DIR --out DIR`.
 
 Contract: trains the recipe's phases to the end of the plan, from the newest intact checkpoint in `--out` if there
 is one; layout.py lists what it writes. Interrupted anywhere and started again, it gives the losses and weights of an
 uninterrupted run (bit for bit on CPU with the same number of ranks, up to the order of float sums with another one):
 data, learning rate and phase are functions of the step alone.
 
-Exit codes: 0 when the plan is done (at once if it was done before), 75 when SIGTERM, SIGINT or SIGUSR1 reached any
-rank (the step is finished and saved), 76 when the watchdog ended it, 2 when the user can fix it (error.json).
+Exit codes: 0 when the plan is done (at once if it was done before), 75 when a signal reached any rank or the
+supervisor is gone (the step is finished and saved), 76 when the watchdog ended it, 2 when the user can fix it
+(error.json).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -46,21 +48,24 @@ from pretrain.hooks.validating import Validate
 from pretrain.hooks.watchdog import Watch, unreported_stalls
 from pretrain.model.decoder import initial_weights
 from pretrain.trainer import Trainer
-from twofold import VERSION
-from twofold.errors import user_error
+from twofold import VERSION, lease
+from twofold.errors import UserError, user_error
+from twofold.exit_codes import EXIT_CODE_USER_ERROR
 from twofold.files import write_json
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train; return the exit code."""
+def main(arguments: Sequence[str] | None = None, stop: StopSignals | None = None) -> int:
+    """Train; return the exit code. `stop`: the handlers of signals, if they are installed already."""
     options = _parse(arguments)
     out: Path = options.out
     rank, size = place()
-    stop = StopSignals(out / layout.STOP_FILE if rank == 0 else None)
+    stop = stop or StopSignals()
 
     def program() -> int:
         recipe = load_recipe(options.recipe)
         with Watch(recipe.watch, out, rank, size) as watch:
+            if rank == 0:
+                stop.watch(out)
             ranks = start_ranks(options.device)
             if ranks.is_first:
                 (out / layout.ERROR_FILE).unlink(missing_ok=True)
@@ -68,7 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             watch.done = code == 0
             return code
 
-    return rank_program.exit_code_of(program, out)
+    try:
+        with _first_ranks_lease(out, rank):
+            return rank_program.exit_code_of(program, out)
+    except UserError as refused:  # not for error.json: the folder belongs to the trainer that holds it
+        print(refused, file=sys.stderr)
+        return EXIT_CODE_USER_ERROR
+
+
+def _first_ranks_lease(out: Path, rank: int) -> AbstractContextManager[None]:
+    """Keep a second trainer out of the folder, whoever started it."""
+    if rank != 0:
+        return nullcontext()
+    return lease.hold(out / layout.TRAINER_LEASE, "training", out, lambda text: print(text, file=sys.stderr))
 
 
 def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: StopSignals, watch: Watch) -> int:
@@ -105,6 +122,7 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
     code = 1
     try:
         _write_start(run)
+        stop.begin()
         ended = trainer.train(options.stop_after_step)
         monitor.event("end" if ended == 0 else "stop", run.progress.done)
         if ended != 0:
@@ -176,7 +194,7 @@ def _start_weights(recipe: Recipe) -> Iterable[tuple[str, Tensor]]:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = rank_program.parser(
-        "pretrain.train",
+        "pretrain.start",
         "Train a resolved recipe on token shards.",
         shards="folder with index.json",
         tokenizer="folder with token_bytes.npy",
@@ -186,11 +204,3 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--start-from", metavar="SHA256", help="hash of the weights that model.start_from names")
     parser.add_argument("--attach", type=Path, action="append", default=[], help="a file to send to W&B, once")
     return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    exit_code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # The interpreter's teardown waits for the process group's threads, or aborts on them, where a peer is gone.
-    os._exit(exit_code)

@@ -34,22 +34,22 @@ def _program(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_one_host(tmp_path: Path) -> None:
-    command = command_lines.start_command(_recipe(), "pretrain.train", ["--out", "o"], tmp_path)
+    command = command_lines.start_command(_recipe(), "pretrain.start", ["--out", "o"], tmp_path)
     assert command[:4] == [*RUNNER, "--master_port"]
-    assert command[5:] == ["--num_gpus", "2", "--module", "pretrain.train", "--out", "o"]
+    assert command[5:] == ["--num_gpus", "2", "--module", "pretrain.start", "--out", "o"]
     assert not command_lines.is_spread(_recipe())
 
 
 def test_a_hostfile(tmp_path: Path) -> None:
     hostfile = tmp_path / "hostfile"
     recipe = _recipe("launch.nodes=2", f"launch.hostfile={hostfile}", "launch.cpu_ranks=4")
-    command = command_lines.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
+    command = command_lines.start_command(recipe, "pretrain.start", ["--out", "o"], tmp_path)
     assert command[3:7] == ["--hostfile", str(hostfile), "--num_nodes", "2"]
     assert command[command.index("--num_gpus") + 1] == "4"
     assert command[command.index("--enable_each_rank_log") + 1] == str(tmp_path)
     port = int(command[command.index("--master_port") + 1])
     assert 20_000 <= port < 32_000
-    again = command_lines.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
+    again = command_lines.start_command(recipe, "pretrain.start", ["--out", "o"], tmp_path)
     assert again == command, "all hosts must be told the same port"
     assert command_lines.is_spread(recipe)
 
@@ -58,10 +58,10 @@ def test_srun_on_the_first_nodes_of_those_that_slurm_gave(tmp_path: Path, monkey
     _program(tmp_path, "scontrol", "for n in 1 2 3 4 5 6; do echo n$n; done", monkeypatch)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-6]")
     recipe = _recipe("launch.nodes=4", "launch.launcher=srun", "launch.cpu_ranks=2")
-    command = command_lines.start_command(recipe, "pretrain.train", ["--out", "o"], tmp_path)
+    command = command_lines.start_command(recipe, "pretrain.start", ["--out", "o"], tmp_path)
     assert command[:5] == ["srun", "--nodes=4", "--nodelist=n1,n2,n3,n4", "--ntasks=8", "--ntasks-per-node=2"]
     assert f"--output={tmp_path}/rank-%t.log" in command
-    assert command[-5:] == [sys.executable, "-m", "pretrain.train", "--out", "o"]
+    assert command[-5:] == [sys.executable, "-m", "pretrain.start", "--out", "o"]
 
 
 def test_what_ranks_need_is_carried_to_other_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_the_visible_devices_train(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", masked)
     recipe = load_recipe(SMOKE, ["launch.device=auto", f"launch.gpus_per_node={gpus}"])
-    command = command_lines.start_command(recipe, "pretrain.train", [], tmp_path)
+    command = command_lines.start_command(recipe, "pretrain.start", [], tmp_path)
     assert command[command.index("--include") + 1] == f"localhost:{used}"
     assert "--num_gpus" not in command
 
@@ -159,4 +159,4 @@ def test_a_visible_device_that_deepspeed_cannot_name_is_refused(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-4f2a")
     with pytest.raises(UserError, match=r"CUDA_VISIBLE_DEVICES = 'GPU-4f2a': .*nvidia-smi -L"):
-        command_lines.start_command(load_recipe(SMOKE, ["launch.device=auto"]), "pretrain.train", [], tmp_path)
+        command_lines.start_command(load_recipe(SMOKE, ["launch.device=auto"]), "pretrain.start", [], tmp_path)

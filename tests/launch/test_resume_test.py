@@ -85,7 +85,7 @@ def test_after_another_number_of_ranks_losses_may_differ_by_rounding_only(
 def test_ranks_are_the_trainers_of_one_launcher(tmp_path: Path) -> None:
     (tmp_path / "pretrain").mkdir()
     (tmp_path / "pretrain" / "train.py").write_text("import time; time.sleep(30)")
-    start = f"{sys.executable} -m pretrain.train & {sys.executable} -m pretrain.train --module x & sleep 30 & wait"
+    start = f"{sys.executable} -m pretrain.start & {sys.executable} -m pretrain.start --module x & sleep 30 & wait"
     launchers = [subprocess.Popen(["bash", "-c", start], cwd=tmp_path, start_new_session=True) for _ in range(2)]
     try:
         found = []

@@ -80,7 +80,7 @@ def test_a_cut_link_ends_all_ranks_and_a_restart_equals_an_undisturbed_run(
     hosts.link(up=False)
     cut = time.monotonic()
     try:
-        while hosts.processes("pretrain.train"):
+        while hosts.processes("pretrain.start"):
             assert time.monotonic() - cut < 10 * STALL_S, "ranks outlive the limit"
             time.sleep(0.2)
         out, err = process.communicate(timeout=90)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from configs.recipe import dump_recipe
 from pretrain.engine.distributed import Ranks
 from tests.pretrain import world
 from twofold.errors import UserError, user_error
+from twofold.exit_codes import EXIT_CODE_STOPPED
 
 
 @pytest.fixture
@@ -27,8 +32,9 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         raise user_error("shards", 3, "are cut", "make them again")
 
     monkeypatch.setattr(train, "start_ranks", fail)
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)}
     yield train
+    signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -66,20 +72,82 @@ def test_checkpoints_that_only_the_metrics_know_are_missed(train: Any, tmp_path:
         train._refuse_lost_checkpoints(tmp_path, ranks)
 
 
-def test_signals_are_remembered(train: Any) -> None:
+def _begun(train: Any) -> Any:
     stop = train.StopSignals()
+    stop.begin()
+    return stop
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+def test_signals_are_remembered(train: Any, number: signal.Signals) -> None:
+    stop = _begun(train)
     assert not stop.asked
-    signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(number)
     assert stop.asked
 
 
 def test_a_file_asks_to_stop_until_it_is_heard(train: Any, tmp_path: Path) -> None:
-    stop = train.StopSignals(tmp_path / "stop")
+    stop = _begun(train)
+    stop.watch(tmp_path)
     assert not stop.asked
     (tmp_path / "stop").touch()
     assert stop.asked
     stop.heard()
     assert not stop.asked
+
+
+def test_training_stops_when_its_supervisor_is_gone(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain.hooks.stop_signals._POLL_S", 1e-6)
+    by_hand, supervised = _begun(train), _begun(train)
+    by_hand.watch(tmp_path)
+    with _another_holds(tmp_path / ".supervisor"):
+        supervised.watch(tmp_path)
+        assert not supervised.asked
+    assert supervised.asked
+    assert not by_hand.asked, "nobody supervised it when it started"
+
+
+@contextlib.contextmanager
+def _another_holds(path: Path) -> Iterator[None]:
+    with path.open("w") as file:  # a lock belongs to the opened file, so this process counts as another one
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+STARTING = """
+import ctypes, pathlib, sys
+from pretrain.hooks.stop_signals import StopSignals
+assert "torch" not in sys.modules
+stop = StopSignals()
+stop.watch(pathlib.Path(sys.argv[1]))
+print("starting", flush=True)
+ctypes.CDLL(None).poll(None, 0, 60_000)  # in C, as a rank that waits for others; a signal ends only one such call
+ctypes.CDLL(None).poll(None, 0, 60_000)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, "stop"])
+def test_a_rank_that_is_starting_ends_at_once(tmp_path: Path, how: signal.Signals | str) -> None:
+    command = [sys.executable, "-c", STARTING, str(tmp_path)]
+    with subprocess.Popen(command, cwd=world.ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "starting\n"
+        if isinstance(how, signal.Signals):
+            process.send_signal(how)
+        else:
+            (tmp_path / how).touch()
+        assert process.wait(timeout=30) == EXIT_CODE_STOPPED
+
+
+def test_a_second_trainer_is_refused_and_leaves_the_folder_alone(
+    train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with _another_holds(tmp_path / ".trainer"):
+        assert train.main(_arguments(tmp_path)) == 2
+    assert "is in use by process" in capsys.readouterr().err
+    assert not (tmp_path / "error.json").exists()
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

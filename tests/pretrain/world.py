@@ -149,7 +149,7 @@ class Run:
         self.recipe_file = root / "recipe.yaml"
         self.recipe_file.write_text(dump_recipe(recipe), encoding="utf-8")
 
-    def start(self, *options: str, ranks: int | None = None, module: str = "pretrain.train") -> subprocess.Popen[bytes]:
+    def start(self, *options: str, ranks: int | None = None, module: str = "pretrain.start") -> subprocess.Popen[bytes]:
         """By DeepSpeed's launcher of one node, which its `deepspeed` command starts; tests/launch begin with that."""
         slots = {"localhost": list(range(ranks or self.recipe.launch.cpu_ranks))}
         world = base64.urlsafe_b64encode(json.dumps(slots).encode()).decode()
@@ -178,7 +178,7 @@ class Run:
         with (self.out / "train.log").open("ab") as log:
             return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
 
-    def train(self, *options: str, ranks: int | None = None, module: str = "pretrain.train") -> int:
+    def train(self, *options: str, ranks: int | None = None, module: str = "pretrain.start") -> int:
         """Exit code; a trainer that hangs fails the test."""
         return self.start(*options, ranks=ranks, module=module).wait(timeout=600)
 
