@@ -12,11 +12,13 @@ A training that hangs and a launcher that waits for a lost host look the same fr
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +34,8 @@ from launch.progress import follow
 from pretrain import layout
 from pretrain.checkpoints.manifest import committed
 from pretrain.hooks.metrics import METRICS_FILE
+from pretrain.hooks.stop_signals import SIGNALS
+from twofold import lease
 from twofold.artifacts import Artifact
 from twofold.errors import Problem, UserError, user_error
 from twofold.exit_codes import EXIT_CODE_STALLED, EXIT_CODE_STOPPED
@@ -80,6 +84,18 @@ def train(
     recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path, pages: Sequence[Path] = ()
 ) -> Mapping[str, Any]:
     """Train to the end of the plan, from the newest checkpoint in `out` if there is one; W&B gets the pages."""
+    warn = functools.partial(print, file=sys.stderr)
+    # The first rank sees this lease, and saves and ends when this process is gone.
+    with lease.hold(out / layout.SUPERVISOR_LEASE, "training", out, warn):
+        return _supervised(recipe, shards, tokenizer, out, pages)
+
+
+def _supervised(
+    recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path, pages: Sequence[Path]
+) -> Mapping[str, Any]:
+    if lease.is_held(out / layout.TRAINER_LEASE):
+        hint = "wait until it has saved and ended, or end its process"
+        raise user_error("training", str(out), "is still being written by ranks of an earlier start", hint)
     check_supply(recipe, shards)
     check_hostfile(recipe)
     inputs = write_inputs(recipe, shards, tokenizer, out)
@@ -99,8 +115,16 @@ def train(
         saved = newest_checkpoint(out)
         if failures > recipe.launch.restarts:
             raise TrainingFailed(failure)
+        _wait_for_the_last_rank(out, _SILENT_LAUNCHER * recipe.watch.stall_s)
         current = on_living_hosts(recipe, out)
         terminal.OUT.print(_restart_message(out, code, failures, recipe, current))
+
+
+def _wait_for_the_last_rank(out: Path, limit_s: float) -> None:
+    """A first rank that a launcher left behind on another host is ended by its watchdog."""
+    deadline = time.monotonic() + limit_s
+    while lease.is_held(out / layout.TRAINER_LEASE) and time.monotonic() < deadline:
+        time.sleep(1.0)
 
 
 def write_inputs(recipe: Recipe, shards: Artifact, tokenizer: Artifact, out: Path) -> list[str]:
@@ -230,7 +254,7 @@ def modified(path: Path) -> float:
 
 @contextlib.contextmanager
 def _signals_passed_on(out: Path) -> Iterator[None]:
-    """On Ctrl-C, SIGTERM and SIGUSR1, ask the trainer to save and end through a file that all hosts see.
+    """On Ctrl-C, SIGTERM, SIGUSR1 and a hang-up, ask the trainer to save and end through a file that all hosts see.
 
     The launcher gets none of these signals: it would leave its ranks behind or lose their exit code.
     """
@@ -238,7 +262,9 @@ def _signals_passed_on(out: Path) -> Iterator[None]:
     def pass_on(_number: int, _frame: Any) -> None:
         (out / layout.STOP_FILE).touch()
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    # nohup ignores hang-ups, and so do we then
+    listened = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in listened}
     try:
         yield
     finally:

@@ -191,7 +191,7 @@ def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any]) -> Artifa
     shutil.rmtree(partial / _WORK_DIR, ignore_errors=True)
     for remains in partial.rglob(PARTIAL_PATTERN):  # left by atomic writes that were killed
         remains.unlink()
-    paths = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
+    paths = sorted(path for path in partial.rglob("*") if _is_content(path))
     known = _listed_below(partial)
     manifest = Manifest(
         stage=spec.stage,
@@ -224,6 +224,11 @@ def _listed_below(folder: Path) -> dict[tuple[Path, int], str]:
             for entry in json.loads(manifest.read_text(encoding="utf-8"))["files"]:
                 found[manifest.parent / entry["path"], int(entry["bytes"])] = str(entry["sha256"])
     return found
+
+
+def _is_content(path: Path) -> bool:
+    """Whether a manifest lists it: no link, which others may remove, and no hidden file, such as a lease."""
+    return path.is_file() and not path.is_symlink() and path.name != MANIFEST_FILE and not path.name.startswith(".")
 
 
 def _point(link: Path, target: Path) -> None:

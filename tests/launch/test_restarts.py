@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,3 +143,29 @@ def test_ranks_that_removed_their_beats_at_the_end_are_not_silent(
         assert not hangs()
         now += 2
         assert hangs()
+
+
+def test_a_hang_up_asks_the_ranks_to_save(tmp_path: Path) -> None:
+    with training._signals_passed_on(tmp_path):
+        assert not (tmp_path / layout.STOP_FILE).exists()
+        signal.raise_signal(signal.SIGHUP)
+        assert (tmp_path / layout.STOP_FILE).exists()
+
+
+def test_under_nohup_a_hang_up_is_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with training._signals_passed_on(tmp_path):
+            signal.raise_signal(signal.SIGHUP)
+            assert not (tmp_path / layout.STOP_FILE).exists()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ranks_of_an_earlier_start_are_not_joined_by_others(trained: Any, tmp_path: Path) -> None:
+    with (tmp_path / "out" / layout.TRAINER_LEASE).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        found, starts = trained("0d")
+    assert isinstance(found, UserError)
+    assert "ranks of an earlier start" in str(found)
+    assert starts == 0

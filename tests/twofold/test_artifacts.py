@@ -55,6 +55,22 @@ def test_a_second_call_builds_nothing(tmp_path: Path) -> None:
     assert [entry.path for entry in first.manifest.files] == ["deep/tokens.ds"]
 
 
+def test_links_and_hidden_files_are_not_content(tmp_path: Path) -> None:
+    """A log that is a link into somebody's cache may vanish without damaging what was built."""
+    cached = tmp_path / "cache.log"
+    cached.write_text("a log")
+
+    def build(out: Path, work: Path) -> dict[str, int]:
+        (out / "debug.log").symlink_to(cached)
+        (out / ".lease").write_text("held")
+        return _build(out, work)
+
+    artifact = ensure(tmp_path, SPEC, build)
+    assert [entry.path for entry in artifact.manifest.files] == ["deep/tokens.ds"]
+    cached.unlink()
+    verify(open_artifact(artifact.path))
+
+
 @pytest.mark.parametrize(
     "other",
     [
