@@ -78,7 +78,8 @@ def _keys(override: Mapping[str, Any]) -> Iterator[Problem]:
             hint = f"did you mean {near[0]}?" if near else "remove it"
             yield Problem(where, value, "is unknown to DeepSpeed, which would ignore it", hint)
     zero = override.get("zero_optimization")
-    for key in sorted(REMOVED_ZERO & set(zero)) if isinstance(zero, Mapping) else ():
+    zero = zero if isinstance(zero, Mapping) else {}
+    for key in sorted(REMOVED_ZERO & set(zero)):
         where = f"{_WHERE}.zero_optimization.{key}"
         yield Problem(where, zero[key], "is gone from DeepSpeed 0.19, which refuses to start with it", "remove it")
 
