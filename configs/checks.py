@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import get_args
 
+from configs.data_schema import Domain
 from configs.phase_schema import Phase
 from configs.schema import Recipe
 from twofold.errors import Problem, UserError
@@ -27,6 +29,7 @@ def check_recipe(recipe: Recipe) -> None:
         *_rates(recipe),
         *_epochs(recipe),
         *_routes(recipe),
+        *_repeated_lines(recipe),
         *_vocabulary(recipe),
         *_batches(recipe),
     ]
@@ -111,6 +114,18 @@ def _routes(recipe: Recipe) -> Iterator[Problem]:
         if recipe.data.classifiers.domain is None:
             yield Problem(
                 where, name, "needs the domain classifier", "add data.classifiers.domain, or remove the route"
+            )
+
+
+def _repeated_lines(recipe: Recipe) -> Iterator[Problem]:
+    known = (*recipe.sources, *get_args(Domain))
+    for name in recipe.data.lines.repeated_stay_in if recipe.data.lines else ():
+        if name not in known:
+            yield Problem(
+                "data.lines.repeated_stay_in",
+                name,
+                "is neither a source nor a domain",
+                f"use one of {', '.join(known)}",
             )
 
 

@@ -122,7 +122,12 @@ class Lines(Section):
     shorten_runs: bool = True
     """Cut runs of ㅋ, ㅎ, ㅠ, ㅜ and of repeated emoji and punctuation to two."""
     repeated_in_documents: Count | None = 50
-    """Drop a line or paragraph that occurs in at least this many documents of a source; null drops none."""
+    """Drop a line or paragraph that occurs in at least this many documents of a source, save one copy; null drops
+    none. Numbered lines, such as a statute's articles, always stay."""
+    repeated_in_share: Share = 0.001
+    """And in at least this share of the source's documents: in a large source, fifty copies are no page frame."""
+    repeated_stay_in: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("law",)
+    """Sources, or domains, that keep their repeated lines: laws and contracts repeat clauses that belong to each."""
     repeated_min_bytes: Count = 60
     """Shorter lines and paragraphs (UTF-8) are not counted: headings and stock phrases are not boilerplate."""
 

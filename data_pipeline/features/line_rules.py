@@ -70,6 +70,19 @@ def fenced(lines: Sequence[str]) -> frozenset[int]:
     return frozenset(inside)
 
 
+_ENUMERATOR = re.compile(
+    r"[\s*#>-]*(?:제 ?\d+(?:조|항|호|목|장|절|관|편)|[①-⑳㉑-㉟]|§"
+    r"|[(\[]?(?:\d{1,3}|[가나다라마바사아자차카타파하]|[a-z]|[ivx]{2,5})[.)\]]\s"
+    r"|(?:section|sec\.|article|art\.|clause|rule|chapter) +\d)",
+    re.IGNORECASE,
+)
+
+
+def enumerated(line: str) -> bool:
+    """Whether a line begins with a number as articles, paragraphs and items do; page frames are not numbered."""
+    return _ENUMERATOR.match(line) is not None
+
+
 # --- rules on lines -----------------------------------------------------------------------------
 
 

@@ -2,11 +2,11 @@
 
 Contract: a `LineEditor` edits the documents of one task. A line is dropped for the first of the recipe's rules
 that it breaks (data_pipeline/features/line_rules.py), or else because it or its whole paragraph occurs in at
-least `repeated_in_documents` documents of its source (data_pipeline/stages/repeated_lines.py). Repeated parts
-are dropped from every document, including the first: what fifty pages share belongs to none of them, and which
-page comes first is arbitrary (C4 keeps one copy of a repeated span). But a document that consists mostly of
-repeated parts is a copy rather than a page with boilerplate; it stays whole for dedup to judge, so that many
-near copies cannot empty each other.
+least `repeated_in_documents` documents, and `repeated_in_share`, of its source (data_pipeline/stages/
+repeated_lines.py). One copy stays, as in C4, so that no sentence is lost from the corpus. Sources and domains in
+`repeated_stay_in` keep all of theirs, and numbered lines stay everywhere: a law's clause on its entry into force
+belongs to each law. A document that consists mostly of repeated parts is a copy rather than a page with
+boilerplate; it stays whole for dedup to judge, so that many near copies cannot empty each other.
 
 A blank line that would follow another one because of an edit is dropped too, without an edit of its own.
 Documents of kind `code` are never edited. A document that loses all its lines stays, empty. `edited(text, edits)`
@@ -81,10 +81,9 @@ class LineEditor:
 
     def _edits(self, text: str, row: int, suspects: Iterable[int]) -> list[Edit]:
         repeats = self._repeats.lines_of(row, text, self._settings.repeated_min_bytes)
-        if repeats and is_copy(text, repeats):
-            repeats = []
-            self.counts["left_as_copies"] += 1
-        return edits_of(text, self._settings, suspects, repeats)
+        copied = bool(repeats.repeated) and is_copy(text, repeats.repeated)
+        self.counts["left_as_copies"] += copied
+        return edits_of(text, self._settings, suspects, [] if copied else repeats.dropped)
 
     def _count(self, edits: Sequence[Edit], emptied: bool) -> None:
         self.counts["edited"] += 1

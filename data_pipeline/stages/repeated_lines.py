@@ -1,16 +1,18 @@
 """Lines and paragraphs that occur in many documents of a source, counted over all of its tasks.
 
 Contract: `find(...)` counts in how many different documents of its source each part occurs (a line or
-paragraph, see `parts_of`); `Repeated.of_task` then gives the parts that reach `fewest`, and the rows that hold
-one. Documents with the same words, ignoring case, count once, so a page crawled a hundred times does not lose
-its own content; a part that occurs twice in a document counts once. The result does not depend on how documents
-are divided into tasks, nor on how many partitions count them. Cost: one pass over the text at 40 MB/s per core;
-24 bytes of disk per part. A hashing task needs about 60 bytes of memory per part of its file, a counting task
-1 GB at most, an editing task 8 bytes per repeated part of its source.
+paragraph, see `parts_of`); `Repeated.of_task` then gives the parts that reach the `Limits`, and the rows that
+hold one. Documents with the same words, ignoring case, count once, so a page crawled a hundred times does not
+lose its own content; a part that occurs twice in a document counts once. One copy of each part stays: that of
+the document whose content has the lowest hash, so the choice depends on no order. The result does not depend on
+how documents are divided into tasks, nor on how many partitions count them. Cost: one pass over the text at
+40 MB/s per core; 24 bytes of disk per part. A hashing task needs about 60 bytes of memory per part of its file,
+a counting task 1 GB at most, an editing task 16 bytes per repeated part of its source.
 """
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +43,7 @@ class Part(NamedTuple):
 
 
 def parts_of(text: str, fewest_bytes: int) -> tuple[list[Part], int]:
-    """The parts of at least `fewest_bytes` of UTF-8 without code or mathematics, and the hash of the content.
+    """The parts of at least `fewest_bytes` of UTF-8 without code, mathematics or numbered lines; the content's hash.
 
     The content is all words in lower case: equal for documents that say the same.
     """
@@ -53,7 +55,7 @@ def parts_of(text: str, fewest_bytes: int) -> tuple[list[Part], int]:
         whole = stop - start > 1
         for number in range(start, stop):
             words = worded[number].encode()
-            if number in code or ((whole or len(words) >= fewest_bytes) and line_rules.code_like(lines[number])):
+            if number in code or ((whole or len(words) >= fewest_bytes) and _belongs(lines[number])):
                 whole = False
             elif len(words) >= fewest_bytes:
                 parts.append(Part(xxhash.xxh3_64_intdigest(words), number, number + 1))
@@ -63,6 +65,11 @@ def parts_of(text: str, fewest_bytes: int) -> tuple[list[Part], int]:
                 parts.append(Part(xxhash.xxh3_64_intdigest(words), start, stop))
     content = " ".join(filter(None, worded)).lower()
     return parts, xxhash.xxh3_64_intdigest(content.encode())
+
+
+def _belongs(line: str) -> bool:
+    """Whether a line is of a kind that texts repeat: code, mathematics, or an item of an enumeration."""
+    return line_rules.code_like(line) or line_rules.enumerated(line)
 
 
 def _paragraphs(worded: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -75,26 +82,53 @@ def _paragraphs(worded: Sequence[str]) -> Iterator[tuple[int, int]]:
         start = stop
 
 
+class Limits(NamedTuple):
+    """From when a part counts as repeated."""
+
+    documents: int
+    share: float
+    """Of the source's documents, copies included."""
+
+    def fewest(self, source_documents: int) -> int:
+        return max(self.documents, math.ceil(self.share * source_documents))
+
+
+class Lines(NamedTuple):
+    """Numbers of lines in a text, ascending."""
+
+    repeated: list[int]
+    dropped: list[int]
+    """Those of `repeated` that are not the copy that stays."""
+
+
 @dataclass(frozen=True)
 class TaskRepeats:
     """What is repeated in one task's file."""
 
     known: Hashes
-    """Sorted hashes of the source's repeated parts."""
+    """The source's repeated parts, sorted, each with the content of the document that keeps it: shape (n, 2)."""
     rows: frozenset[int]
     """Rows with a repeated part."""
 
-    def lines_of(self, row: int, text: str, fewest_bytes: int) -> list[int]:
-        """The numbers of the lines of repeated parts in the text of a row."""
+    def lines_of(self, row: int, text: str, fewest_bytes: int) -> Lines:
+        """The lines of repeated parts in the text of a row."""
         if row not in self.rows:
-            return []
-        parts, _ = parts_of(text, fewest_bytes)
-        repeated = _among(np.array([part.hash for part in parts], dtype=np.uint64), self.known)
-        covered = (range(part.first, part.stop) for part, found in zip(parts, repeated, strict=True) if found)
-        return sorted({number for numbers in covered for number in numbers})
+            return Lines([], [])
+        parts, content = parts_of(text, fewest_bytes)
+        hashes = np.array([part.hash for part in parts], dtype=np.uint64)
+        repeated = _among(hashes, self.known[:, 0])
+        places = np.minimum(np.searchsorted(self.known[:, 0], hashes), len(self.known) - 1)
+        kept = repeated & (self.known[places, 1] == np.uint64(content))
+        every, staying = _covered(parts, repeated), _covered(parts, kept)
+        return Lines(sorted(every), sorted(every - staying))
 
 
-NO_REPEATS = TaskRepeats(np.zeros(0, dtype=np.uint64), frozenset())
+NO_REPEATS = TaskRepeats(np.zeros((0, 2), dtype=np.uint64), frozenset())
+
+
+def _covered(parts: Sequence[Part], chosen: npt.NDArray[np.bool_]) -> set[int]:
+    spans = (range(part.first, part.stop) for part, taken in zip(parts, chosen, strict=True) if taken)
+    return {number for span in spans for number in span}
 
 
 @dataclass(frozen=True)
@@ -109,14 +143,14 @@ class Repeated:
         hashes = _load(self.parts / source / f"{number:05d}.hashes.npy")
         counts = _load(self.parts / source / f"{number:05d}.counts.npy")
         rows = np.repeat(np.arange(len(counts)), counts)
-        return TaskRepeats(known, frozenset(rows[_among(hashes, known)].tolist()))
+        return TaskRepeats(known, frozenset(rows[_among(hashes, known[:, 0])].tolist()))
 
 
-def find(documents: Path, work: Path, fewest: int, fewest_bytes: int, runner: TaskRunner) -> Repeated:
+def find(documents: Path, work: Path, limits: Limits, fewest_bytes: int, runner: TaskRunner) -> Repeated:
     """Hash every part, count them by partition, merge; `work` keeps the results."""
     hashing = _HashParts(documents, work / "parts", fewest_bytes)
     runner.run("hash lines", hashing, len(tables.task_files(documents)), work / "hash-lines")
-    counting = _CountParts(hashing.folder, work / "counted", fewest, _partitions(hashing.folder))
+    counting = _CountParts(hashing.folder, work / "counted", limits, _partitions(hashing.folder))
     runner.run("count lines", counting, len(counting.partitions), work / "count-lines")
     for source, group in groupby(counting.partitions, key=lambda partition: partition[0]):
         # Partitions are consecutive ranges of hashes, so their sorted parts follow each other.
@@ -163,15 +197,18 @@ class _CountParts:
 
     pairs: Path
     folder: Path
-    fewest: int
+    limits: Limits
     partitions: tuple[Partition, ...]
 
     def __call__(self, rank: int, world_size: int) -> None:
         source, number, total = self.partitions[rank]
         first, stop = (bound * 2**64 // total for bound in (number, number + 1))
         slices = [_between(np.load(path, mmap_mode="r"), first, stop) for path in _pair_files(self.pairs / source)]
-        parts, counts = np.unique(_distinct(np.concatenate(slices))[:, 0], return_counts=True)
-        tables.save_array(self.file(source, number, total), parts[counts >= self.fewest])
+        pairs = _distinct(np.concatenate(slices))
+        _, firsts, counts = np.unique(pairs[:, 0], return_index=True, return_counts=True)
+        files = (self.pairs / source).glob("*.counts.npy")
+        fewest = self.limits.fewest(sum(len(np.load(path, mmap_mode="r")) for path in files))
+        tables.save_array(self.file(source, number, total), pairs[firsts[counts >= fewest]])
 
     def file(self, source: str, number: int, total: int) -> Path:
         return self.folder / source / f"{number:05d}.npy"

@@ -45,7 +45,7 @@ from twofold.files import write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 """Raise it also when the spam terms in data_pipeline/features/lexicons.py change."""
 
 _SIGNATURE = {"enabled", "ngram_words", "num_buckets", "hashes_per_bucket"}
@@ -65,10 +65,15 @@ def build(
     settings, extracted = recipe.data.lines, extract.path / "documents"
     repeated = None
     if settings and settings.repeated_in_documents is not None:
-        fewest, fewest_bytes = settings.repeated_in_documents, settings.repeated_min_bytes
-        repeated = repeated_lines.find(extracted, work, fewest, fewest_bytes, runner)
+        limits = repeated_lines.Limits(settings.repeated_in_documents, settings.repeated_in_share)
+        repeated = repeated_lines.find(extracted, work, limits, settings.repeated_min_bytes, runner)
     models = classifiers.path if classifiers else None
-    task = _Score(settings, repeated, recipe.data.near_duplicates, extracted, models, out, work)
+    staying = frozenset(
+        name
+        for name, source in recipe.sources.items()
+        if settings and {name, source.domain} & {*settings.repeated_stay_in}
+    )
+    task = _Score(settings, repeated, staying, recipe.data.near_duplicates, extracted, models, out, work)
     files = tables.task_files(extracted)
     runner.run("score documents", task, len(files), work / "score")
 
@@ -154,6 +159,8 @@ class _Score:
 
     lines: Lines | None
     repeated: repeated_lines.Repeated | None
+    repeated_stay_in: frozenset[str]
+    """Sources that keep their repeated lines."""
     near_duplicates: NearDuplicates
     documents: Path
     models: Path | None
@@ -176,7 +183,9 @@ class _Score:
         if self.lines is None:
             yield lambda group: group
             return
-        repeats = self.repeated.of_task(source, number) if self.repeated else repeated_lines.NO_REPEATS
+        repeats = repeated_lines.NO_REPEATS
+        if self.repeated and source not in self.repeated_stay_in:
+            repeats = self.repeated.of_task(source, number)
         editor = lines.LineEditor(self.lines, repeats)
         documents_path, edits_path = (
             tables.task_path(self.out / folder, source, number) for folder in ("documents", "edits")

@@ -116,16 +116,79 @@ def test_code_is_never_edited(tmp_path: Path, make: Make) -> None:
     assert edits_of(made) == []
 
 
-def test_a_line_on_many_pages_goes_from_all_of_them(tmp_path: Path, make: Make) -> None:
+def test_a_line_on_many_pages_goes_from_all_but_one(tmp_path: Path, make: Make) -> None:
     """Spaces apart; in documents that repeat it too, once each; not from another source."""
     own = [
         f"{n}번째 이야기는 오직 이 쪽에만 있으며, 다른 어느 쪽에도 적혀 있지 않다. 그래서 길다. " * 2 for n in range(5)
     ]
     pages = [f"{text}\n{FRAME}" for text in own[:3]] + [f"{FRAME}  \n{FRAME}\n{own[3]}", own[4]]
     _, made = make(tmp_path, {"a": pages, "b": pages[:3]}, repeated_in_documents=4)
-    assert [text for name, text in texts_of(made).items() if name[0] == "a"] == own
+    found = [text for name, text in texts_of(made).items() if name[0] == "a"]
+    whole = [text for text, page in zip(found, pages, strict=True) if text == page and text not in own]
+    assert len(whole) == 1, "one copy stays"
+    assert [text for text in found if text not in whole] == [
+        text for text, page in zip(own, pages, strict=True) if page not in whole
+    ]
     assert [text for name, text in texts_of(made).items() if name[0] == "b"] == pages[:3]
-    assert made.counts["lines"]["sources"]["a"]["lines"] == {"repeated_in_documents": 5}
+    assert made.counts["lines"]["sources"]["a"]["lines"] == {"repeated_in_documents": 5 - whole[0].count(FRAME)}
+
+
+CLAUSE = "이 규칙은 공포한 날부터 시행하되, 제3조의 개정규정은 공포 후 여섯 달이 지난 날부터 시행한다."
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["제1조(시행일) ", "제12조의2 ", "① ", "1. ", "가. ", "(a) ", "§ 7 ", "Section 4. ", "Article 2: ", "- 3) "],
+)
+def test_numbered_lines_stay_in_every_document(number: str, tmp_path: Path, make: Make) -> None:
+    texts = [f"{n}번째 이야기는 오직 이 쪽에만 있다. " * 4 + f"\n\n부칙\n{number}{CLAUSE}" for n in range(6)]
+    _, made = make(tmp_path, {"a": texts}, repeated_in_documents=2)
+    assert list(texts_of(made).values()) == texts
+
+
+def test_chosen_sources_keep_their_repeated_lines(tmp_path: Path, make: Make) -> None:
+    texts = [f"{n}번째 이야기는 오직 이 쪽에만 있다. " * 4 + f"\n{CLAUSE}" for n in range(6)]
+    _, made = make(tmp_path, {"a": texts, "b": texts}, repeated_in_documents=2, repeated_stay_in=["b"])
+    assert [name for name, text in texts_of(made).items() if CLAUSE in text and name[0] == "b"] == [
+        f"b/{n}" for n in range(6)
+    ]
+    assert sum(CLAUSE in text for name, text in texts_of(made).items() if name[0] == "a") == 1
+    _, made = make(tmp_path / "general", {"a": texts}, repeated_in_documents=2, repeated_stay_in=["general"])
+    assert list(texts_of(made).values()) == texts, "the name of a domain"
+
+
+def test_a_part_is_repeated_relative_to_the_size_of_its_source(tmp_path: Path, make: Make) -> None:
+    texts = [f"{n}번째 이야기는 오직 이 쪽에만 있다. " * 4 + (f"\n{FRAME}" if n < 5 else "") for n in range(20)]
+    kept = {
+        share: sum(
+            FRAME in text
+            for text in texts_of(
+                make(tmp_path / str(share), {"a": texts}, repeated_in_documents=2, repeated_in_share=share)[1]
+            ).values()
+        )
+        for share in (0.25, 0.3)
+    }
+    assert kept == {0.25: 1, 0.3: 5}
+
+
+@given(st.lists(st.lists(st.sampled_from("ABCDE"), min_size=1, max_size=4), min_size=2, max_size=8))
+def test_every_repeated_line_keeps_a_copy(pages: list[list[str]]) -> None:
+    """Whatever lines and paragraphs overlap: what was somewhere still is somewhere."""
+    texts = ["\n".join(f"{name} {FRAME}" for name in page) for page in pages]
+    found: dict[int, int] = {}
+    for text in texts:
+        parts, content = repeated_lines.parts_of(text, 60)
+        for part in parts:
+            found[part.hash] = min(content, found.get(part.hash, content))
+    known = np.array(sorted(found.items()), dtype=np.uint64)
+    repeats = repeated_lines.TaskRepeats(known, frozenset(range(len(texts))))
+    left = {
+        line
+        for row, text in enumerate(texts)
+        for number, line in enumerate(text.split("\n"))
+        if number not in repeats.lines_of(row, text, 60).dropped
+    }
+    assert left == {line for text in texts for line in text.split("\n")}
 
 
 def test_a_paragraph_wrapped_otherwise_is_the_same(tmp_path: Path, make: Make) -> None:
@@ -138,7 +201,7 @@ def test_a_paragraph_wrapped_otherwise_is_the_same(tmp_path: Path, make: Make) -
         for n in (3, 4, 5)
     ]
     _, made = make(tmp_path, {"a": pages}, repeated_in_documents=3)
-    assert [text.count("\n") for text in texts_of(made).values()] == [0, 0, 0]
+    assert sorted(text.count("\n") for text in texts_of(made).values()) == [0, 0, 3], "one copy stays"
 
 
 def test_copies_count_once_and_near_copies_stay_whole(tmp_path: Path, make: Make) -> None:
@@ -185,9 +248,10 @@ def test_counting_is_exact_whatever_the_tasks_and_partitions(
     stock = [f"{n}번 문장은 {'가나다라마바사'[n % 7]} 하고 말하였다." for n in range(12)]
     texts = ["\n".join(dice.choices(stock, k=dice.randint(0, 5))) for _ in range(40)]
     extracted, _ = make(tmp_path, {"a": texts, "b": texts[:2]}, tasks, repeated_in_documents=None)
-    found = repeated_lines.find(extracted.path / "documents", tmp_path / "w", 9, 20, runner)
+    limits = repeated_lines.Limits(9, 0.0)
+    found = repeated_lines.find(extracted.path / "documents", tmp_path / "w", limits, 20, runner)
     counts = slow_counts(texts, 20)
-    assert found.of_task("a", 0).known.tolist() == sorted(value for value, count in counts.items() if count >= 9)
+    assert found.of_task("a", 0).known[:, 0].tolist() == sorted(value for value, count in counts.items() if count >= 9)
     assert 0 < len(found.of_task("a", 0).known) < len(counts)
     assert found.of_task("b", 0).known.tolist() == []
 
@@ -260,6 +324,11 @@ def test_removal_leaves_no_double_gap_and_nothing_else_changes(parts: list[str],
 def test_unknown_rules_are_refused(make_recipe: Callable[..., Recipe]) -> None:
     with pytest.raises(UserError, match="javascript"):
         make_recipe({"a": {"path": "x"}}, lines={"drop": ["no_such_rule"]})
+
+
+def test_sources_that_keep_repeated_lines_must_exist(make_recipe: Callable[..., Recipe]) -> None:
+    with pytest.raises(UserError, match=r"repeated_stay_in = .?laws.*neither a source nor a domain"):
+        make_recipe({"a": {"path": "x"}}, lines={"repeated_stay_in": ["laws"]})
 
 
 def test_settings_are_the_identity(make_recipe: Callable[..., Recipe]) -> None:
