@@ -1,8 +1,7 @@
-"""The stages together: ids, slices, rejects, decisions, splits, repeatability."""
+"""The stages together: decisions, splits, repeatability."""
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections import Counter
@@ -41,92 +40,6 @@ def _parquet_bytes(root: Path) -> dict[str, bytes]:
     found = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.parquet"))}
     assert found
     return found
-
-
-# --- extract -----------------------------------------------------------------------------------
-
-
-def test_ids_are_unique_over_the_tasks_of_a_source(tmp_path, make_recipe, write_jsonl, runner, read_all):
-    for name in ("a", "b"):
-        repeated = [{"id": "x", "text": f"{name}{n}"} for n in range(2)]
-        write_jsonl(tmp_path / f"in/{name}.jsonl", [*repeated, {"id": "x~2", "text": "own"}, "no id"])
-    recipe = make_recipe({"s": {"path": str(tmp_path / "in")}}, extract={"task_bytes": 1})
-    counts = extract.build(recipe, tmp_path / "out", tmp_path / "work", runner)
-    assert counts["sources"]["s"]["tasks"] == 2
-    rows = read_all(tmp_path / "out/documents")
-    assert [row["id"] for row in rows] == [
-        "s/x",
-        "s/x~2",
-        "s/x~2~1",
-        "s/a.jsonl#3",
-        "s/x~3",
-        "s/x~4",
-        "s/x~2~1~2",
-        "s/b.jsonl#3",
-    ]
-    # A build that was killed after renaming starts again from the same files, and must not rename twice.
-    before = _parquet_bytes(tmp_path / "out")
-    extract._make_ids_unique(extract.sources.plan(recipe), tmp_path / "out", tmp_path / "work")
-    assert _parquet_bytes(tmp_path / "out") == before
-
-
-def test_ids_of_whole_files_are_their_names(tmp_path, make_recipe, runner, read_all):
-    for name in ("b/x.txt", "a.txt"):
-        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "in" / name).write_text("글")
-    recipe = make_recipe({"s": {"path": str(tmp_path / "in"), "format": "text", "domain": "law"}})
-    extract.build(recipe, tmp_path / "out", tmp_path / "work", runner)
-    rows = read_all(tmp_path / "out/documents")
-    assert [(row["id"], row["file"], row["index"], row["domain"], row["license"]) for row in rows] == [
-        ("s/a.txt", "a.txt", 0, "law", "CC0-1.0"),
-        ("s/b/x.txt", "b/x.txt", 0, "law", "CC0-1.0"),
-    ]
-
-
-@pytest.mark.parametrize("task_bytes", [1, 10**6])
-def test_a_slice_is_whole_documents_in_file_order(tmp_path, make_recipe, write_jsonl, runner, read_all, task_bytes):
-    for name in ("a", "b"):
-        write_jsonl(tmp_path / f"in/{name}.jsonl", ["가나" * 5] * 4)  # 30 bytes each
-    source = {"path": str(tmp_path / "in"), "max_bytes": 160}
-    recipe = make_recipe({"s": source}, extract={"task_bytes": task_bytes})
-    counts = extract.build(recipe, tmp_path / "out", tmp_path / "work", runner)
-    assert [row["file"] for row in read_all(tmp_path / "out/documents")] == ["a.jsonl"] * 4 + ["b.jsonl"]
-    assert counts["text_bytes"] == 150
-
-
-def test_rejects_are_named_and_counted(tmp_path, make_recipe, runner):
-    (tmp_path / "a.jsonl").write_bytes(b'{"text": "ok"}\n{broken\n{"text": ""}\n')
-    recipe = make_recipe({"s": {"path": str(tmp_path / "a.jsonl")}})
-    counts = extract.build(recipe, tmp_path / "out", tmp_path / "work", runner)
-    rejects = [json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()]
-    assert [(r["source"], r["file"], r["index"], r["reason"]) for r in rejects] == [
-        ("s", "a.jsonl", 1, "not_json"),
-        ("s", "a.jsonl", 2, "empty"),
-    ]
-    assert counts["sources"]["s"]["rejects"] == {"not_json": 1, "empty": 1}
-
-
-def test_broken_files_can_stop_the_job(tmp_path, make_recipe, runner):
-    (tmp_path / "a.jsonl").write_bytes(b'{"text": "ok"}\n{"text": ""}\n{broken\n')
-    recipe = make_recipe({"s": {"path": str(tmp_path / "a.jsonl")}}, extract={"broken_files": "stop"})
-    with pytest.raises(UserError, match="broken at record 2"):
-        extract.build(recipe, tmp_path / "out", tmp_path / "work", runner)
-
-
-def test_sources_without_documents_are_refused(tmp_path, make_recipe, write_jsonl, runner):
-    write_jsonl(tmp_path / "a.jsonl", ["ok"])
-    write_jsonl(tmp_path / "b.jsonl", ["", " "])
-    (tmp_path / "c.jsonl").touch()
-    recipe = make_recipe({name: {"path": str(tmp_path / f"{name}.jsonl")} for name in "abc"})
-    with pytest.raises(UserError) as caught:
-        extract.build(recipe, tmp_path / "out", tmp_path / "work", runner)
-    first, second = caught.value.problems
-    assert (first.field, second.field) == ("sources.b", "sources.c")
-    assert "2 x empty" in first.problem
-    assert "its files are empty" in second.problem
-
-
-# --- the whole chain ---------------------------------------------------------------------------
 
 
 @pytest.fixture
