@@ -11,9 +11,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from configs.schema import Recipe
 
 GROUPS = {
     "data": "Data",
@@ -63,6 +66,13 @@ class Command:
             text = "override a recipe field, e.g. phases.domain.tokens=2T"
             parser.add_argument("overrides", metavar="key=value", nargs="*", help=text)
         parser.set_defaults(command=self, **({} if self.needs_recipe else {"overrides": []}))
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """Load the recipe that a command's words name."""
+    from configs.recipe import load_recipe
+
+    return load_recipe(options.recipe, options.overrides)
 
 
 def all_commands() -> list[Command]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from configs.recipe import load_recipe, recipe_file
-from launch.commands import Command
+from launch.commands import Command, recipe_of
 
 
 def _launch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +19,7 @@ def _launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _launch(options: argparse.Namespace, console: Console) -> None:
+    from configs.recipe import recipe_file
     from launch.actions import launch
 
     check, dry = not options.no_preflight, options.dry_run
@@ -36,6 +36,7 @@ def _preflight_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _preflight(options: argparse.Namespace, console: Console) -> None:
+    from configs.recipe import load_recipe
     from launch.actions.preflight import preflight
     from launch.cluster import hostfile
 
@@ -60,7 +61,7 @@ def _plan(options: argparse.Namespace, console: Console) -> None:
     from launch.actions import gpu_plan
     from launch.actions.plan import plan
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = recipe_of(options)
     if options.profile_hardware is not None:
         path = gpu_plan.profile_hardware(recipe, options.profile_hardware, console)
     elif options.gpus is not None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from configs.recipe import load_recipe, recipe_file
-from launch.commands import Command
+from launch.commands import Command, recipe_of
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +18,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace, console: Console) -> None:
     from launch.runner import run_recipe, show_results
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = recipe_of(options)
     show_results(recipe, run_recipe(recipe, console, options.until, options.fresh), console)
 
 
@@ -30,7 +29,7 @@ def _filter_arguments(parser: argparse.ArgumentParser) -> None:
 def _filter(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.filter import filter_documents
 
-    filter_documents(load_recipe(options.recipe, options.overrides), console, options.keep)
+    filter_documents(recipe_of(options), console, options.keep)
 
 
 def _data_report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +40,7 @@ def _data_report_arguments(parser: argparse.ArgumentParser) -> None:
 def _data_report(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.data_report import write
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = recipe_of(options)
     console.print(f"  {write(recipe, options.out, options.sample)}")
 
 
@@ -54,7 +53,7 @@ def _train_classifier_arguments(parser: argparse.ArgumentParser) -> None:
 def _train_classifier(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.train_classifier import Target, train_classifier
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = recipe_of(options)
     train_classifier(recipe, options.name, Target(options.target_share, options.target_precision), console)
 
 
@@ -76,9 +75,10 @@ def _tune_thresholds_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tune_thresholds(options: argparse.Namespace, console: Console) -> None:
+    from configs.recipe import recipe_file
     from launch.actions.tune_thresholds import settings_of, tune_thresholds
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = recipe_of(options)
     settings = settings_of(options.reference, options.drop_share)
     tune_thresholds(recipe_file(options.recipe), recipe, options.language, settings, options.out, console)
     console.print(f"  {options.out}\n  {options.out.with_suffix('.html')}")

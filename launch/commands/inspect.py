@@ -9,15 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from configs.recipe import load_recipe
-from configs.units import format_bytes
-from launch.commands import Command
+from launch.commands import Command, recipe_of
 
 
 def _validate(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.validate import describe
 
-    describe(load_recipe(options.recipe, options.overrides), console)
+    describe(recipe_of(options), console)
     console.print(f"[green]valid[/green]  {escape(options.recipe)}")
 
 
@@ -40,7 +38,7 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
 def _explain(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.explain import explain
 
-    explain(load_recipe(options.recipe, options.overrides), options.document, console)
+    explain(recipe_of(options), options.document, console)
 
 
 def _inspect_batch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,13 +49,13 @@ def _inspect_batch_arguments(parser: argparse.ArgumentParser) -> None:
 def _inspect_batch(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.checkpoints import inspect_batch
 
-    inspect_batch(load_recipe(options.recipe, options.overrides), options.step, options.json, console)
+    inspect_batch(recipe_of(options), options.step, options.json, console)
 
 
 def _verify(options: argparse.Namespace, console: Console) -> None:
     from launch.runner import verify_run
 
-    artifacts = verify_run(load_recipe(options.recipe, options.overrides), console)
+    artifacts = verify_run(recipe_of(options), console)
     console.print(f"[green]OK[/green]  {len(artifacts)} artifacts" if artifacts else "nothing has been built yet")
 
 
@@ -66,10 +64,11 @@ def _clean_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _clean(options: argparse.Namespace, console: Console) -> None:
+    from configs.units import format_bytes
     from launch.preflight import only_run
     from launch.runner import unused
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = recipe_of(options)
     with only_run(Path(recipe.run_dir)):
         folders = unused(recipe)
         for folder in folders:

@@ -8,20 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from configs.recipe import load_recipe
-from launch.commands import Command
+from launch.commands import Command, recipe_of
 
 
 def _train_tokenizer(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.tokenizer import train_tokenizer
 
-    train_tokenizer(load_recipe(options.recipe, options.overrides), console)
+    train_tokenizer(recipe_of(options), console)
 
 
 def _tokenize(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.tokenizer import tokenize
 
-    tokenize(load_recipe(options.recipe, options.overrides), console)
+    tokenize(recipe_of(options), console)
 
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
 def _compare(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.compare_tokenizers import compare_tokenizers
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = recipe_of(options)
     compare_tokenizers(recipe, options.peers, options.text, options.out, console)
 
 
@@ -49,7 +48,7 @@ def _inspect_tokens(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.tokenizer import inspect_tokens
 
     text = sys.stdin.read() if options.text == "-" else options.text
-    inspect_tokens(options.recipe, load_recipe(options.recipe, options.overrides), text, console)
+    inspect_tokens(options.recipe, recipe_of(options), text, console)
 
 
 COMMANDS = (

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from configs.recipe import load_recipe
-from launch.commands import Command
+from launch.commands import Command, recipe_of
 from twofold.errors import user_error
 
 
@@ -20,7 +19,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def _export(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.checkpoints import export
 
-    export(load_recipe(options.recipe, options.overrides), options.step, options.out, console)
+    export(recipe_of(options), options.step, options.out, console)
 
 
 def _branch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +34,7 @@ def _branch_arguments(parser: argparse.ArgumentParser) -> None:
 def _branch(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.branch import branch
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = recipe_of(options)
     branch(recipe, options.run, options.step, options.phase, console)
 
 
@@ -47,7 +46,7 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
 def _merge(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.checkpoints import merge
 
-    merge(load_recipe(options.recipe, options.overrides), options.last, options.out, console)
+    merge(recipe_of(options), options.last, options.out, console)
 
 
 def _resume_test_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +61,7 @@ def _resume_test(options: argparse.Namespace, console: Console) -> int:
 
     if options.steps < 6:
         raise user_error("--steps", options.steps, "leaves no room for interruptions", "use at least 6")
-    recipe = load_recipe(options.recipe, options.overrides)
+    recipe = recipe_of(options)
     passed = resume_test(recipe, console, options.steps, options.seed, options.same_ranks, options.kills)
     return 0 if passed else 1
 
