@@ -29,8 +29,8 @@ from twofold.files import sha256_of
 PARTS = ("training", "calibration", "test")
 MIN_PER_LABEL = 20
 _MAX_LINE_BYTES = 8_000_000
-_JSON_LINES = sources.ENDINGS["jsonl"]
-_PLAIN = tuple(ending for ending in sources.ENDINGS["text"] if ending != ".json")
+_JSON_LINES = sources.JSON_LINES
+_PLAIN = sources.PLAIN_TEXT
 
 
 @dataclass(frozen=True)

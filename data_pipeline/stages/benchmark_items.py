@@ -179,7 +179,7 @@ def _files(address: str, name: str) -> list[Path]:
 
 def _below(folder: Path) -> list[Path]:
     """The files with items, except hidden ones."""
-    endings = sources.ENDINGS["jsonl"]
+    endings = sources.JSON_LINES
     found = (path for path in folder.rglob("*") if not path.name.startswith("."))
     return sorted(path for path in found if path.name.lower().endswith(endings))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from data_pipeline.readers import sources, storage
+from data_pipeline.readers import folders, sources, storage
 from twofold.errors import UserError
 
 
@@ -21,13 +21,58 @@ def _touch(path: Path, size: int = 1) -> None:
 def test_folder_lists_matching_files_sorted(tmp_path, make_recipe):
     for name in ("b/2.jsonl.zst", "b/1.jsonl", "a.jsonl.gz", "note.txt", ".hidden.jsonl", ".git/x.jsonl", "UP.JSONL"):
         _touch(tmp_path / name)
-    files = sources.list_files(make_recipe({"s": {"path": str(tmp_path)}}))["s"]
+    files = sources.list_files(make_recipe({"s": {"path": str(tmp_path)}}))["s"].files
     assert [file.relative for file in files] == ["UP.JSONL", "a.jsonl.gz", "b/1.jsonl", "b/2.jsonl.zst"]
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        ("jsonl", ["a.json", "a.json.gz", "a.jsonl.zstd", "a.ndjson", "a.JSONL.GZ", "a.ndjson.zst"]),
+        ("warc", ["a.warc", "a.warc.gz", "a.warc.zst", "a.arc.gz", "CC-MAIN-1.warc.wet.gz", "A.WARC"]),
+        ("parquet", ["a.parquet", "a.pq", "a.parq", "a.zstd.parquet"]),
+        ("html", ["a.HTM", "a.html.gz"]),
+        ("text", ["a.txt.zst", "a.py", "a.json"]),
+    ],
+)
+def test_every_usual_name_of_a_format_is_read(tmp_path, make_recipe, form, names):
+    for name in names:
+        _touch(tmp_path / name)
+    listing = sources.list_files(make_recipe({"s": {"path": str(tmp_path), "format": form}}))["s"]
+    assert [file.relative for file in listing.files] == sorted(names)
+
+
+def test_what_is_not_read_is_counted_with_its_reason(tmp_path, make_recipe):
+    names = ("a.jsonl", "b.csv", "c.csv", "sub/d.bin", "README", ".hidden.jsonl", ".git/x.jsonl", ".git/y.jsonl")
+    for name in names:
+        _touch(tmp_path / name, 3)
+    (tmp_path / "gone.jsonl").symlink_to("nowhere")
+    (tmp_path / "self.jsonl").symlink_to("self.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    listing = sources.list_files(make_recipe({"s": {"path": str(tmp_path)}}))["s"]
+    told = {reason: (tally.files, tally.bytes, tally.examples) for reason, tally in listing.passed_over.items()}
+    assert told == {
+        folders.HIDDEN: (2, 3, [".git", ".hidden.jsonl"]),
+        folders.ENDING: (4, 12, ["README", "b.csv", "sub/d.bin"]),
+        folders.DANGLING: (2, 0, ["gone.jsonl", "self.jsonl"]),
+        folders.SPECIAL: (1, 0, ["pipe.jsonl"]),
+    }
+    assert listing.found == 1 + 9
+
+
+def test_folders_are_walked_once_whatever_links_lead_to_them(tmp_path, make_recipe):
+    _touch(tmp_path / "root/real/a.jsonl")
+    _touch(tmp_path / "outside/b.jsonl")
+    for name, target in {"loop": ".", "loop2": "..", "real/up": "..", "alias": "real", "out": "../outside"}.items():
+        (tmp_path / "root" / name).symlink_to(target)
+    listing = sources.list_files(make_recipe({"s": {"path": str(tmp_path / "root")}}))["s"]
+    assert [file.relative for file in listing.files] == ["out/b.jsonl", "real/a.jsonl"]
+    assert listing.passed_over[folders.WALKED].files == 5
 
 
 def test_single_file_may_have_any_ending(tmp_path, make_recipe):
     _touch(tmp_path / "data.bin", 5)
-    files = sources.list_files(make_recipe({"s": {"path": str(tmp_path / "data.bin")}}))["s"]
+    files = sources.list_files(make_recipe({"s": {"path": str(tmp_path / "data.bin")}}))["s"].files
     assert [(file.relative, file.bytes) for file in files] == [("data.bin", 5)]
 
 
@@ -39,6 +84,12 @@ def test_missing_and_empty_sources_are_named_together(tmp_path, make_recipe):
     assert [problem.field for problem in caught.value.problems] == ["sources.gone.path", "sources.bare.path"]
     assert "does not exist" in str(caught.value)
     assert "has no jsonl file" in str(caught.value)
+
+
+def test_an_empty_source_names_what_lies_there_instead(tmp_path, make_recipe):
+    _touch(tmp_path / "data.csv")
+    with pytest.raises(UserError, match=r"has no jsonl file \(but data\.csv\)"):
+        sources.list_files(make_recipe({"s": {"path": str(tmp_path)}}))
 
 
 def test_unreadable_file_is_refused_before_any_work(tmp_path, make_recipe, monkeypatch):
@@ -118,7 +169,7 @@ def bucket():
 def test_a_remote_folder_is_listed_like_a_local_one(bucket, make_recipe):
     for name in ("b/2.jsonl.zst", "b/1.jsonl", "a.jsonl.gz", "note.txt", ".hidden.jsonl", ".git/x.jsonl", "UP.JSONL"):
         bucket.pipe(f"/bucket/{name}", b"xx")
-    files = sources.list_files(make_recipe({"s": {"path": "memory://bucket"}}))["s"]
+    files = sources.list_files(make_recipe({"s": {"path": "memory://bucket"}}))["s"].files
     assert [file.relative for file in files] == ["UP.JSONL", "a.jsonl.gz", "b/1.jsonl", "b/2.jsonl.zst"]
     assert {file.bytes for file in files} == {2}
     assert files[0].location == "memory:///bucket/UP.JSONL"
@@ -126,7 +177,7 @@ def test_a_remote_folder_is_listed_like_a_local_one(bucket, make_recipe):
 
 def test_a_single_remote_file_may_have_any_ending(bucket, make_recipe):
     bucket.pipe("/bucket/data.bin", b"12345")
-    files = sources.list_files(make_recipe({"s": {"path": "memory://bucket/data.bin"}}))["s"]
+    files = sources.list_files(make_recipe({"s": {"path": "memory://bucket/data.bin"}}))["s"].files
     assert [(file.relative, file.bytes) for file in files] == [("data.bin", 5)]
 
 
@@ -142,7 +193,7 @@ def test_missing_empty_and_unknown_remote_sources_are_named_together(bucket, mak
     ]
     told = [problem.problem for problem in caught.value.problems]
     assert told[0] == "does not exist or is empty"
-    assert told[1] == "has no jsonl file"
+    assert told[1] == "has no jsonl file (but note.bin)"
     assert "Protocol not known: nosuch" in told[2]
 
 
@@ -166,7 +217,7 @@ def test_a_protocol_whose_package_is_missing_names_the_hint(make_recipe, monkeyp
 
 def test_a_file_address_is_a_local_path(tmp_path, make_recipe):
     _touch(tmp_path / "a.jsonl")
-    (file,) = sources.list_files(make_recipe({"s": {"path": f"file://{tmp_path}"}}))["s"]
+    (file,) = sources.list_files(make_recipe({"s": {"path": f"file://{tmp_path}"}}))["s"].files
     assert file.location == tmp_path / "a.jsonl"
 
 
