@@ -197,18 +197,18 @@ class Validation(Section):
     sequences_per_source: Count = 64
     """Held-out sequences per source."""
     prompts: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
-    """Continued greedily at every validation, into the metrics file and W&B. Example: `["The history of "]`."""
+    """Continued greedily at every validation, into the metrics file. Example: `["The history of "]`."""
     new_tokens: Count = 24
     """Tokens to generate per prompt."""
 
 
 class Monitor(Section):
-    """W&B beside the local metrics file. Neither can stop training."""
+    """The metrics file, and W&B beside it, which is off unless the recipe asks for it and can never stop training."""
 
     project: Name = "twofold"
     """W&B project."""
-    wandb: Literal["auto", "offline", "off"] = "auto"
-    """`auto`: online if a key is configured, otherwise offline."""
+    wandb: Literal["off", "auto", "offline"] = "off"
+    """Send numbers, alerts and the recipe to W&B, but no text. `auto`: online if a key is configured, else offline."""
     log_every_steps: Count = 1
     """Steps between lines of the metrics file."""
     peak_tflops: Positive | None = None

@@ -104,7 +104,8 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
         _summarize_again(recipe, out, data, plan, found[0], ranks)
         return 0
     resumed_step = found[0].step if found else 0
-    monitor = Monitor(recipe, out, resumed_step, enabled=ranks.is_first)
+    lineage = found[0].lineage if found else ()
+    monitor = Monitor(recipe, out, resumed_step, ranks.is_first, lineage)
     for stall in unreported_stalls(out) if ranks.is_first else ():
         monitor.event("stall", resumed_step, message=stall)
     monitor.attach(options.attach)

@@ -26,7 +26,7 @@ PACKAGES = ("twofold", "configs", "data_pipeline", "tokenizer", "pretrain", "lau
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 OWNERS = {
     "deepspeed": "pretrain/engine/deepspeed_adapter.py",
-    "wandb": "pretrain/hooks/metrics.py",
+    "wandb": "pretrain/hooks/wandb_mirror.py",
     "sentencepiece": "tokenizer/training/sentencepiece_model.py",
     "mecab": "tokenizer/training/morphemes.py",
     "fasttext": "data_pipeline/classification/fasttext_model.py",

@@ -24,7 +24,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from twofold import VERSION
@@ -36,6 +36,8 @@ MANIFEST_FILE = "manifest.json"
 FORMAT = 1
 _WORK_DIR = "work"
 """A stage's logs, completion marks and intermediate files; removed at commit."""
+_LOGS = ("logs", "wandb", "wandb-run-id")
+"""What lies in an artifact without being part of it. Manifests of earlier versions list it, and nobody misses it."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def open_artifact(path: Path) -> Artifact:
     for entry in manifest.files:
         file = path / entry.path
         size = file.stat().st_size if file.exists() else None
-        if size != entry.bytes:
+        if size != entry.bytes and not _is_log(PurePath(entry.path)):
             found = "is missing" if size is None else f"has {size} bytes instead of {entry.bytes}"
             raise user_error(str(file), None, found, f"restore it, or remove the folder {path} and run again")
     return Artifact(path, manifest)
@@ -164,7 +166,7 @@ def verify(artifact: Artifact) -> None:
     """Read every byte and compare hashes; raise `UserError` for the first altered file."""
     for entry in artifact.manifest.files:
         file = artifact.path / entry.path
-        if sha256_of(file) != entry.sha256:
+        if not _is_log(PurePath(entry.path)) and sha256_of(file) != entry.sha256:
             raise user_error(
                 str(file), None, "was altered (its SHA-256 differs)", f"remove the folder {artifact.path} and run again"
             )
@@ -191,7 +193,7 @@ def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any]) -> Artifa
     shutil.rmtree(partial / _WORK_DIR, ignore_errors=True)
     for remains in partial.rglob(PARTIAL_PATTERN):  # left by atomic writes that were killed
         remains.unlink()
-    paths = sorted(path for path in partial.rglob("*") if _is_content(path))
+    paths = sorted(path for path in partial.rglob("*") if _is_content(path) and not _is_log(path.relative_to(partial)))
     known = _listed_below(partial)
     manifest = Manifest(
         stage=spec.stage,
@@ -229,6 +231,11 @@ def _listed_below(folder: Path) -> dict[tuple[Path, int], str]:
 def _is_content(path: Path) -> bool:
     """Whether a manifest lists it: no link, which others may remove, and no hidden file, such as a lease."""
     return path.is_file() and not path.is_symlink() and path.name != MANIFEST_FILE and not path.name.startswith(".")
+
+
+def _is_log(path: PurePath) -> bool:
+    """Whether a file of an artifact, named relative to it, is a log or belongs to W&B, and may vanish any time."""
+    return path.suffix == ".log" or path.parts[0] in _LOGS
 
 
 def _point(link: Path, target: Path) -> None:

@@ -30,7 +30,7 @@ from launch.runner import existing
 from pretrain import layout
 from pretrain.engine.ds_config import deepspeed_config
 from pretrain.engine.ds_lint import lint
-from pretrain.hooks import metrics
+from pretrain.hooks import wandb_mirror
 from twofold.artifacts import Artifact
 from twofold.errors import Problem, UserError, user_error
 from twofold.files import disk_errors
@@ -186,9 +186,9 @@ def _seconds(text: str) -> int | None:
 
 
 def _wandb(recipe: Recipe) -> str:
-    mode = metrics.wandb_mode(recipe.monitor.wandb)
+    mode = wandb_mirror.wandb_mode(recipe.monitor.wandb)
     if mode == "online":
-        metrics.check_key()
+        wandb_mirror.check_key()
     return mode
 
 

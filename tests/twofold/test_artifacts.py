@@ -71,6 +71,30 @@ def test_links_and_hidden_files_are_not_content(tmp_path: Path) -> None:
     verify(open_artifact(artifact.path))
 
 
+LOGS = ("train.log", "logs/node01.rank-0.log", "wandb/run/files/config.yaml", "wandb-run-id")
+
+
+def test_logs_and_what_wandb_writes_are_not_content(tmp_path: Path) -> None:
+    def build(out: Path, work: Path) -> dict[str, int]:
+        for name in LOGS:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_text("a log")
+        return _build(out, work)
+
+    artifact = ensure(tmp_path, SPEC, build)
+    assert [entry.path for entry in artifact.manifest.files] == ["deep/tokens.ds"]
+    assert (artifact.path / "wandb/run/files/config.yaml").exists(), "they stay where they are"
+
+
+def test_logs_that_an_older_manifest_lists_may_vanish(tmp_path: Path) -> None:
+    artifact = _make(tmp_path)
+    manifest = artifact.path / "manifest.json"
+    written = json.loads(manifest.read_text())
+    written["files"] += [{"path": name, "bytes": 5, "sha256": "0" * 64} for name in LOGS]
+    manifest.write_text(json.dumps(written))
+    verify(open_artifact(artifact.path))
+
+
 @pytest.mark.parametrize(
     "other",
     [
