@@ -14,7 +14,7 @@ from typing import get_args
 from configs.data_schema import Domain
 from configs.phase_schema import Phase
 from configs.schema import Recipe
-from twofold.errors import Problem, UserError
+from twofold.errors import Problem, UserError, user_error
 from twofold.special_ids import SPECIAL_TOKENS
 
 BYTE_TOKENS = 256
@@ -35,6 +35,12 @@ def check_recipe(recipe: Recipe) -> None:
     ]
     if problems:
         raise UserError(problems)
+
+
+def check_trains(recipe: Recipe) -> None:
+    """Raise `UserError` for a recipe that only prepares data."""
+    if not recipe.phases:
+        raise user_error("phases", None, "is missing: this recipe only prepares data", "add `model` and `phases`")
 
 
 def world_size(recipe: Recipe, device: str) -> int:
@@ -130,6 +136,8 @@ def _repeated_lines(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _vocabulary(recipe: Recipe) -> Iterator[Problem]:
+    if not recipe.tokenizes:
+        return
     tokenizer = recipe.tokenizer
     fixed = NAMED_SPECIALS + tokenizer.reserved_ids + BYTE_TOKENS
     if tokenizer.vocab_size <= fixed:

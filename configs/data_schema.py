@@ -5,7 +5,6 @@ Contract: as in configs/schema.py, which puts these into a `Recipe`. In the orde
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -13,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from configs.features import FEATURES
 from configs.types import Count, CountOrZero, Name, Positive, Real, Section, Share, Strings, as_tuple
 from configs.units import Bytes, invalid
+from twofold.errors import nearest
 
 Language = Literal["ko", "en"]
 Domain = Literal["general", "law", "math", "code", "medicine", "science", "finance"]
@@ -152,9 +152,9 @@ class Bound(Section):
 def _known_features(value: Any) -> Any:
     for name in value if isinstance(value, dict) else ():
         if name not in FEATURES:
-            near = difflib.get_close_matches(name, FEATURES, n=3)
-            known = f"use {' or '.join(near)}" if near else f"use one of {', '.join(FEATURES)}"
-            raise invalid(f"has no feature {name!r}", known)
+            near = nearest(name, FEATURES)
+            hint = f"did you mean {' or '.join(near)}?" if near else "docs/recipe.md#features lists them"
+            raise invalid(f"has no feature {name!r}", hint)
     return value
 
 

@@ -8,7 +8,7 @@ replay share implies, so a resolved recipe says what is trained on and needs no 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -17,6 +17,15 @@ from configs.units import Tokens, TokensOrZero, invalid
 
 DEFAULT_EPOCHS = 4.0
 """Passes over one text up to which repetition is nearly as good as new text (arXiv 2305.16264)."""
+
+
+def _as_shares(mixture: Any) -> Any:
+    """Weights of at least 1 (`{web: 3, law: 1}`) cannot be meant as shares, so they are scaled to add up to 1."""
+    weights = list(mixture.values()) if isinstance(mixture, dict) else []
+    numbers = all(isinstance(weight, (int, float)) and not isinstance(weight, bool) for weight in weights)
+    if len(weights) < 2 or not numbers or min(weights) < 1:
+        return mixture
+    return {name: weight / sum(weights) for name, weight in mixture.items()}
 
 
 class LRScheduler(Section):
@@ -92,8 +101,9 @@ class Phase(Section):
     """Smaller batch sizes at the beginning. Example: `[{until: 50B, global_batch_size: 1_048_576}]`."""
     lr_scheduler: LRScheduler
     """Learning rate over the phase."""
-    mixture: Annotated[dict[str, Positive], Field(min_length=1)]
-    """Source or route to its share of the phase's tokens; shares add up to 1. Example: `{web: 0.7, law: 0.3}`."""
+    mixture: Annotated[dict[str, Positive], Field(min_length=1), BeforeValidator(_as_shares)]
+    """Source or route to its share of the phase's tokens. Shares add up to 1; weights of at least 1 are scaled.
+    Example: `{web: 0.7, law: 0.3}` or `{web: 7, law: 3}`."""
     replay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the phase that repeats the previous phase's mixture; `mixture` gets the rest.
     A resolved recipe has the result written out in `mixture`."""
@@ -121,7 +131,8 @@ class Phase(Section):
             )
         total = sum(self.mixture.values())
         if abs(total - 1) > 1e-6:
-            raise invalid(f"has mixture shares that add up to {total:.6g}", "make them add up to 1")
+            scaled = ", ".join(f"{name}: {share / total:.3g}" for name, share in self.mixture.items())
+            raise invalid(f"has mixture shares that add up to {total:.6g}", f"make them add up to 1, such as {scaled}")
         if self.lr_scheduler.warmup > self.tokens:
             raise invalid("warms up for longer than it lasts", "lower lr_scheduler.warmup")
         return self

@@ -11,7 +11,6 @@ named by an override, in the working directory only.
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.checks import check_recipe
+from configs.json_schema import keys_at, suggestion
 from configs.renamed import refuse_old_names
 from configs.schema import Recipe
 from twofold.errors import Problem, UserError, user_error
@@ -217,44 +217,13 @@ def _problem(error: Any) -> Problem:
         shown = None if isinstance(value, (dict, BaseModel)) else value
         return Problem(field, shown, context["problem"], context["hint"])
     if kind == "extra_forbidden":
-        return Problem(field, value, "is not a key of the recipe", _suggestion(parts))
+        return Problem(field, value, "is not a key of the recipe", suggestion(parts))
     if kind == "missing":
         return Problem(field, None, "is missing and required", "add it to the recipe")
+    if kind in ("model_type", "dict_type") and not isinstance(value, (dict, list)):
+        keys = ", ".join(keys_at(parts)[:6])
+        hint = f"write `{parts[-1]}: {{key: value}}`" + (f" with keys such as {keys}" if keys else "")
+        return Problem(field, value, "is a single value where a section must be", hint)
     message = error["msg"][0].lower() + error["msg"][1:]
     expected = f"use one of {context['expected']}" if kind == "literal_error" else "correct the value"
     return Problem(field, value, message, expected)
-
-
-def _suggestion(parts: list[str]) -> str:
-    known = _keys_at(parts[:-1])
-    close = difflib.get_close_matches(parts[-1], known, n=1)
-    if close:
-        return f"write {close[0]} (or remove the key)"
-    return f"remove it, or use one of {', '.join(known)}" if known else "remove it"
-
-
-def _keys_at(parts: list[str]) -> list[str]:
-    """The field names of the section at a path of keys."""
-    schema = Recipe.model_json_schema()
-    node: dict[str, Any] = schema
-    for part in parts:
-        node = _resolve(node, schema)
-        if part in node.get("properties", {}):
-            node = node["properties"][part]
-        else:
-            node = (
-                node.get("items")
-                or node.get("additionalProperties")
-                or next(iter(node.get("patternProperties", {}).values()), {})
-            )
-        if not isinstance(node, dict):
-            return []
-    return list(_resolve(node, schema).get("properties", {}))
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    for option in (node, *node.get("anyOf", ())):
-        if "$ref" in option:
-            resolved: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
-            return resolved
-    return node

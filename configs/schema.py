@@ -122,6 +122,11 @@ class Model(Section):
         return self.d_model // self.n_heads
 
 
+NO_TOKENIZER = Tokenizer(vocab_size=1)
+NO_MODEL = Model(d_model=2, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=1)
+"""What a recipe has that leaves out the sections `tokenizer` or `model`: it prepares documents, or shards, only."""
+
+
 # --- training ----------------------------------------------------------------------------------
 
 
@@ -143,8 +148,9 @@ class Engine(Section):
 
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of weights and activations; master weights and sums are always float32."""
-    micro_batch_size: Count
-    """Sequences per rank in one forward and backward pass; the rest of the batch is accumulated. Example: `8`."""
+    micro_batch_size: Count = 1
+    """Sequences per rank in one forward and backward pass; the rest of the batch is accumulated. One always works, and
+    is slow; `twofold plan RECIPE --gpus N` finds what the memory holds. Example: `8`."""
     activation_checkpointing: bool | Literal["selective"] = False
     """Recompute each block in the backward pass; `selective` keeps matrix products and attention."""
     backend: Literal["auto", "plain"] = "auto"
@@ -166,7 +172,7 @@ class Engine(Section):
 class Checkpoints(Section):
     """When training state is saved. The end of a phase is always saved, and kept for good."""
 
-    every: Tokens
+    every: Tokens = 1_000_000_000
     """Tokens between checkpoints. Example: `8B`."""
     every_minutes: Positive | None = None
     """Also save when this much time has passed since the last checkpoint (rank 0's clock)."""
@@ -192,7 +198,7 @@ class Stability(Section):
 class Validation(Section):
     """Bits per byte on held-out shards by source, and continuations of prompts."""
 
-    every: Tokens
+    every: Tokens = 1_000_000_000
     """Tokens between validations. Example: `4B`."""
     sequences_per_source: Count = 64
     """Held-out sequences per source."""
@@ -239,21 +245,21 @@ class Recipe(Section):
     """Source name to raw documents."""
     data: Data
     """How documents are filtered."""
-    tokenizer: Tokenizer
-    """How the tokenizer is trained."""
-    model: Model
-    """Shape of the model and where its weights come from."""
-    phases: Annotated[tuple[Phase, ...], BeforeValidator(as_tuple), Field(min_length=1), AfterValidator(with_replay)]
-    """Phases of training, in order."""
+    tokenizer: Tokenizer = NO_TOKENIZER
+    """How the tokenizer is trained; without it, the run ends with the documents that were kept."""
+    model: Model = NO_MODEL
+    """Shape of the model and where its weights come from; goes with `phases`."""
+    phases: Annotated[tuple[Phase, ...], BeforeValidator(as_tuple), AfterValidator(with_replay)] = ()
+    """Phases of training, in order; without them, the run ends with the token shards."""
     optimizer: Optimizer = Optimizer()
     """AdamW's settings."""
-    engine: Engine
+    engine: Engine = Engine()
     """How DeepSpeed runs the model."""
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints = Checkpoints()
     """When training state is saved."""
     stability: Stability = Stability()
     """How loss spikes are handled."""
-    validation: Validation
+    validation: Validation = Validation()
     """What is measured on held-out text."""
     monitor: Monitor = Monitor()
     """Metrics and W&B."""
@@ -263,6 +269,16 @@ class Recipe(Section):
     """Devices, launcher and restarts."""
     watch: Watch = Watch()
     """Watchdog and straggler detection."""
+
+    @model_validator(mode="after")
+    def _training_is_complete(self) -> Recipe:
+        sections = {"tokenizer": self.tokenizes, "model": self.model != NO_MODEL}
+        missing = [name for name, given in sections.items() if not given]
+        if self.phases and missing:
+            raise invalid(f"has phases but no {' and no '.join(missing)}", f"add the section {missing[0]}")
+        if sections["model"] and not self.phases:
+            raise invalid("has a model but no phases", "add `phases` to train it, or remove `model`")
+        return self
 
     @model_validator(mode="after")
     def _starts_at_a_phase(self) -> Recipe:
@@ -276,6 +292,11 @@ class Recipe(Section):
                 f"starts at phase {phase} with random weights", "give model.start_from, or remove model.start_at_phase"
             )
         return self
+
+    @property
+    def tokenizes(self) -> bool:
+        """Whether the run has a tokenizer and token shards, rather than documents only."""
+        return self.tokenizer != NO_TOKENIZER
 
     @property
     def destinations(self) -> dict[str, str]:

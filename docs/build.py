@@ -14,16 +14,13 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from configs.features import FEATURES  # noqa: E402
-from configs.schema import Recipe  # noqa: E402
-
-Schema = dict[str, Any]
+from configs.json_schema import Schema, nested_section, recipe_schema, sections, values_schema  # noqa: E402
 
 PACKAGES = ("twofold", "configs", "data_pipeline", "tokenizer", "pretrain", "launch")
 OTHER_FOLDERS = {
@@ -46,29 +43,6 @@ def pages() -> dict[Path, str]:
     }
 
 
-def recipe_schema() -> Schema:
-    """The JSON schema of a recipe file, which may leave out whatever it inherits through `extends`."""
-    schema = Recipe.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "Twofold recipe"
-    extends = {"type": "string", "description": "Recipe to inherit from, relative to this file."}
-    schema["properties"] = {"extends": extends, **schema["properties"]}
-    _drop_required(schema)
-    return schema
-
-
-def _drop_required(node: Any) -> None:
-    """Remember what is required as `x-required`: editors would flag every field that a recipe inherits."""
-    if isinstance(node, dict):
-        if isinstance(node.get("required"), list):
-            node["x-required"] = node.pop("required")
-        for value in node.values():
-            _drop_required(value)
-    elif isinstance(node, list):
-        for value in node:
-            _drop_required(value)
-
-
 def recipe_page(schema: Schema) -> str:
     """The recipe reference: a table for each section, then the features that rules can bound."""
     parts = [
@@ -77,8 +51,9 @@ def recipe_page(schema: Schema) -> str:
         "A recipe is a YAML file. It may inherit from another one with `extends: base.yaml`, and any field can be\n"
         "overridden on the command line: `twofold run RECIPE phases.domain.tokens=2T`. Unknown fields are errors.\n\n"
         "Token counts accept `6T`, `4.2M`, `200K` or a plain integer; byte sizes accept `30MB`, `8MiB` or a plain\n"
-        "integer. For completion and inline help, point your editor at the JSON schema with this first line:\n\n"
-        "```yaml\n# yaml-language-server: $schema=../docs/recipe.schema.json\n```\n\n",
+        "integer. For completion and inline help, write the JSON schema beside your recipe\n"
+        "(`twofold schema > recipe.schema.json`) and point your editor at it with this first line:\n\n"
+        "```yaml\n# yaml-language-server: $schema=recipe.schema.json\n```\n\n",
     ]
     for paths, section in sections(schema):
         parts.append(_section_part(schema, paths, section))
@@ -87,42 +62,6 @@ def recipe_page(schema: Schema) -> str:
     descriptions = {name: getattr(feature, "description", feature) for name, feature in FEATURES.items()}
     parts += [f"| `{name}` | {_cell(description)} |\n" for name, description in descriptions.items()]
     return "".join(parts)
-
-
-def sections(schema: Schema) -> list[tuple[list[str], Schema]]:
-    """(paths, section) in the order of the recipe; most sections have one path."""
-    found: dict[int, tuple[list[str], Schema]] = {}
-
-    def visit(path: str, section: Schema) -> None:
-        if id(section) in found:
-            found[id(section)][0].append(path)
-            return
-        found[id(section)] = ([path], section)
-        for name, field in section["properties"].items():
-            nested = nested_section(schema, field)
-            if nested:
-                visit(f"{path}.{name}{nested[0]}".lstrip("."), nested[1])
-
-    visit("", schema)
-    return list(found.values())
-
-
-def nested_section(schema: Schema, field: Schema) -> tuple[str, Schema] | None:
-    """The section that a field holds, and how its path goes on: '' itself, '[]' a list of it, '.*' one per name."""
-    for option in field.get("anyOf", [field]):
-        if "$ref" in option:
-            target = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
-            return ("", target) if "properties" in target else None
-        for suffix, inner in (("[]", option.get("items")), (".*", values_schema(option))):
-            nested = nested_section(schema, inner) if isinstance(inner, dict) else None
-            if nested:
-                return suffix + nested[0], nested[1]
-    return None
-
-
-def values_schema(option: Schema) -> Any:
-    """The schema of a mapping's values, whatever restricts its keys."""
-    return next(iter(option.get("patternProperties", {}).values()), option.get("additionalProperties"))
 
 
 def _section_part(schema: Schema, paths: list[str], section: Schema) -> str:

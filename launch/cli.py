@@ -7,7 +7,7 @@ a traceback; 75 when training was interrupted after saving; 1 when the trainer f
 from __future__ import annotations
 
 import argparse
-import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from launch import terminal
 from launch.commands import GROUPS, Command, all_commands
 from launch.outcomes import Interrupted, TrainingFailed
 from twofold import VERSION
-from twofold.errors import UserError, user_error
+from twofold.errors import UserError, nearest, user_error
 from twofold.exit_codes import EXIT_CODE_FAILED, EXIT_CODE_KEYBOARD, EXIT_CODE_STOPPED, EXIT_CODE_USER_ERROR
 from twofold.files import as_user_error
 
@@ -42,8 +42,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         hint = f"see `{self.prog} --help`"
         if unknown := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            word, known = unknown.group(1), re.findall(r"[\w-]+", unknown.group(2))
-            near = difflib.get_close_matches(word, known, n=1)
+            word, near = unknown.group(1), nearest(unknown.group(1), re.findall(r"[\w-]+", unknown.group(2)))
             raise user_error(
                 f"twofold {word}", None, "is not a command", f"did you mean `twofold {near[0]}`?" if near else hint
             )
@@ -59,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.command.run(options, terminal.OUT) or 0
     except UserError as error:
         return _report(error)
+    except BrokenPipeError:  # `twofold … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CODE_FAILED
     except OSError as error:
         refused = as_user_error(error)
         if refused is None:

@@ -50,7 +50,8 @@ def run_recipe(recipe: Recipe, console: Console, until: str | None = None, fresh
     """Build every stage up to and including `until` (default: all); `fresh`: set trainings aside and train anew."""
     stages = _up_to(recipe, until)
     check_package_roots()
-    check_training_fits(recipe)
+    if any(stage.name == "train" for stage in stages):
+        check_training_fits(recipe)
     for stage in stages:
         stage.fingerprints(recipe)  # a missing input is reported before the first stage begins
     run_dir = Path(recipe.run_dir)

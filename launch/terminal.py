@@ -6,7 +6,9 @@ a terminal nothing is wrapped or cut, unless COLUMNS says how wide the output is
 
 from __future__ import annotations
 
+import json
 import os
+from typing import Any
 
 from rich.console import Console
 
@@ -36,3 +38,8 @@ def configure(quiet: bool, verbose: bool) -> None:
 def verbose() -> bool:
     """Whether `-v` asks for details: every logged step of training."""
     return _verbose
+
+
+def print_json(value: Any) -> None:
+    """Print what `--json` asks for, even with `-q`."""
+    print(json.dumps(value, ensure_ascii=False, indent=1))

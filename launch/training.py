@@ -77,6 +77,7 @@ STAGE = Stage(
     config=layout.config,
     build=build,
     fingerprints=fingerprints,
+    in_recipe=lambda recipe: bool(recipe.phases),
 )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from configs.json_schema import nested_section, values_schema
+from configs.json_schema import sections as sections_of
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from launch.cli import main
@@ -52,7 +54,7 @@ def test_a_generated_page_is_current(page: Path) -> None:
 
 
 def test_every_recipe_field_has_a_description() -> None:
-    sections = BUILD.sections(SCHEMA)
+    sections = sections_of(SCHEMA)
     missing = [
         f"{paths[0]}.{name}"
         for paths, section in sections
@@ -134,10 +136,10 @@ def _exists(section: dict[str, Any], names: list[str]) -> bool:
         field = section["properties"].get(name)
         if field is None:
             return position == 1 and names[0] == "phases" and _exists(section, names[2:])
-        nested = BUILD.nested_section(SCHEMA, field)
+        nested = nested_section(SCHEMA, field)
         rest = names[position + 1 :]
         if nested is None:
-            return not rest or BUILD.values_schema(field) is not None
+            return not rest or values_schema(field) is not None
         if nested[0] == ".*":
             return len(rest) <= 1 or _exists(nested[1], rest[1:])
         section = nested[1]
@@ -165,7 +167,7 @@ def _unknown(section: dict[str, Any], tree: dict[str, Any], path: str) -> list[s
         field = section["properties"].get(name)
         if field is None:
             found.append(path + name)
-        elif nested := BUILD.nested_section(SCHEMA, field):
+        elif nested := nested_section(SCHEMA, field):
             for entry in _entries(value, nested[0]):
                 found += _unknown(nested[1], entry, f"{path}{name}{nested[0]}.")
     return found

@@ -7,7 +7,9 @@ assertions or other exceptions, and do show a traceback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,14 @@ class UserError(ValueError):
 def user_error(field: str, value: Any, problem: str, hint: str) -> UserError:
     """Shorthand for the common case of one problem."""
     return UserError(Problem(field, value, problem, hint))
+
+
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """Up to three of `known` that `word` may stand for: spelled alike, or else with a part in common (`min_words`)."""
+    names = list(known)
+    alike = difflib.get_close_matches(word.lower(), [name for name in names if name[0] == word[0].lower()], cutoff=0.75)
+    parts = {part for part in re.split(r"[_-]", word.lower()) if len(part) > 2}
+    return alike or [name for name in names if parts & set(re.split(r"[_-]", name))][:3]
 
 
 def _short(value: Any) -> str:

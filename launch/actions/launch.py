@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from configs.checks import check_trains
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from launch import training
@@ -38,6 +39,7 @@ def by_hostfile(path: str, overrides: Sequence[str], hosts: Path, check: bool, d
             "use only one of the two",
         )
     check_package_roots()
+    check_trains(recipe)
     check_training_fits(recipe)
     training.check_hostfile(recipe)
     if not dry:
@@ -57,6 +59,7 @@ def by_slurm(path: str, overrides: Sequence[str], check: bool, dry: bool, consol
     """Submit the jobs of a recipe."""
     recipe = load_recipe(path, [*overrides, "launch.launcher=srun"])
     check_package_roots()
+    check_trains(recipe)
     check_training_fits(recipe)
     words = [str(Path(path).resolve()), *overrides]
     wanted = {"train": slurm_job.training_script(recipe, words, check)}

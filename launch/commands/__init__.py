@@ -75,6 +75,15 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     return load_recipe(options.recipe, options.overrides)
 
 
+def training_recipe_of(options: argparse.Namespace) -> Recipe:
+    """`recipe_of`, but a recipe that only prepares data is a `UserError`."""
+    from configs.checks import check_trains
+
+    recipe = recipe_of(options)
+    check_trains(recipe)
+    return recipe
+
+
 def all_commands() -> list[Command]:
     """Every command, by group and then in the order of its module."""
     found = list(_declared())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launch.commands import Command, recipe_of
+from launch.commands import Command, training_recipe_of
 
 
 def _launch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +36,7 @@ def _preflight_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _preflight(options: argparse.Namespace, console: Console) -> None:
+    from configs.checks import check_trains
     from configs.recipe import load_recipe
     from launch.actions.preflight import preflight
     from launch.cluster import hostfile
@@ -44,7 +45,9 @@ def _preflight(options: argparse.Namespace, console: Console) -> None:
     if options.hostfile:
         nodes = len(hostfile.read(options.hostfile))
         overrides += [f"launch.hostfile={options.hostfile}", f"launch.nodes={nodes}"]
-    preflight(load_recipe(options.recipe, overrides), console, not options.no_dry_run)
+    recipe = load_recipe(options.recipe, overrides)
+    check_trains(recipe)
+    preflight(recipe, console, not options.no_dry_run)
     console.print("[green]ready[/green]")
 
 
@@ -61,7 +64,7 @@ def _plan(options: argparse.Namespace, console: Console) -> None:
     from launch.actions import gpu_plan
     from launch.actions.plan import plan
 
-    recipe = recipe_of(options)
+    recipe = training_recipe_of(options)
     if options.profile_hardware is not None:
         path = gpu_plan.profile_hardware(recipe, options.profile_hardware, console)
     elif options.gpus is not None:

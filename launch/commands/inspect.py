@@ -7,16 +7,26 @@ import shutil
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
-from launch.commands import Command, recipe_of
+from launch.commands import Command, recipe_of, training_recipe_of
+from launch.terminal import print_json
+
+
+def _validate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _validate(options: argparse.Namespace, console: Console) -> None:
-    from launch.actions.validate import describe
+    from launch.actions import validate
 
-    describe(recipe_of(options), console)
-    console.print(f"[green]valid[/green]  {escape(options.recipe)}")
+    found = validate.facts(recipe_of(options))
+    print_json(found) if options.json else validate.show(found, console)
+
+
+def _schema(options: argparse.Namespace, console: Console) -> None:
+    from configs.json_schema import recipe_schema
+
+    print_json(recipe_schema())
 
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +59,7 @@ def _inspect_batch_arguments(parser: argparse.ArgumentParser) -> None:
 def _inspect_batch(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.checkpoints import inspect_batch
 
-    inspect_batch(recipe_of(options), options.step, options.json, console)
+    inspect_batch(training_recipe_of(options), options.step, options.json, console)
 
 
 def _verify(options: argparse.Namespace, console: Console) -> None:
@@ -86,6 +96,15 @@ COMMANDS = (
         "validate a recipe and show what it would train; needs no data or GPU",
         "twofold validate smoke",
         _validate,
+        _validate_arguments,
+    ),
+    Command(
+        "schema",
+        "inspect",
+        "print the JSON schema of recipes, with a description of every field, for editors",
+        "twofold schema > recipe.schema.json",
+        _schema,
+        needs_recipe=False,
     ),
     Command(
         "status",

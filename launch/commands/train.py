@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launch.commands import Command, recipe_of
+from launch.commands import Command, training_recipe_of
 from twofold.errors import user_error
 
 
@@ -19,7 +19,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def _export(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.checkpoints import export
 
-    export(recipe_of(options), options.step, options.out, console)
+    export(training_recipe_of(options), options.step, options.out, console)
 
 
 def _branch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def _branch_arguments(parser: argparse.ArgumentParser) -> None:
 def _branch(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.branch import branch
 
-    recipe = recipe_of(options)
+    recipe = training_recipe_of(options)
     branch(recipe, options.run, options.step, options.phase, console)
 
 
@@ -46,7 +46,7 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
 def _merge(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.checkpoints import merge
 
-    merge(recipe_of(options), options.last, options.out, console)
+    merge(training_recipe_of(options), options.last, options.out, console)
 
 
 def _resume_test_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def _resume_test(options: argparse.Namespace, console: Console) -> int:
 
     if options.steps < 6:
         raise user_error("--steps", options.steps, "leaves no room for interruptions", "use at least 6")
-    recipe = recipe_of(options)
+    recipe = training_recipe_of(options)
     passed = resume_test(recipe, console, options.steps, options.seed, options.same_ranks, options.kills)
     return 0 if passed else 1
 

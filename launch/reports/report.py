@@ -57,7 +57,14 @@ def build(
     return write_page(recipe, {artifact.manifest.stage: artifact for artifact in read}, out)
 
 
-STAGE = Stage(name="report", makes="report.html", code_version=CODE_VERSION, config=config, build=build)
+STAGE = Stage(
+    name="report",
+    makes="report.html",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+    in_recipe=lambda recipe: bool(recipe.phases),
+)
 
 
 def write_page(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mapping[str, Any]:

@@ -16,13 +16,15 @@ from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.phase_schema import LRScheduler, Phase
 from configs.schema import Recipe
 from configs.units import format_count
-from pretrain.data.order import Order
 from twofold.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from pretrain.data.order import Order
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,8 @@ def check_supply(phases: Sequence[Phase], tokens: Mapping[str, int]) -> None:
     if problems:
         raise UserError(problems)
     # How many sequences a source gives depends on the seed in a last, cut block only.
+    from pretrain.data.order import Order  # numpy: `twofold validate` does without
+
     order = Order(0, phases, tokens)
     for number, phase in enumerate(phases):
         for source in phase.mixture:

@@ -62,7 +62,14 @@ def build(
     }
 
 
-STAGE = Stage(name="export", makes="Llama-format model", code_version=CODE_VERSION, config=config, build=build)
+STAGE = Stage(
+    name="export",
+    makes="Llama-format model",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+    in_recipe=lambda recipe: bool(recipe.phases),
+)
 
 
 def write_model(recipe: Recipe, weights: Iterable[tuple[str, Tensor]], tokenizer: Artifact, folder: Path) -> None:

@@ -16,18 +16,28 @@ SMOKE = ROOT / "configs" / "smoke.yaml"
 SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name != "base.yaml")
 
 REFUSED = {
-    "sed=3": ("sed = 3", "not a key of the recipe", "write seed"),
-    "data.near_duplicates.num_bucket=3": ("data.near_duplicates.num_bucket", "not a key", "write num_buckets"),
-    "sources.law.langages=[ko]": ("sources.law.langages", "not a key", "write languages"),
-    "phases.domain.lr_scheduler.warm_up=1": ("lr_scheduler.warm_up", "not a key", "write warmup"),
-    "data.rules.ko.wordz.min=3": ("data.rules.ko", "no feature 'wordz'", "use words"),
+    "sed=3": ("sed = 3", "not a key of the recipe", "did you mean seed?"),
+    "data.near_duplicates.num_bucket=3": ("data.near_duplicates.num_bucket", "not a key", "did you mean num_buckets?"),
+    "sources.law.langages=[ko]": ("sources.law.langages", "not a key", "did you mean languages?"),
+    "phases.domain.lr_scheduler.warm_up=1": ("lr_scheduler.warm_up", "not a key", "did you mean warmup?"),
+    "data.rules.ko.wordz.min=3": ("data.rules.ko", "no feature 'wordz'", "did you mean words"),
+    "data.rules.ko.min_words.min=3": ("data.rules.ko", "no feature 'min_words'", "did you mean words or"),
+    "data.rules.ko.xyz.min=3": ("data.rules.ko", "no feature 'xyz'", "docs/recipe.md#features lists them"),
+    "batch=1": ("batch = 1", "not a key", "did you mean phases.NAME.global_batch_size"),
+    "lr=1": ("lr = 1", "not a key", "did you mean phases.NAME.lr_scheduler.lr?"),
+    "phases.general.lr_scheduler=3e-3": ("lr_scheduler = 0.003", "single value where a section", "warmup"),
+    "sources.law=raw": (
+        "sources.law = 'raw'",
+        "single value where a section",
+        "`law: {key: value}` with keys such as path",
+    ),
     "data.rules.ko.words={}": ("data.rules.ko.words", "bounds nothing", "give min"),
     "data.rules.ko.words={min: 5, max: 2}": ("data.rules.ko.words", "min 5.0 above max 2.0", "swap"),
     "phases.general.tokens=30MB": ("tokens = '30MB'", "unit of bytes, not of tokens", "6T"),
     "phases.general.tokens=100": ("phases.0", "fewer than one batch", "raise `tokens`"),
     "phases.general.global_batch_size=4097": ("phases.0", "no multiple of sequence_length 128", "use 4096"),
     "phases.general.sequence_length=512": ("phases.general.sequence_length", "above model.max", "lower it"),
-    "phases.domain.mixture.law=0.3": ("phases.1", "add up to 1.1", "add up to 1"),
+    "phases.domain.mixture.law=0.3": ("phases.1", "add up to 1.1", "add up to 1, such as law: 0.273"),
     "phases.domain.mixture={lore: 1}": ("phases.domain.mixture = 'lore'", "neither a source nor a route", "law"),
     "phases.domain.name=general": ("phases.general", "name of an earlier phase", "its own name"),
     "phases.general.lr_scheduler.min_lr=0": ("lr_scheduler", "constant with `min_lr`", "linear, cosine and wsd"),
@@ -178,3 +188,26 @@ def test_null_removes_an_inherited_source(tmp_path: Path) -> None:
 
 def test_a_vocabulary_may_have_a_unit() -> None:
     assert load_recipe(SMOKE, ["tokenizer.vocab_size=4k"]).tokenizer.vocab_size == 4_000
+
+
+def test_weights_of_a_mixture_are_scaled_and_shares_are_not() -> None:
+    mixture = load_recipe(SMOKE, ["phases.domain.mixture={law: 3, math: 1}"]).phases[1].mixture
+    assert mixture == {"law": 0.75, "math": 0.25}
+    with pytest.raises(UserError, match=r"add up to 0.9"):
+        load_recipe(SMOKE, ["phases.domain.mixture={law: 0.6, math: 0.3}"])
+
+
+def test_data_only_work_needs_data_sections_only(tmp_path: Path) -> None:
+    head = "extends: {base}\nname: n\nseed: 1\nrun_dir: r\nsources: {{a: {{path: p, format: text, license: x}}}}\n"
+    file = tmp_path / "r.yaml"
+    file.write_text(head.format(base=ROOT / "configs" / "base.yaml"))
+    recipe = load_recipe(file)
+    assert (recipe.phases, recipe.tokenizes) == ((), False)
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+    assert load_recipe(file, ["tokenizer.vocab_size=4096"]).tokenizes
+    with pytest.raises(UserError, match=r"has a model but no phases. Hint: add `phases`"):
+        load_recipe(file, ["model={d_model: 8, n_layers: 1, n_heads: 2, n_kv_heads: 1, d_ff: 8}"])
+    size = "tokens: 1K, sequence_length: 8, global_batch_size: 64"
+    phase = f"phases=[{{name: a, {size}, mixture: {{a: 1}}, lr_scheduler: {{lr: 1}}}}]"
+    with pytest.raises(UserError, match=r"has phases but no tokenizer and no model. Hint: add the section tokenizer"):
+        load_recipe(file, [phase])

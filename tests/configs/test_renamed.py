@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from configs.features import FEATURES
-from configs.recipe import _keys_at, load_recipe, parse_recipe
+from configs.json_schema import keys_at
+from configs.recipe import load_recipe, parse_recipe
 from configs.renamed import RENAMED
 from launch.cli import _RENAMED, main
 from tests.conftest import ROOT
@@ -53,7 +54,7 @@ def test_an_old_field_is_one_line_with_its_new_name(old: str) -> None:
 def test_a_new_name_is_a_field_and_no_old_name(old: str) -> None:
     *section, new = _new_path(old)
     assert new == RENAMED[old]
-    assert new in (_keys_at(section) or FEATURES)
+    assert new in (keys_at(section) or FEATURES)
     assert ".".join((*old.split(".")[:-1], new)) not in RENAMED
     assert ".".join((*section, new)) not in RENAMED
 

@@ -54,14 +54,14 @@ def test_a_mistake_on_the_command_line_is_one_line(words: list[str], line: str) 
 
 def test_every_command_is_listed_in_its_group_with_help_and_example(capsys) -> None:
     commands = all_commands()
-    assert len(commands) == 22
+    assert {"run", "validate", "schema"} <= {command.name for command in commands}
     with pytest.raises(SystemExit):
         _options(["--help"])
     overview = capsys.readouterr().out
     for command in commands:
         assert f"  {command.name:<20}{command.help}" in overview
         assert command.example.startswith(f"twofold {command.name} ")
-        _options(shlex.split(command.example)[1:])  # the example is valid
+        _options(shlex.split(command.example.split(" > ")[0])[1:])  # the example is valid
     assert all(f"{title}:\n" in overview for title in GROUPS.values())
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from configs.recipe import load_recipe
+from launch.cli import main
 from launch.preflight import check_package_roots, choose_device, visible_gpus
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, twofold
@@ -20,14 +23,14 @@ SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name
 def test_every_shipped_recipe_passes(path: Path) -> None:
     code, out, err = twofold("validate", str(path))
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1].startswith("valid")
+    assert out.splitlines()[-1] == "valid" or "inputs are missing; the recipe has no mistake" in out.splitlines()[-1]
 
 
 def test_the_7p8b_recipe_shows_what_it_would_train() -> None:
     _, out, _ = twofold("validate", str(ROOT / "configs" / "exaone3_7p8b.yaml"))
     for fact in (
         "7,818,448,896 parameters", "512 ranks (cuda)", "6.00T", "2.00T", "4,194,304", "50.8 GFLOP", "47.6 GFLOP",
-        '"stage": 3', '"grad_accum_dtype": "fp32"', "0 of 12 sources are on this machine",
+        "stage = 3", 'grad_accum_dtype = "fp32"', "0 of 12 sources are on this machine",
     ):  # fmt: skip
         assert fact in out, fact
 
@@ -37,6 +40,7 @@ def test_inputs_that_are_not_here_are_listed_and_stop_a_run_before_it_begins(tmp
     code, out, _ = twofold("validate", str(SMOKE), override, "sources.law.path=nowhere")
     assert code == 0
     assert "7 of 8 sources are on this machine\n    not here  law (nowhere)\n" in out
+    assert out.endswith("cannot run here: 2 inputs are missing; the recipe has no mistake\n")
     assert "1 of 2 benchmarks are on this machine\n    not here  exam (nowhere.jsonl)\n" in out
     code, _, err = twofold("run", str(SMOKE), override, f"run_dir={tmp_path / 'run'}")
     assert code == 2
@@ -44,10 +48,34 @@ def test_inputs_that_are_not_here_are_listed_and_stop_a_run_before_it_begins(tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_json_holds_the_same_facts() -> None:
+    code, out, _ = twofold("validate", str(SMOKE), "--json", "-q")
+    found = json.loads(out)
+    assert code == 0
+    assert [phase["name"] for phase in found["training"]["phases"]] == ["general", "domain"]
+    assert found["training"]["deepspeed"]["zero_optimization"]["stage"] == 3
+    assert all(one["present"] for one in found["inputs"]["sources"])
+
+
+def test_a_recipe_that_trains_nothing_is_valid_and_cannot_be_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = {"a": {"path": str(tmp_path), "format": "text", "license": "CC0-1.0"}}
+    recipe = {"extends": str(ROOT / "configs" / "base.yaml"), "name": "n", "seed": 1, "run_dir": "r"}
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump({**recipe, "sources": sources}))
+    assert main(["validate", str(file)]) == 0
+    assert "prepares data" in capsys.readouterr().out
+    for command, *options in (["plan"], ["export", "--out", "x"], ["launch", "--slurm"], ["preflight"]):
+        assert main([command, str(file), *options]) == 2
+        line = "phases: is missing: this recipe only prepares data. Hint: add `model` and `phases`."
+        assert line in capsys.readouterr().err
+
+
 def test_checking_needs_no_torch() -> None:
     program = (
         "import sys; from launch.cli import main; code = main(['validate', sys.argv[1]]); "
-        "sys.exit(code or any(name in sys.modules for name in ('torch', 'deepspeed', 'datatrove', 'wandb')))"
+        "sys.exit(code or any(name in sys.modules for name in ('torch', 'deepspeed', 'datatrove', 'wandb', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", program, str(SMOKE)], cwd=ROOT, check=False).returncode == 0
 

@@ -91,7 +91,14 @@ def build(
     }
 
 
-STAGE = Stage(name="shards", makes="token shards", code_version=CODE_VERSION, config=config, build=build)
+STAGE = Stage(
+    name="shards",
+    makes="token shards",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+    in_recipe=lambda recipe: recipe.tokenizes,
+)
 
 
 def check_sample(index: Index, documents: Path, record: tokenizers.Tokenizer) -> None:

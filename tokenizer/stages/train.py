@@ -92,7 +92,14 @@ def build(
     }
 
 
-STAGE = Stage(name="tokenizer", makes="tokenizer", code_version=CODE_VERSION, config=config, build=build)
+STAGE = Stage(
+    name="tokenizer",
+    makes="tokenizer",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+    in_recipe=lambda recipe: recipe.tokenizes,
+)
 
 
 def held_out_compression(documents: Path, encoder: Encoder) -> dict[str, dict[str, float]]:
