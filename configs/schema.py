@@ -203,7 +203,8 @@ class Validation(Section):
     sequences_per_source: Count = 64
     """Held-out sequences per source."""
     prompts: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
-    """Continued greedily at every validation, into the metrics file. Example: `["The history of "]`."""
+    """Continued greedily at every validation, into the metrics file. Example: `["The history of"]`. End a
+    prompt with its last word: words begin with their blank, so after one only a digit or a sign can follow."""
     new_tokens: Count = 24
     """Tokens to generate per prompt."""
 
@@ -227,7 +228,7 @@ class Export(Section):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Precision of the exported weights."""
     prompts: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
-    """Continued by the exported model, into `samples.json`."""
+    """Continued by the exported model, into `samples.json`; see `validation.prompts`."""
     new_tokens: Count = 48
     """Tokens to generate per prompt."""
 

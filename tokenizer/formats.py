@@ -5,7 +5,7 @@
     tiktoken.json         the other arguments of `tiktoken.Encoding`: name, pat_str, special_tokens, explicit_n_vocab
     token_bytes.npy       how many bytes each id stands for, uint16
 
-Contract: ids are pad 0, bos 1, eos 2, unk 3, reserved slots, the 256 bytes in order of value, then one id per merge in
+Contract: ids are pad 0, unused 1, eos 2, unk 3, reserved slots, the 256 bytes in order of value, then one id per merge in
 order of rank. Nothing is normalised, and no token is added around a text. All files give equal ids. Writing takes
 seconds at 102,400 ids. `tiktoken.load.load_tiktoken_bpe` caches files by path, not by content: pass the hash in the
 manifest as `expected_hash`, or read the lines yourself.
@@ -34,14 +34,21 @@ from tokenizers import Tokenizer as Engine
 from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, unmap_bytes
 from twofold.errors import user_error
 from twofold.files import atomic_path, write_json
-from twofold.special_ids import SPECIAL_TOKENS
+from twofold.special_ids import SPECIAL_TOKENS, TOKEN_ROLES
 
 TOKENIZER_FILE = "tokenizer.json"
+_TRANSFORMERS_SETTINGS = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_input_names": ["input_ids", "attention_mask"],  # transformers 4 would add token_type_ids
+    "clean_up_tokenization_spaces": False,
+    "add_bos_token": False,
+    "add_eos_token": False,
+}
 
 
 def special_tokens(reserved: int) -> list[str]:
     """Specials in the order of their ids, from 0."""
-    return [*SPECIAL_TOKENS.values(), *(f"<|reserved_{number}|>" for number in range(reserved))]
+    return [*SPECIAL_TOKENS, *(f"<|reserved_{number}|>" for number in range(reserved))]
 
 
 def merges_of(pieces: Sequence[str]) -> list[tuple[str, str]]:
@@ -71,11 +78,8 @@ def write_tokenizer(folder: Path, pieces: Sequence[str], reserved: int, pattern:
     engine.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
     with atomic_path(folder / TOKENIZER_FILE) as path:
         engine.save(str(path), pretty=False)
-    write_json(folder / "special_tokens_map.json", SPECIAL_TOKENS)
-    write_json(
-        folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **SPECIAL_TOKENS},
-    )
+    write_json(folder / "special_tokens_map.json", TOKEN_ROLES)
+    write_json(folder / "tokenizer_config.json", {**_TRANSFORMERS_SETTINGS, **TOKEN_ROLES})
     pieces_of_bytes = [unmap_bytes(piece) for piece in [*CODE_POINT_OF_BYTE, *pieces]]
     _write_tiktoken(folder, pieces_of_bytes, specials, PATTERNS[pattern])
     sizes = [0] * len(specials) + [len(piece) for piece in pieces_of_bytes]

@@ -23,7 +23,7 @@ _COLOURS = ("black on #a6cee3", "black on #fdbf6f", "black on #b2df8a", "black o
 _FILES = {
     "tokenizer.json": "tokenizers, transformers",
     "tokenizer.tiktoken": "tiktoken, with tiktoken.json",
-    "tokenizer.model": "sentencepiece, for words as mapped bytes",
+    "pieces.model": "sentencepiece, for words that are cut and mapped before",
 }
 
 

@@ -57,7 +57,7 @@ def write(
 
 
 def config_of(cfg: Model, vocab_size: int, dtype: torch.dtype) -> dict[str, Any]:
-    """config.json. Documents are joined by EOS alone, so generation starts after EOS, not BOS."""
+    """config.json. What stands before a document in training is eos, so it is named as bos too."""
     name = str(dtype).removeprefix("torch.")
     return {
         "architectures": ["LlamaForCausalLM"],

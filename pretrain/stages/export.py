@@ -10,6 +10,7 @@ so that asking for this stage's identity stays cheap.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,11 +26,12 @@ from twofold.stage import From, Stage
 if TYPE_CHECKING:
     from torch import Tensor
 
-CODE_VERSION: int = 1
+CODE_VERSION: int = 2
 
 MODEL_DIR = "model"
 SAMPLES_FILE = "samples.json"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_TOKENIZER_FILES = ("tokenizer.json", "special_tokens_map.json")
 
 
 def config(recipe: Recipe) -> dict[str, Any]:
@@ -84,6 +86,8 @@ def write_model(recipe: Recipe, weights: Iterable[tuple[str, Tensor]], tokenizer
     dtype = getattr(torch, recipe.export.dtype)
     llama.write(folder, recipe.model, recipe.tokenizer.vocab_size, dtype, weights)
     for name in _TOKENIZER_FILES:
-        if (tokenizer.path / name).exists():
-            with atomic_path(folder / name) as path:
-                shutil.copyfile(tokenizer.path / name, path)
+        with atomic_path(folder / name) as path:
+            shutil.copyfile(tokenizer.path / name, path)
+    settings = json.loads((tokenizer.path / _TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    # Without a limit, truncation in `transformers` does nothing.
+    write_json(folder / _TOKENIZER_CONFIG, {**settings, "model_max_length": recipe.model.max_sequence_length})

@@ -88,6 +88,13 @@ def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path) -> None:
     assert parse_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_no_shipped_prompt_ends_in_a_blank(path: Path) -> None:
+    """Words begin with their blank; after one, a model expects a digit or a sign."""
+    recipe = load_recipe(path)
+    assert [text for text in (*recipe.validation.prompts, *recipe.export.prompts) if text != text.rstrip()] == []
+
+
 def test_a_recipe_is_frozen() -> None:
     recipe = load_recipe(SMOKE)
     with pytest.raises(ValidationError):

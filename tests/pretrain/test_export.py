@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 import world
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from configs.schema import Recipe
 from pretrain import layout
@@ -18,9 +17,9 @@ from pretrain.checkpoints import safetensors_stream
 from pretrain.model import generate
 from pretrain.model.decoder import initial_weights, parameter_shapes
 from pretrain.stages import export
+from tokenizer.formats import special_tokens, write_tokenizer
 from twofold.artifacts import Artifact, Manifest
-
-SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"<reserved{n}>" for n in range(8))]
+from twofold.special_ids import EOS_ID, SPECIAL_TOKENS
 
 
 def _artifact(path: Path, name: str) -> Artifact:
@@ -43,19 +42,11 @@ def trained(tmp_path: Path, recipe: Recipe) -> Artifact:
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Artifact:
     """A byte-level BPE of the tests' size: specials, 256 bytes, merges of two letters."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = list(islice(product("abcdefghij", repeat=2), world.VOCAB - len(SPECIALS) - 256))
-    pieces = [*SPECIALS, *alphabet, *("".join(merge) for merge in merges)]
-    built = Tokenizer(models.BPE(vocab={piece: n for n, piece in enumerate(pieces)}, merges=merges))
-    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    built.decoder = decoders.ByteLevel()
-    built.add_special_tokens([AddedToken(special, special=True) for special in SPECIALS])
-    folder = tmp_path / "tokenizer"
-    folder.mkdir()
-    built.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eos>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return _artifact(folder, "tokenizer")
+    merges = world.VOCAB - 256 - len(special_tokens(8))
+    write_tokenizer(
+        tmp_path / "tokenizer", list(map("".join, islice(product("abcdefghij", repeat=2), merges))), 8, "plain"
+    )
+    return _artifact(tmp_path / "tokenizer", "tokenizer")
 
 
 def test_the_exported_folder_is_complete_and_repeats(
@@ -67,6 +58,7 @@ def test_the_exported_folder_is_complete_and_repeats(
         "config.json",
         "generation_config.json",
         "model.safetensors",
+        "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",
     ]
@@ -90,6 +82,36 @@ def test_transformers_opens_it_with_its_tokenizer_and_equal_logits(
     ids = transformers.AutoTokenizer.from_pretrained(folder)("abc 가나다 def", return_tensors="pt").input_ids
     ours = generate.load(recipe, folder, torch.float32)
     assert float((theirs(ids).logits - ours(ids)).abs().max()) <= 1e-5
+
+
+def test_every_file_names_the_bos_that_training_saw(
+    tmp_path: Path, recipe: Recipe, trained: Artifact, tokenizer: Artifact
+) -> None:
+    """Documents are joined by eos alone; a reader that starts with another id starts with one that is untrained."""
+    export.build(recipe, trained, tokenizer, tmp_path / "out", tmp_path / "work")
+    files = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out" / "model").glob("*.json")}
+    for name in ("config.json", "generation_config.json"):
+        assert (files[name]["bos_token_id"], files[name]["eos_token_id"], files[name]["pad_token_id"]) == (2, 2, 0)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        assert files[name]["bos_token"] == files[name]["eos_token"] == SPECIAL_TOKENS[EOS_ID]
+    assert files["tokenizer.json"]["post_processor"] is None, "nothing is added around a text"
+    assert not any("bos" in token["content"] for token in files["tokenizer.json"]["added_tokens"])
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out" / "model")
+    assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (EOS_ID, EOS_ID, 0)
+    assert "bos" not in theirs.decode(theirs("ab").input_ids)
+
+
+def test_a_tokenized_prompt_is_generated_from_and_cut_at_the_model_s_length(
+    tmp_path: Path, recipe: Recipe, trained: Artifact, tokenizer: Artifact
+) -> None:
+    export.build(recipe, trained, tokenizer, tmp_path / "out", tmp_path / "work")
+    folder = tmp_path / "out" / "model"
+    model, theirs = (
+        auto.from_pretrained(folder) for auto in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
+    )
+    assert model.generate(**theirs("가나 ab", return_tensors="pt"), max_new_tokens=2).shape[0] == 1
+    limit = recipe.model.max_sequence_length
+    assert len(theirs("가 " * limit, truncation=True).input_ids) == theirs.model_max_length == limit
 
 
 def test_bf16_export_halves_the_bytes(tmp_path: Path, recipe: Recipe, trained: Artifact, tokenizer: Artifact) -> None:

@@ -66,13 +66,10 @@ def in_tiktoken(folder: Path) -> tiktoken.Encoding:
 
 
 def in_sentencepiece(folder: Path) -> Engine:
-    """Its model knows words as mapped bytes; a piece's id is that of tokenizer.json."""
-    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-    ids = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    """Its model knows words as mapped bytes."""
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "pieces.model"))
     pattern = read_tokenizer(folder).pattern
-    return lambda text: [
-        ids[piece] for word in cut(pattern, text) for piece in model.encode(map_bytes(word), out_type=str)
-    ]
+    return lambda text: [number for word in cut(pattern, text) for number in model.encode(map_bytes(word))]
 
 
 def slowly(folder: Path) -> Engine:
@@ -263,10 +260,17 @@ def test_it_opens_in_transformers_with_its_specials(
     if model_type:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     theirs = AutoTokenizer.from_pretrained(tmp_path)
-    assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id, theirs.unk_token_id) == (0, 1, EOS_ID, 3)
+    assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id, theirs.unk_token_id) == (
+        0,
+        EOS_ID,
+        EOS_ID,
+        3,
+    )
     assert len(theirs) == VOCAB_SIZE
     assert theirs.model_max_length > 10**9, "the model's limit, not the tokenizer's"
     for text in [*KOREAN, *ENGLISH, " a , b . don ' t", "\n\n  x"]:
-        ids = theirs(text)["input_ids"]
+        encoded = theirs(text)
+        assert set(encoded) == {"input_ids", "attention_mask"}, "what a Llama model's generate takes"
+        ids = encoded["input_ids"]
         assert ids == Encoder(tokenizer.path).encode([text])[0]
         assert theirs.decode(ids) == text

@@ -84,9 +84,9 @@ def test_ids_are_those_of_all_merges_in_order_of_rank(tokenizer: Artifact) -> No
 
 
 def test_the_sentencepiece_model_has_both_stages(tokenizer: Artifact) -> None:
-    model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path / "tokenizer.model"))
-    pieces = [model.id_to_piece(number) for number in range(1, model.get_piece_size())]
-    assert pieces == [*learnt(tokenizer), *CODE_POINT_OF_BYTE]
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path / "pieces.model"))
+    pieces = [model.id_to_piece(number) for number in range(FIRST_BYTE, model.get_piece_size())]
+    assert pieces == [*CODE_POINT_OF_BYTE, *learnt(tokenizer)]
     ranks = ranks_of(tokenizer)
     for text in UNSEEN:
         for stretch in cut(PATTERNS["superwords"], text):

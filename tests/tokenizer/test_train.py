@@ -25,7 +25,7 @@ from tokenizer.training import learn
 from tokenizer.training.learn import learn_words
 from twofold.artifacts import Artifact, StageSpec, ensure
 from twofold.errors import UserError
-from twofold.special_ids import EOS_ID, SPECIAL_TOKENS
+from twofold.special_ids import EOS_ID, SPECIAL_TOKENS, UNK_ID
 
 FIRST_BYTE = len(SPECIAL_TOKENS) + RESERVED
 MERGES = VOCAB_SIZE - FIRST_BYTE - 256
@@ -147,13 +147,12 @@ def test_words_longer_than_a_piece_are_no_endless_supply(tmp_path: Path) -> None
 
 def test_ids_equal_sentencepiece(tokenizer: Artifact) -> None:
     """The model that the merges came from, cut by the same pattern, gives the same pieces."""
-    model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path / "tokenizer.model"))
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path / "pieces.model"))
     encoder = Encoder(tokenizer.path)
-    order = {piece: FIRST_BYTE + n for n, piece in enumerate([*CODE_POINT_OF_BYTE, *learnt(tokenizer)])}
-    for text in [*KOREAN, *ENGLISH, "낯선 낱말 unseen wwwwwwwww 가가가가", "\x00\x7f\x85"]:
+    assert (model.get_piece_size(), model.unk_id()) == (VOCAB_SIZE, UNK_ID)
+    for text in [*KOREAN, *ENGLISH, "낯선 낱말 unseen wwwwwwwww 가가가가", "\x00\x7f\x85", "<|eos|>"]:
         words = [map_bytes(word) for word in cut(PATTERNS["exaone3-code"], text)]
-        pieces = [piece for word in words for piece in model.encode(word, out_type=str)]
-        assert encoder.encode([text])[0] == [order[piece] for piece in pieces]
+        assert encoder.encode([text])[0] == [number for word in words for number in model.encode(word)]
 
 
 def test_ids_are_specials_then_bytes_then_merges(tokenizer: Artifact) -> None:
@@ -163,7 +162,7 @@ def test_ids_are_specials_then_bytes_then_merges(tokenizer: Artifact) -> None:
     assert (sizes[FIRST_BYTE : FIRST_BYTE + 256] == 1).all()
     assert sizes[FIRST_BYTE + 256 :].tolist() == [len(piece) for piece in learnt(tokenizer)]
     assert Encoder(tokenizer.path).vocab_size == VOCAB_SIZE
-    assert special_tokens(2) == ["<|pad|>", "<|bos|>", "<|eos|>", "<|unk|>", "<|reserved_0|>", "<|reserved_1|>"]
+    assert special_tokens(2) == ["<|pad|>", "<|unused|>", "<|eos|>", "<|unk|>", "<|reserved_0|>", "<|reserved_1|>"]
     assert special_tokens(0)[EOS_ID] == "<|eos|>"
 
 
@@ -174,12 +173,12 @@ def test_a_merge_is_the_pair_that_earlier_ranks_leave() -> None:
 def test_the_tokenizer_does_not_depend_on_how_documents_are_cut(tmp_path: Path) -> None:
     one = trained(tmp_path / "1", decided(tmp_path / "1", files=1))
     three = trained(tmp_path / "3, with a comma", decided(tmp_path / "3", files=3))
-    for name in ("tokenizer.json", "tokenizer.model", "token_bytes.npy"):
+    for name in ("tokenizer.json", "pieces.model", "token_bytes.npy"):
         assert (one.path / name).read_bytes() == (three.path / name).read_bytes(), name
 
 
 def test_nothing_of_the_machine_is_in_the_model(tokenizer: Artifact) -> None:
-    assert b"/" + tokenizer.path.parts[1].encode() not in (tokenizer.path / "tokenizer.model").read_bytes()
+    assert b"/" + tokenizer.path.parts[1].encode() not in (tokenizer.path / "pieces.model").read_bytes()
 
 
 def test_counts_tell_size_sample_and_compression(tokenizer: Artifact) -> None:

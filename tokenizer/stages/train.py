@@ -25,19 +25,19 @@ from configs.checks import BYTE_TOKENS, NAMED_SPECIALS
 from configs.schema import Recipe
 from configs.schema import Tokenizer as Wish
 from tokenizer.encoder import Encoder
-from tokenizer.formats import write_tokenizer
+from tokenizer.formats import special_tokens, write_tokenizer
 from tokenizer.patterns import SUPERWORDS
+from tokenizer.training import sentencepiece_model
 from tokenizer.training.count_words import count_words, training_files
 from tokenizer.training.learn import learn_superwords, learn_words
 from tokenizer.training.morphemes import analyser, split_words, versions
-from tokenizer.training.sentencepiece_model import model_of
 from twofold.artifacts import Artifact
 from twofold.errors import UserError, user_error
 from twofold.files import atomic_path
 from twofold.stage import From, Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION: int = 4
+CODE_VERSION: int = 5
 
 _HELD_OUT_DOCUMENTS = 200
 """Validation documents of each source that compression is measured on."""
@@ -74,9 +74,10 @@ def build(
     missing = merges - len(pieces) - len(found)
     if missing and not wish.allow_smaller:
         raise _too_large(wish, merges, merges - missing)
-    with atomic_path(out / "tokenizer.model") as path:
-        path.write_bytes(model_of([*pieces, *found]))
-    write_tokenizer(out, [*pieces, *found], wish.reserved_ids + missing, patterns[-1])
+    reserved = wish.reserved_ids + missing
+    with atomic_path(out / sentencepiece_model.FILE) as path:
+        path.write_bytes(sentencepiece_model.model_of(special_tokens(reserved), [*pieces, *found]))
+    write_tokenizer(out, [*pieces, *found], reserved, patterns[-1])
     return {
         "vocab_size": wish.vocab_size,
         "merges": len(pieces) + len(found),
