@@ -5,8 +5,8 @@
     tiktoken.json         the other arguments of `tiktoken.Encoding`: name, pat_str, special_tokens, explicit_n_vocab
     token_bytes.npy       how many bytes each id stands for, uint16
 
-Contract: ids are pad 0, unused 1, eos 2, unk 3, reserved slots, the 256 bytes in order of value, then one id per merge in
-order of rank. Nothing is normalised, and no token is added around a text. All files give equal ids. Writing takes
+Contract: ids are those of twofold.special_ids, reserved slots, the 256 bytes in order of value, then one id per merge
+in order of rank. Nothing is normalised, and no token is added around a text. All files give equal ids. Writing takes
 seconds at 102,400 ids. `tiktoken.load.load_tiktoken_bpe` caches files by path, not by content: pass the hash in the
 manifest as `expected_hash`, or read the lines yourself.
 

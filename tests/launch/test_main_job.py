@@ -30,7 +30,7 @@ def test_the_exported_model_opens_in_transformers_and_writes(finished_run: Path)
     model = AutoModelForCausalLM.from_pretrained(finished_run / "export" / "model")
     tokenizer = AutoTokenizer.from_pretrained(finished_run / "export" / "model")
     assert type(model).__name__ == "LlamaForCausalLM"
-    prompt = tokenizer("The harbour ", return_tensors="pt")
+    prompt = tokenizer("The harbour", return_tensors="pt")
     assert model.generate(**prompt, max_new_tokens=5, do_sample=False).shape[1] > prompt["input_ids"].shape[1]
 
 

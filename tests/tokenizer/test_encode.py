@@ -26,7 +26,7 @@ from tokenizer.engine import Vocabulary
 from tokenizer.formats import read_tokenizer, write_tokenizer
 from twofold.artifacts import Artifact
 from twofold.errors import UserError
-from twofold.special_ids import EOS_ID, SPECIAL_TOKENS
+from twofold.special_ids import EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
 
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
@@ -260,12 +260,8 @@ def test_it_opens_in_transformers_with_its_specials(
     if model_type:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     theirs = AutoTokenizer.from_pretrained(tmp_path)
-    assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id, theirs.unk_token_id) == (
-        0,
-        EOS_ID,
-        EOS_ID,
-        3,
-    )
+    ids = theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id, theirs.unk_token_id
+    assert ids == (PAD_ID, EOS_ID, EOS_ID, UNK_ID)
     assert len(theirs) == VOCAB_SIZE
     assert theirs.model_max_length > 10**9, "the model's limit, not the tokenizer's"
     for text in [*KOREAN, *ENGLISH, " a , b . don ' t", "\n\n  x"]:
