@@ -1,8 +1,8 @@
 """How every stage here reads and writes files: Parquet with zstd, bounded row groups, one file per task.
 
 Contract: a file is complete or absent, and the same rows give the same bytes. A row group has at most 1,000
-rows and about 8 MB of text, so a reader needs no more memory than that. The files of a source are
-`<folder>/<source>/<task:05d>.parquet` in every stage, which keeps the stages row-aligned.
+rows and about 8 MB of text, or 65,536 rows of small columns, so a reader needs no more memory than that. The files
+of a source are `<folder>/<source>/<task:05d>.parquet` in every stage, which keeps the stages row-aligned.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from twofold.files import atomic_path
 
 _ROWS = 1_000
+_NARROW_ROWS = 65_536
 _GROUP_CHARACTERS = 4_000_000
 
 Row = Mapping[str, Any]
@@ -77,7 +78,7 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Row], metadata: Map
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table of small columns."""
     with atomic_path(path) as partial:
-        pq.write_table(table, partial, compression="zstd", row_group_size=_ROWS)
+        pq.write_table(table, partial, compression="zstd", row_group_size=_NARROW_ROWS)
 
 
 def row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

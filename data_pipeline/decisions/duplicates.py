@@ -1,12 +1,14 @@
 """Which of the documents that duplicate each other are kept, and for which kept one each other is dropped.
 
 Contract: `settle` is pure and columnar. It evaluates `duplicates` of the decision table
-(data_pipeline/decisions/rules.py) over the clustered documents of all tasks, so the result does not depend
-on how documents are divided into tasks. A document is dropped only for a kept one that it duplicates itself, never
-through others. Cost: one sort; about 200 bytes of memory per clustered document.
+(data_pipeline/decisions/rules.py) over whole clusters, which do not affect each other, so the result does not depend
+on how clusters or documents are divided. A document is dropped only for a kept one that it duplicates itself, never
+through others. Cost: one sort; about 300 bytes of memory per clustered document.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,61 +24,60 @@ Numbers = npt.NDArray[np.int64]
 
 CANDIDATES = pa.schema(
     [
-        *((name, pa.string()) for name in ("id", "source", "destination", "cluster")),
-        *((link["column"], pa.string()) for link in _EQUAL),
-        ("document", pa.int64()),
-        ("task", pa.int32()),
-        ("row", pa.int64()),
+        ("id", pa.large_string()),
+        *((name, pa.int64()) for name in ("document", "bytes", *(link["column"] for link in _EQUAL))),
+        ("destination", pa.int16()),
         ("hash", pa.uint64()),
-        ("bytes", pa.int64()),
         ("passes", pa.bool_()),
     ]
 )
 """Clustered documents; `hash` places them in a split, `passes` says that they have no reason of their own."""
-SETTLED = pa.schema(
+LOST = pa.schema(
     [
-        *((name, pa.string()) for name in ("source", "reason", "duplicate_of")),
+        ("document", pa.int64()),
+        ("reason", pa.string()),
+        ("duplicate_of", pa.large_string()),
         ("similarity", pa.float64()),
-        ("task", pa.int32()),
-        ("row", pa.int64()),
-        ("wins", pa.bool_()),
     ]
 )
 
 
-def settle(candidates: pa.Table, pairs: pa.Table) -> pa.Table:
-    """`SETTLED`: the documents that are kept (`wins`) and those that duplicate one of them (`duplicate_of`, its id).
+class Settled(NamedTuple):
+    """What was decided about whole clusters."""
 
-    `pairs` has the columns of dedup's `PAIRS`. `similarity` is 1 for exact duplicates, estimated for near ones, and
-    null for documents of one address. Sorted by source, task and row.
-    """
+    lost: pa.Table
+    """`LOST`, in the order of documents: those that duplicate a kept one, and its id. `similarity` is 1 for exact
+    duplicates, estimated for near ones, and null for documents of one address."""
+    kept: pa.Table
+    """`CANDIDATES` that are kept."""
+
+
+def settle(candidates: pa.Table, pairs: pa.Table) -> Settled:
+    """Settle all candidates of some clusters; `pairs` are dedup's `PAIRS` between them."""
     preference = [(order["column"], order["order"]) for order in rules.DUPLICATES["keep"]]
-    ranked = candidates.sort_by([("passes", "descending"), *preference])
+    ranked = candidates.take(pc.sort_indices(candidates, [("passes", "descending"), *preference])).combine_chunks()
     exact, url = (_codes(ranked[link["column"]]) for link in _EQUAL)
     alone = np.flatnonzero(exact < 0)
     exact[alone] = exact.max(initial=-1) + 1 + np.arange(len(alone))
     passes = ranked["passes"].to_numpy(zero_copy_only=False)
-    starts, others, similar = _adjacent(ranked["document"].to_numpy(), exact, pairs)
-    witness, reason, similarity = _settle(exact, url, passes, starts, others, similar)
-    lost = witness >= 0
-    wins = passes & ~lost
+    documents = ranked["document"].to_numpy()
+    witness, reason, similarity = _settle(exact, url, passes, *_adjacent(documents, exact, pairs))
+    lost = np.flatnonzero(witness >= 0)
+    lost = lost[np.argsort(documents[lost])]
     columns = [
-        ranked["source"],
-        pa.array(np.array(_REASONS, dtype=object)[reason], mask=~lost),
-        ranked["id"].combine_chunks().take(pa.array(witness, mask=~lost)),
-        pa.array(similarity, mask=~lost | np.isnan(similarity)),
-        ranked["task"],
-        ranked["row"],
-        pa.array(wins),
+        documents[lost],
+        pa.array(_REASONS).take(reason[lost]),
+        ranked["id"].take(witness[lost]),
+        pa.array(similarity[lost], mask=np.isnan(similarity[lost])),
     ]
-    settled = pa.table(columns, schema=SETTLED).filter(pa.array(wins | lost))
-    return settled.sort_by([(name, "ascending") for name in ("source", "task", "row")])
+    return Settled(pa.table(columns, schema=LOST), ranked.filter(pa.array(passes & (witness < 0))))
 
 
 def _codes(column: pa.ChunkedArray) -> Numbers:
-    """A number for each different value; -1 for null."""
-    codes: Numbers = pc.fill_null(column.combine_chunks().dictionary_encode().indices, -1).to_numpy().astype(np.int64)
-    return codes
+    """A number for each different value, from 0 on without gaps; -1 for null."""
+    values = pc.fill_null(column, -1).to_numpy()
+    named, codes = np.unique(values, return_inverse=True)
+    return np.asarray(codes - np.count_nonzero(named < 0), np.int64)
 
 
 def _adjacent(documents: Numbers, exact: Numbers, pairs: pa.Table) -> tuple[Numbers, Numbers, npt.NDArray[np.float64]]:

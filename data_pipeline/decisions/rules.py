@@ -12,7 +12,7 @@ so the first reason does not depend on how a recipe is laid out; a document in a
 (`other`) fails none of them. Policy checks read the columns that data_pipeline/decisions/reasons.py computes.
 
 Documents settle in the order of `duplicates.keep`, those that fail no check first. A document duplicates a kept one
-if both have the same value in a column of `duplicates.equal`, or if they are a pair of dedup's `pairs.parquet`; a pair
+if both have the same value in a column of `duplicates.equal`, or if they are a pair of dedup's `pairs/`; a pair
 stands for all documents with the same value in `duplicates.similar.column`. A document that fails no check and
 duplicates no kept one is kept. Any other that duplicates a kept one gets one more reason, its last: that of the first
 of `equal` that applies, or else that of `similar`.

@@ -1,60 +1,72 @@
-"""Documents with a common bucket key -> the pairs to compare, and those that are similar.
+"""Documents with a common bucket key or address -> the pairs to compare, and those that are similar.
 
-Contract: `to_compare` chooses pairs within one bucket, `unique` joins the buckets, and `similar` compares sketches in
-tasks. Of exact copies only one is compared: the longest, or the first of these. Both are pure functions of the
-documents in their order, so the tasks do not matter.
+Contract: `to_compare` chooses pairs within one bucket: of exact copies only one is compared, the longest, or the first
+of these. `Compare` compares sketches in three rounds of tasks, one task a run of documents (data_pipeline/shuffle.py):
+
+    ask    the run's pairs, each once, and which sketches they need of which runs
+    fetch  the sketches of the run's documents for each run that needs them
+    answer the similarity of the run's pairs
+
+A pair belongs to the run of its first document. Every sketch is read once from the attributes and travels once to each
+run that needs it, so the work is linear in pairs. The results are pure functions of the documents in their order.
+Memory of a task: 24 bytes a pair of the run, and 0.5 GB of sketches.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from data_pipeline import tables
+from data_pipeline import shuffle, tables
 from data_pipeline.features import minhash
+from twofold.files import write_json
 from twofold.tasks import TaskRunner
 
 Numbers = npt.NDArray[np.int64]
 Pairs = npt.NDArray[np.int64]
 """Shape (n, 2)."""
-Files = Sequence[tuple[str, int, Path]]
 
 ALL_PAIRS = 64
 """Of so many documents with one key, every pair is compared."""
 _LONGEST, _NEXT = 32, 8
-TASK_PAIRS = 500_000
 _BLOCK = 16_384
 """Pairs compared at a time: 32 MB of sketches."""
+_SKETCHED_PAIRS = 250_000
+"""Pairs whose sketches are in memory."""
 
-
-class Near(NamedTuple):
-    """Near duplicates, in the order of their numbers."""
-
-    pairs: Pairs
-    similarity: npt.NDArray[np.float64]
+NEAR = -1
+TO_COMPARE = pa.schema([("first", pa.int64()), ("second", pa.int64()), ("place", pa.int64())])
+"""`place`: NEAR, or of a pair of one address its place among them, which names the part and the order there."""
+SIMILAR = pa.schema([("first", pa.int64()), ("second", pa.int64()), ("similarity", pa.float64())])
+_WANTED = pa.schema([("document", pa.int64())])
+_SKETCHES = pa.schema([("document", pa.int64()), ("sketch", pa.binary(minhash.BINS))])
 
 
 def to_compare(keys: npt.NDArray[np.uint64], copies: npt.NDArray[np.uint64], sizes: Numbers) -> Pairs:
     """Positions of documents with an equal key; `copies`: exact hashes, two words each; `sizes`: bytes."""
-    order = np.argsort(keys, kind="stable")
-    first = _first_of_run(keys[order, None])
-    shared = ~first
-    shared[:-1] |= ~first[1:]
-    order = order[shared]
+    order = shared(keys)
     order = order[np.lexsort((order, -sizes[order], copies[order, 1], copies[order, 0], keys[order]))]
-    order = order[_first_of_run(np.column_stack([keys[order], copies[order]]))]
+    order = order[first_of_run(np.column_stack([keys[order], copies[order]]))]
     order = order[np.lexsort((order, -sizes[order], keys[order]))]
     return order[_within_groups(keys[order])]
 
 
-def _first_of_run(rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def shared(keys: npt.NDArray[np.uint64]) -> Numbers:
+    """Positions of the keys that occur more than once, equal ones together."""
+    order = np.argsort(keys, kind="stable")
+    first = first_of_run(keys[order, None])
+    repeated = ~first
+    repeated[:-1] |= ~first[1:]
+    return order[repeated]
+
+
+def first_of_run(rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which rows differ from the one before."""
     first = np.ones(len(rows), bool)
     first[1:] = (rows[1:] != rows[:-1]).any(axis=1)
@@ -63,25 +75,25 @@ def _first_of_run(rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 def _within_groups(keys: npt.NDArray[np.uint64]) -> Pairs:
     """Positions in runs of equal keys: all pairs of short runs, of long ones those with the first and the next."""
-    starts = np.flatnonzero(_first_of_run(keys[:, None]))
+    starts = np.flatnonzero(first_of_run(keys[:, None]))
     lengths = np.diff(np.append(starts, len(keys)))
     start, length = np.repeat(starts, lengths), np.repeat(lengths, lengths)
     place = np.arange(len(keys))
     found = [np.zeros((0, 2), np.int64)]
-    for step in range(1, ALL_PAIRS):
+    for step in range(1, min(ALL_PAIRS, lengths.max(initial=0))):
         chosen = place[(place - start >= step) & ((length <= ALL_PAIRS) | (step <= _NEXT))]
         found.append(np.stack([chosen - step, chosen], axis=1))
-    for step in range(_LONGEST):
-        chosen = place[(place - start > step + _NEXT) & (length > ALL_PAIRS)]
-        found.append(np.stack([start[chosen] + step, chosen], axis=1))
+    if lengths.max(initial=0) > ALL_PAIRS:
+        for step in range(_LONGEST):
+            chosen = place[(place - start > step + _NEXT) & (length > ALL_PAIRS)]
+            found.append(np.stack([start[chosen] + step, chosen], axis=1))
     return np.concatenate(found)
 
 
-def unique(found: Sequence[Pairs]) -> Pairs:
-    """Each pair once, its smaller number first, in order."""
-    pairs = np.sort(np.concatenate([np.zeros((0, 2), np.int64), *found]), axis=1)
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    return pairs[_first_of_run(pairs)]
+def unique(rows: Numbers) -> Numbers:
+    """Each row once, in order; `rows` has the shape (n, k)."""
+    rows = rows[np.lexsort(rows.T[::-1])]
+    return rows[first_of_run(rows)]
 
 
 def same_pages(pairs: Pairs) -> Pairs:
@@ -102,52 +114,123 @@ def same_pages(pairs: Pairs) -> Pairs:
     return pairs[chosen[first]]
 
 
-def similar(
-    pairs: Pairs, files: Files, lengths: Sequence[int], threshold: float, work: Path, runner: TaskRunner
-) -> Near:
-    """The pairs that are similar enough even if the estimate is one standard error too high."""
-    pairs_file = work / "to-compare.npy"
-    tables.save_array(pairs_file, pairs)
-    tasks = math.ceil(len(pairs) / TASK_PAIRS)
-    task = _Compare(tuple(path for _, _, path in files), tuple(lengths), pairs_file, threshold, work / "similar")
-    runner.run("compare near duplicates", task, tasks, work / "compare")
-    similarity = np.concatenate([np.zeros(0), *(np.load(task.file(rank)) for rank in range(tasks))])
-    near = similarity > 0
-    return Near(pairs[near], similarity[near])
+@dataclass(frozen=True)
+class Compare:
+    """The three rounds; reads files of `TO_COMPARE`, shuffled by run."""
+
+    runs: shuffle.Runs
+    attributes: Path
+    pairs: tuple[Path, ...]
+    threshold: float
+    same_url_threshold: float
+    parts: int
+    """Of the addresses."""
+    out: Path
+    """Gets a file of `SIMILAR` for each task file: the near duplicates of its documents with later ones."""
+    work: Path
+
+    def run(self, runner: TaskRunner) -> None:
+        """Compare all pairs."""
+        for label, task in (
+            ("list pairs", _Ask(self)),
+            ("fetch sketches", _Fetch(self)),
+            ("compare pairs", _Answer(self)),
+        ):
+            runner.run(label, task, len(self.runs), self.work / label.replace(" ", "-"))
+
+    def path(self, kind: str, run: int) -> Path:
+        return self.work / kind / f"{run:05d}"
+
+    def paths(self, kind: str) -> list[Path]:
+        """The files of all runs."""
+        return [self.path(kind, run) for run in range(len(self.runs))]
+
+    @property
+    def agreeing(self) -> tuple[Path, ...]:
+        """Files of `TO_COMPARE` with the pairs of one address that agree, by part."""
+        return tuple(self.paths("agreeing"))
 
 
 @dataclass(frozen=True)
-class _Compare:
-    """Task `rank` compares the `rank`-th block of pairs; writes a similarity each, 0 for those below the threshold."""
-
-    files: tuple[Path, ...]
-    lengths: tuple[int, ...]
-    pairs: Path
-    threshold: float
-    folder: Path
+class _Ask:
+    compare: Compare
 
     def __call__(self, rank: int, world_size: int) -> None:
-        pairs = np.load(self.pairs, mmap_mode="r")[rank * TASK_PAIRS : (rank + 1) * TASK_PAIRS]
-        members, places = np.unique(pairs, return_inverse=True)
-        sketches, places = self._sketches(members), places.reshape(-1, 2)
+        compare, runs = self.compare, self.compare.runs
+        found = shuffle.read(compare.pairs, TO_COMPARE, rank, len(runs))
+        pairs = unique(np.column_stack([column.to_numpy() for column in found.columns]))
+        tables.save_array(compare.path("pairs", rank), pairs)
+        wanted = np.unique(pairs[:, :2])
+        with shuffle.writing(compare.path("wanted", rank), _WANTED, len(runs)) as write:
+            write(pa.table([wanted], schema=_WANTED), runs.holding(wanted))
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    compare: Compare
+
+    def __call__(self, rank: int, world_size: int) -> None:
+        compare, runs = self.compare, self.compare.runs
+        wanted = [
+            next(shuffle.batches([path], rank, len(runs)))["document"].to_numpy() for path in compare.paths("wanted")
+        ]
+        with shuffle.writing(compare.path("sketches", rank), _SKETCHES, len(runs)) as write:
+            for file in runs.of_run(rank):
+                here = [numbers[slice(*np.searchsorted(numbers, [file.start, file.stop]))] for numbers in wanted]
+                documents = np.concatenate(here)
+                if len(documents):
+                    column = tables.read_table(file.below(compare.attributes), ["sketch"])["sketch"].combine_chunks()
+                    sketches = column.take(pa.array(documents - file.start))
+                    asking = np.repeat(np.arange(len(runs)), [len(numbers) for numbers in here])
+                    write(pa.table([documents, sketches], schema=_SKETCHES), asking)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    compare: Compare
+
+    def __call__(self, rank: int, world_size: int) -> None:
+        compare, runs = self.compare, self.compare.runs
+        pairs = np.load(compare.path("pairs", rank))
+        similarity = self._similarity(pairs, rank)
+        near = pairs[:, 2] == NEAR
+        with shuffle.writing(compare.path("agreeing", rank), TO_COMPARE, compare.parts) as write:
+            agreeing = pairs[~near & (similarity > 0)]
+            write(pa.table(list(agreeing.T), schema=TO_COMPARE), agreeing[:, 2] % compare.parts)
+        near &= similarity > 0
+        first, second = pairs[near, :2].T
+        for file in runs.of_run(rank):
+            here = slice(*np.searchsorted(first, [file.start, file.stop]))
+            columns = [first[here], second[here], similarity[near][here]]
+            tables.write_table(file.below(compare.out), pa.table(columns, schema=SIMILAR))
+        counts = {"compared_pairs": int(np.count_nonzero(pairs[:, 2] == NEAR)), "near_pairs": len(first)}
+        write_json(compare.work / "counts" / f"pairs-{rank:05d}.json", counts)
+
+    def _similarity(self, pairs: Numbers, rank: int) -> npt.NDArray[np.float64]:
+        """Of each pair; 0 below its threshold even if the estimate is one standard error too high."""
+        batches = list(shuffle.batches(self.compare.paths("sketches"), rank, len(self.compare.runs)))
+        thresholds = np.where(pairs[:, 2] == NEAR, self.compare.threshold, self.compare.same_url_threshold)
         similarity = np.zeros(len(pairs))
-        for start in range(0, len(pairs), _BLOCK):
-            left, right = places[start : start + _BLOCK].T
-            estimate, error = minhash.similarity(sketches[left], sketches[right])
-            similarity[start : start + _BLOCK] = np.where(estimate - error >= self.threshold, estimate, 0)
-        tables.save_array(self.file(rank), similarity)
+        for begin in range(0, len(pairs), _SKETCHED_PAIRS):
+            members, places = np.unique(pairs[begin : begin + _SKETCHED_PAIRS, :2], return_inverse=True)
+            sketches, places = _sketches(batches, members), places.reshape(-1, 2)
+            for start in range(0, len(places), _BLOCK):
+                left, right = places[start : start + _BLOCK].T
+                estimate, error = minhash.similarity(sketches[left], sketches[right])
+                block = slice(begin + start, begin + start + len(left))
+                similarity[block] = np.where(estimate - error >= thresholds[block], estimate, 0)
+        return similarity
 
-    def file(self, rank: int) -> Path:
-        return self.folder / f"{rank:05d}.npy"
 
-    def _sketches(self, members: Numbers) -> minhash.Sketches:
-        """Those of the sorted document numbers."""
-        sketches = np.empty((len(members), minhash.BINS), np.uint8)
-        borders = np.cumsum([0, *self.lengths])
-        limits = np.searchsorted(members, borders)
-        for path, first, (begin, end) in zip(self.files, borders, itertools.pairwise(limits), strict=False):
-            if begin < end:
-                column = tables.read_table(path, ["sketch"])["sketch"].combine_chunks()
-                rows = np.frombuffer(column.buffers()[1], np.uint8).reshape(-1, minhash.BINS)[column.offset :]
-                sketches[begin:end] = rows[members[begin:end] - first]
-        return sketches
+def _sketches(batches: Sequence[pa.RecordBatch], members: Numbers) -> minhash.Sketches:
+    """Those of the sorted document numbers; the batches are in their order."""
+    sketches = np.empty((len(members), minhash.BINS), np.uint8)
+    for batch in batches:
+        documents = batch["document"].to_numpy()
+        if not len(documents):
+            continue
+        here = slice(*np.searchsorted(members, [documents[0], documents[-1] + 1]))
+        column = batch["sketch"]
+        rows = np.frombuffer(column.buffers()[1], np.uint8).reshape(-1, minhash.BINS)[column.offset :]
+        sketches[here] = rows[np.searchsorted(documents, members[here])]
+    return sketches

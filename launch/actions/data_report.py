@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from markupsafe import Markup
 
 from configs.features import FEATURES
@@ -132,9 +133,13 @@ def table_columns(table: Mapping[str, Any], sampled: pa.Table) -> dict[str, list
 
 def _pairs(made: Artifact, sampled: pa.Table) -> list[tuple[int, int]]:
     """Rows of the sample that are near duplicates; clusters are sampled whole."""
-    rows = {document: row for row, document in enumerate(sampled["document"].to_pylist()) if document is not None}
-    pairs = tables.read_table(made.path / dedup.PAIRS_FILE, ["first", "second"]).to_pylist()
-    return [(rows[pair["first"]], rows[pair["second"]]) for pair in pairs if pair["first"] in rows]
+    documents = sampled["document"].combine_chunks()
+    rows = {document: row for row, document in enumerate(documents.to_pylist())}
+    found = []
+    for _, _, path in tables.task_files(made.path / dedup.PAIRS_FOLDER):
+        pairs = tables.read_table(path, ["first", "second"])
+        found += pairs.filter(pc.is_in(pairs["first"], documents)).to_pylist()
+    return [(rows[pair["first"]], rows[pair["second"]]) for pair in found]
 
 
 def _codes(column: pa.ChunkedArray, names: Sequence[str]) -> list[int | None]:
@@ -213,8 +218,7 @@ def _benchmarks(made: Artifact | None) -> dict[str, Any]:
 
 def _clusters(made: Mapping[str, Artifact]) -> list[Row]:
     """The largest clusters with excerpts of their first members."""
-    path = made["dedup"].path / dedup.CLUSTERS_FILE
-    largest = document_sample.largest_clusters(path, _CLUSTERS, _MEMBERS)
+    largest = document_sample.largest_clusters(made["filter"].path / "decisions", _CLUSTERS, _MEMBERS)
     place = {row["id"]: (row["source"], row["task"], row["row"]) for rows in largest for row in rows}
     texts = document_sample.excerpts(_documents(made), place.values())
     return [

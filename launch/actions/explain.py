@@ -171,7 +171,7 @@ def _show_facts(row: Row, edits: Counter[str], console: Console) -> None:
 
 
 def _duplicates(row: Row) -> str | None:
-    if not row["cluster"]:
+    if row["cluster"] is None:
         return None
     similarity = row["duplicate_similarity"]
     near = f" (similarity {similarity:.2f})" if similarity is not None else ""

@@ -44,7 +44,7 @@ def sample(decisions: Path, documents: int, size: int) -> pa.Table:
         part = part.append_column("task", pa.array(np.full(part.num_rows, number, np.int32)))
         part = part.append_column("row", pa.array(np.arange(part.num_rows)))
         if documents > size:
-            names = pc.coalesce(part["cluster"], part["id"]).to_pylist()
+            names = pc.coalesce(part["cluster"].cast(pa.string()), part["id"]).to_pylist()
             chosen = [xxhash.xxh3_64_intdigest(f"data report {name}".encode()) < cutoff for name in names]
             part = part.filter(pa.array(chosen))
         parts.append(part)
@@ -77,16 +77,21 @@ def excerpts(made: Artifact, wanted: Iterable[Place]) -> dict[Place, str]:
     }
 
 
-def largest_clusters(clusters: Path, count: int, members: int) -> list[list[Mapping[str, Any]]]:
-    """The largest clusters' first members by id: rows of clusters.parquet."""
-    names = tables.read_table(clusters, ["cluster", "cluster_size"])
-    sizes = names.group_by("cluster").aggregate([("cluster_size", "max")])
-    order = sizes.sort_by([("cluster_size_max", "descending"), ("cluster", "ascending")]).slice(0, count)
-    wanted = order["cluster"].to_pylist()
-    if not wanted:
-        return []
-    rows = tables.read_table(clusters, where=[("cluster", "in", wanted)]).sort_by("id").to_pylist()
-    return [[row for row in rows if row["cluster"] == name][:members] for name in wanted]
+def largest_clusters(decisions: Path, count: int, members: int) -> list[list[Mapping[str, Any]]]:
+    """The first members by id of the largest clusters: `id`, `cluster`, `cluster_size` and their place."""
+    files = tables.task_files(decisions)
+    sizes: dict[int, int] = {}
+    for _, _, path in files:
+        part = tables.read_table(path, ["cluster", "cluster_size"]).filter(pc.field("cluster").is_valid())
+        sizes |= dict(zip(*(column.to_pylist() for column in part.columns), strict=True))
+        sizes = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:count])
+    found: dict[int, list[Mapping[str, Any]]] = {cluster: [] for cluster in sizes}
+    for source, task, path in files:
+        part = tables.read_table(path, ["id", "cluster", "cluster_size"])
+        part = part.append_column("row", pa.array(np.arange(part.num_rows)))
+        for row in part.filter(pc.field("cluster").isin(list(sizes))).to_pylist():
+            found[row["cluster"]].append({**row, "source": source, "task": task})
+    return [sorted(rows, key=lambda row: row["id"])[:members] for rows in found.values()]
 
 
 def _texts(path: Path, rows: Sequence[int]) -> dict[int, str]:

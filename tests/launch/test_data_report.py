@@ -197,11 +197,13 @@ def _random_documents(draw: random.Random, number: int) -> pa.Table:
     columns["bytes"] = [draw.randint(1, 4) for _ in range(number)]
     columns["language"] = [draw.choice(LANGUAGES) for _ in range(number)]
     columns["reasons"] = [draw.choice([[], [], [rules.PERSONAL_INFORMATION]]) for _ in range(number)]
-    columns["cluster"] = [draw.choice([None, "a", "b", "c"]) for _ in range(number)]
-    columns["document"] = [row if name else None for row, name in enumerate(columns["cluster"])]
+    columns["cluster"] = [draw.choice([None, 0, 100, 200]) for _ in range(number)]
+    columns["document"] = list(range(number))
     links = [link["column"] for link in rules.DUPLICATES["equal"]]
     for link in links:
-        columns[link] = [name and draw.choice([None, f"{name}1", f"{name}2"]) for name in columns["cluster"]]
+        columns[link] = [
+            None if name is None else draw.choice([None, name + 1, name + 2]) for name in columns["cluster"]
+        ]
     for feature in FEATURES:
         columns[feature] = [round(draw.choice([draw.random(), 100 * draw.random()]), 3) for _ in range(number)]
     return pa.table(columns)
@@ -210,7 +212,7 @@ def _random_documents(draw: random.Random, number: int) -> pa.Table:
 def _random_pairs(draw: random.Random, documents: pa.Table) -> list[tuple[int, int]]:
     """Near duplicates within clusters; a document's number is its row."""
     clusters = documents["cluster"].to_pylist()
-    rows = [row for row, cluster in enumerate(clusters) if cluster]
+    rows = [row for row, cluster in enumerate(clusters) if cluster is not None]
     pairs = [(one, other) for one in rows for other in rows if one < other and clusters[one] == clusters[other]]
     return [pair for pair in pairs if draw.random() < 0.1]
 
@@ -226,22 +228,15 @@ def _stage_reasons(
     read = {check["column"]: np.array(columns[check["column"]]) for check in checks}
     reasons = rules.judge(read, languages, checks)
     number = documents.num_rows
-    given = {
-        "passes": [not found for found in reasons],
-        "row": list(range(number)),
-        "task": [0] * number,
-        "hash": [0] * number,
-        **{name: ["x"] * number for name in ("source", "destination")},
-    }
+    given = {"passes": [not found for found in reasons], **{name: [0] * number for name in ("hash", "destination")}}
     candidates = {
         field.name: pa.array(given.get(field.name) or documents[field.name].to_pylist(), field.type)
         for field in duplicates.CANDIDATES
     }
-    clustered = pa.table(candidates).filter(pa.compute.field("cluster").is_valid())
+    clustered = pa.table(candidates).filter(documents["cluster"].is_valid())
     near = pa.table([[one for one, _ in pairs], [other for _, other in pairs], [0.9] * len(pairs)], schema=dedup.PAIRS)
-    for row in duplicates.settle(clustered, near).to_pylist():
-        if not row["wins"]:
-            reasons[row["row"]].append(row["reason"])
+    for row in duplicates.settle(clustered, near).lost.to_pylist():
+        reasons[row["document"]].append(row["reason"])
     return reasons
 
 
