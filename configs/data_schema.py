@@ -38,9 +38,16 @@ class Source(Section):
     license: Annotated[str, Field(min_length=1)]
     """License of the source. A record's own `license` or `licence` field takes precedence. Example: `CC-BY-SA-4.0`."""
     text_field: Annotated[str, Field(min_length=1)] = "text"
-    """Field of JSON Lines and Parquet records that holds the text. Records without it may have `html`."""
+    """Field of JSON and Parquet records that holds the text. `data.body` names a field within a field, which may also
+    be JSON in a string. Example: `content`."""
+    html_field: Annotated[str, Field(min_length=1)] = "html"
+    """Field that holds a page's HTML, for records without text. If it is also `text_field`, that field is read as
+    HTML."""
+    url_field: Annotated[str, Field(min_length=1)] | None = None
+    """Field that holds the address. By default the fields that corpora use are tried: `url`, `metadata.url`,
+    `warc_target_uri` and others."""
     id_field: Annotated[str, Field(min_length=1)] = "id"
-    """Field of JSON Lines and Parquet records that holds the document's id."""
+    """Field that holds the document's id."""
     max_bytes: Bytes = 2**62
     """Read at most this much text from the source (whole documents, in file order). Example: `5GB`."""
 

@@ -3,7 +3,8 @@
 Contract: `count` counts one task's decisions, and `gather` adds tasks up into the counts of filter's manifest, from
 which a report can be drawn without opening the decisions. In total, by source, and by source and language:
 documents and UTF-8 bytes read, kept and in each split. By source: `dropped` by first reason, `failed` by every
-reason, personal information by type. `routes` counts the documents that each route keeps.
+reason, personal information by type, and `no_host`, the documents whose address names no host. `routes` counts the
+documents that each route keeps, and `by_host` says whether the recipe has lists of hosts.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from configs.data_schema import Names
 from configs.schema import Recipe
 from data_pipeline.features import pii
+from data_pipeline.readers import addresses
 
 SPLITS = ("train", "validation")
 TALLIES = tuple(f"{name}{unit}" for name in ("read", "kept", *SPLITS) for unit in ("", "_bytes"))
@@ -41,7 +44,8 @@ def count(decisions: pa.Table) -> dict[str, Any]:
     kept = decisions.filter(pc.field("split").is_valid())
     destinations = Counter(kept["destination"].to_pylist())
     tallies = {"dropped": dropped, "failed": failed, "personal_information": found}
-    return {"languages": languages, **tallies, "destinations": destinations}
+    no_host = sum(not addresses.host(url or "") for url in decisions["url"].to_pylist())
+    return {"languages": languages, **tallies, "destinations": destinations, "no_host": no_host}
 
 
 def gather(recipe: Recipe, task_counts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def gather(recipe: Recipe, task_counts: Mapping[str, Sequence[Mapping[str, Any]]
     routes = {
         name: {"documents": sum(task["destinations"].get(name, 0) for task in tasks)} for name in recipe.data.routes
     }
-    return {**totals, "sources": sources, "routes": routes}
+    return {**totals, "sources": sources, "routes": routes, "by_host": recipe.data.compliance.hosts != Names()}
 
 
 def _of_source(domain: str, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -67,6 +71,7 @@ def _of_source(domain: str, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any
             language: {tally: counted[tally] for tally in TALLIES} for language, counted in sorted(languages.items())
         },
         **{kind: _added(task[kind] for task in tasks) for kind in _REASON_TALLIES},
+        "no_host": sum(task["no_host"] for task in tasks),
     }
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +30,7 @@ from configs.features import FEATURES
 from configs.schema import Recipe
 from data_pipeline.decisions import rules
 from data_pipeline.features import pii
+from data_pipeline.readers import addresses
 
 _URL_SEPARATORS = re.compile(r"[^0-9a-z\uac00-\ud7a3]+")
 
@@ -62,11 +62,15 @@ def compliance(
     """The table's columns on license and URL; a document without a URL passes both URL checks."""
     # A source has few licenses and hosts compared with its documents.
     license_refused = functools.cache(lambda license: not _permitted(license, settings.licenses, str.__eq__))
-    host_refused = functools.cache(lambda host: not _permitted(host, settings.hosts, _within))
+    hosts = Names(
+        allow=tuple(_host_entry(name) for name in settings.hosts.allow),
+        deny=tuple(_host_entry(name) for name in settings.hosts.deny),
+    )
+    host_refused = functools.cache(lambda host: not _permitted(host, hosts, _within))
     words = frozenset(word.lower() for word in settings.url_words)
     flags = {
         rules.LICENCE_REFUSED: [license_refused(license.strip().lower()) for license in licenses],
-        rules.HOST_REFUSED: [url is not None and host_refused(host(url)) for url in urls],
+        rules.HOST_REFUSED: [url is not None and host_refused(addresses.host(url)) for url in urls],
         rules.URL_WORD: [
             bool(words and url is not None and not words.isdisjoint(_URL_SEPARATORS.split(url.lower()))) for url in urls
         ],
@@ -74,12 +78,10 @@ def compliance(
     return {name: np.array(values, dtype=bool) for name, values in flags.items()}
 
 
-def host(url: str) -> str:
-    """The lower-case host of a URL, without port and final dot; `""` if it has none."""
-    try:
-        return (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:  # a broken IPv6 host
-        return ""
+def _host_entry(name: str) -> str:
+    """A host of the recipe (`example.org`, `.example.org`, `*.example.org`, 한국.kr) as `addresses.host` spells it."""
+    bare = name.strip().removeprefix("*").strip(".")
+    return addresses.host(f"http://{bare}") or bare
 
 
 def _permitted(value: str, names: Names, matches: Callable[[str, str], bool]) -> bool:

@@ -1,8 +1,9 @@
 """Rows of a Parquet file as records, in small batches.
 
-Contract: reads only the text, id, `html`, `url` and license columns. A file that is not Parquet gives one
+Contract: reads only the columns of the text, HTML, id and license and those that may hold the address; `a.b` names
+a field of a struct. A file that is not Parquet gives one
 `broken_parquet`; so does a damaged row group, at its first unread row, and the row groups after it are still
-read. A file without a text or `html` column gives one `no_text_field` that names its columns. Memory: a batch
+read. A file without a text or HTML column gives one `no_text_field` that names its columns. Memory: a batch
 fits in `_BATCH_BYTES` even if its rows are `_SKEW` times longer than the row group's average; a row group is
 never in memory as a whole. Strings are read as bytes, so damaged UTF-8 is decoded as leniently as elsewhere.
 """
@@ -17,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.readers.records import Record, Settings, from_fields, rejecting
+from data_pipeline.readers import addresses
+from data_pipeline.readers.records import Record, Rejected, Settings, from_fields, rejecting
 from data_pipeline.readers.storage import Location, Unreachable, open_binary
 
 _BATCH_BYTES = 16_000_000
@@ -40,7 +42,7 @@ def rows(location: Location, settings: Settings) -> Iterator[Record]:
         except _BROKEN as error:
             yield 0, rejecting("broken_parquet", _first_line(error))
             return
-        if not {settings.text_field, "html"} & set(columns):
+        if not any(_resolved(file.schema_arrow, path) for path in (settings.text_field, settings.html_field)):
             named = ", ".join(f"{field.name}: {field.type}" for field in file.schema_arrow)
             yield 0, rejecting("no_text_field", f"columns are {named}"[:200])
             return
@@ -52,7 +54,7 @@ def _group(file: Any, group: int, start: int, columns: list[str], settings: Sett
     index = start
     try:
         for batch in file.iter_batches(_batch_rows(file, group), [group], columns, use_threads=False):
-            values = {name: _as_bytes(batch.column(name)) for name in columns}
+            values = {name: _as_bytes(batch.column(name)) for name in batch.schema.names}
             for row in range(batch.num_rows):
                 yield index, lambda values=values, row=row: _record(values, row, settings)  # type: ignore[misc]
                 index += 1
@@ -63,17 +65,48 @@ def _group(file: Any, group: int, start: int, columns: list[str], settings: Sett
 
 
 def _record(values: dict[str, Any], row: int, settings: Settings) -> Any:
-    return from_fields({name: column[row].as_py() for name, column in values.items()}, "utf-8", settings)
+    try:
+        fields = {name: column[row].as_py() for name, column in values.items()}
+    except UnicodeDecodeError as error:  # within a struct, whose strings Arrow decodes
+        raise Rejected("unknown_encoding", str(error)[:200]) from None
+    return from_fields(fields, "utf-8", settings)
 
 
 def _columns(schema: pa.Schema, settings: Settings) -> list[str]:
-    """The columns to read: those that occur once and have a usable type."""
-    wanted = dict.fromkeys((settings.text_field, "html", settings.id_field, "url", "licence", "license"))
-    found = {name: schema.field(name).type for name in wanted if len(schema.get_all_field_indices(name)) == 1}
+    """The columns to read, those in structs as `a.b`."""
+    paths = (settings.text_field, settings.html_field, settings.id_field, settings.url_field, "licence", "license")
+    named = [_resolved(schema, path, integer=path == settings.id_field) for path in paths if path]
+    return list(dict.fromkeys(filter(None, [*named, *_address_columns(schema)])))
+
+
+def _resolved(schema: pa.Schema, path: str, integer: bool = False) -> str | None:
+    """What to read for a field: a column of its name, a part of a struct, or a column that holds JSON."""
+    if len(schema.get_all_field_indices(path)) == 1:
+        kind = schema.field(path).type
+        return path if _is_text(kind) or (integer and pa.types.is_integer(kind)) else None
+    read, *rest = path.split(".")
+    if not rest or len(schema.get_all_field_indices(read)) != 1:
+        return None
+    kind = schema.field(read).type
+    while rest and pa.types.is_struct(kind):
+        if kind.get_field_index(rest[0]) < 0:
+            return None
+        kind = kind.field(rest[0]).type
+        read += f".{rest.pop(0)}"
+    return read if not rest or _is_text(kind) or pa.types.is_map(kind) else None
+
+
+def _address_columns(schema: pa.Schema) -> list[str]:
+    """Columns that may hold the address: by name, and structs, maps and JSON that describe the record."""
     return [
-        name
-        for name, kind in found.items()
-        if _is_text(kind) or (name == settings.id_field and pa.types.is_integer(kind))
+        field.name
+        for field in schema
+        if len(schema.get_all_field_indices(field.name)) == 1
+        and (
+            (addresses.holds_address(field.name) and _is_text(field.type))
+            or (addresses.holds_fields(field.name) and (pa.types.is_struct(field.type) or pa.types.is_map(field.type)))
+            or (field.name.lower().startswith("meta") and _is_text(field.type))
+        )
     ]
 
 
@@ -87,7 +120,7 @@ def _is_text(kind: pa.DataType) -> bool:
 def _as_bytes(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_integer(column.type):
+    if not _is_text(column.type):
         return column
     large = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
     return column.cast(pa.large_binary() if large else pa.binary())

@@ -6,11 +6,12 @@ or raises `Rejected`. `finish` turns a `Raw` into a `Document`. Nothing here ope
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from data_pipeline.readers import charset, html, normalize
+from data_pipeline.readers import addresses, charset, html, normalize
 
 REASONS: dict[str, str] = {
     "unreadable_file": "the file system refused or lost the file",
@@ -19,7 +20,7 @@ REASONS: dict[str, str] = {
     "broken_parquet": "not Parquet, or a damaged row group; the other row groups are read",
     "not_json": "the line is not JSON",
     "not_an_object": "the line is JSON but not an object",
-    "no_text_field": "neither the text field nor `html` contains text",
+    "no_text_field": "neither `text_field` nor `html_field` contains text; the detail names the fields that were seen",
     "unknown_encoding": "no character set decodes the bytes",
     "too_long": "longer than data.extract.max_document_bytes",
     "too_deep": "HTML nested deeper than any page written by people",
@@ -38,6 +39,8 @@ DAMAGE = frozenset(
 """Rejects at which `data.extract.broken_files: stop` stops; the others are intact input that is not wanted."""
 
 _LABEL_MAX_CHARACTERS = 200
+_CLOSING_TAGS = re.compile(r"(?i)</(?:p|div|span|a|li|ul|td|tr|table|b|strong|em|h[1-6]|body|html)>")
+_PROBED_CHARACTERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Settings:
     code: bool = False
     """Skips mojibake repair, because odd strings in programs are intended."""
     text_field: str = "text"
+    html_field: str = "html"
+    url_field: str | None = None
     id_field: str = "id"
     extractor: html.Extractor = "resiliparse"
     unicode: normalize.Form = "NFC"
@@ -65,6 +70,8 @@ class Document:
     url: str | None = None
     license: str | None = None
     """The record's own, if it has one."""
+    markup: bool = False
+    """Whether a field of plain text looks like HTML."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class Raw:
     raw_id: str | None = None
     url: str | None = None
     license: str | None = None
+    markup: bool = False
 
 
 class Rejected(Exception):
@@ -116,21 +124,32 @@ def finish(index: int, raw: Raw, settings: Settings) -> Document:
         raise Rejected("empty")
     if len(text) > settings.max_bytes or len(text.encode()) > settings.max_bytes:
         raise Rejected("too_long", f"text above {settings.max_bytes} bytes")
-    return Document(index, text, raw.encoding, raw.raw_id, raw.url, raw.license)
+    return Document(index, text, raw.encoding, raw.raw_id, raw.url, raw.license, raw.markup)
 
 
 def from_fields(fields: Mapping[str, Any], encoding: str, settings: Settings) -> Raw:
     """The text of a JSON object or a table row; strings may also be undecoded bytes."""
-    text, page = fields.get(settings.text_field), fields.get("html")
+    page = addresses.lookup(fields, settings.html_field)
+    text = None if settings.html_field == settings.text_field else addresses.lookup(fields, settings.text_field)
     if isinstance(text, bytes):
         text, encoding = decoded(limited(text, settings), None)
-    elif isinstance(page, bytes) and not isinstance(text, str):
+    if isinstance(text, str):
+        return _labelled(Raw(text, encoding, markup=_looks_like_html(text)), fields, settings)
+    if isinstance(page, bytes):
         return _labelled(from_page(limited(page, settings), None, settings), fields, settings)
-    if not isinstance(text, str):
-        if not isinstance(page, str):
-            raise Rejected("no_text_field", ", ".join(sorted(map(str, fields)))[:200])
-        text = main_text(page, settings)
-    return _labelled(Raw(text, encoding), fields, settings)
+    if isinstance(page, str):
+        return _labelled(Raw(main_text(page, settings), encoding), fields, settings)
+    raise Rejected("no_text_field", ", ".join(_names(fields))[:200])
+
+
+def _names(fields: Mapping[str, Any]) -> list[str]:
+    """The names of a record's fields, and of those in them."""
+    inner = {name: addresses.as_mapping(value) or {} for name, value in fields.items()}
+    return sorted(".".join(map(str, path)) for name in fields for path in [(name,), *((name, k) for k in inner[name])])
+
+
+def _looks_like_html(text: str) -> bool:
+    return text.count("</") > 1 and len(_CLOSING_TAGS.findall(text, 0, _PROBED_CHARACTERS)) > 1
 
 
 def from_page(data: bytes, http_charset: str | None, settings: Settings) -> Raw:
@@ -178,5 +197,10 @@ def printable(value: Any) -> str | None:
 
 
 def _labelled(raw: Raw, fields: Mapping[str, Any], settings: Settings) -> Raw:
-    license = label(fields.get("licence")) or label(fields.get("license"))
-    return Raw(raw.text, raw.encoding, label(fields.get(settings.id_field)), printable(fields.get("url")), license)
+    stated = addresses.lookup(fields, settings.url_field) if settings.url_field else None
+    return replace(
+        raw,
+        raw_id=label(addresses.lookup(fields, settings.id_field)),
+        url=addresses.cleaned(stated) or addresses.find(fields) or printable(fields.get("url")),
+        license=label(fields.get("licence")) or label(fields.get("license")),
+    )

@@ -36,7 +36,7 @@ from twofold.files import atomic_path, write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 
 DOCUMENTS = pa.schema(
     [
@@ -54,7 +54,7 @@ _LOOKS_NUMBERED = re.compile(r"~\d+$")
 
 def config(recipe: Recipe) -> dict[str, Any]:
     """What the documents depend on besides the raw files, which `sources.fingerprints` covers."""
-    taken = {"format", "domain", "kind", "license", "max_bytes", "text_field", "id_field"}
+    taken = {"format", "domain", "kind", "license", "max_bytes", "text_field", "html_field", "url_field", "id_field"}
     return {
         "sources": {name: source.model_dump(mode="json", include=taken) for name, source in recipe.sources.items()},
         "extract": recipe.data.extract.model_dump(mode="json", exclude={"fingerprint"}),
@@ -156,6 +156,8 @@ def _settings(recipe: Recipe, name: str) -> formats.Settings:
         max_bytes=extract.max_document_bytes,
         code=source.kind == "code",
         text_field=source.text_field,
+        html_field=source.html_field,
+        url_field=source.url_field,
         id_field=source.id_field,
         extractor=extract.html,
         unicode=extract.unicode,

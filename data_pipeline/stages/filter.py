@@ -94,7 +94,17 @@ def build(
     return counts
 
 
-STAGE = Stage(name="filter", makes="decisions", code_version=CODE_VERSION, config=config, build=build)
+def remarks(counts: Mapping[str, Any]) -> list[str]:
+    """What data.compliance.hosts could not judge."""
+    return [
+        f"{name}: data.compliance.hosts cannot judge {found['no_host']:,} of {found['read']:,} documents, "
+        f"whose records have no usable URL. If they have one, set sources.{name}.url_field."
+        for name, found in counts["sources"].items()
+        if counts["by_host"] and found["no_host"]
+    ]
+
+
+STAGE = Stage(name="filter", makes="decisions", code_version=CODE_VERSION, config=config, build=build, remarks=remarks)
 
 
 @dataclass(frozen=True)

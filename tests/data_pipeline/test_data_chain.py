@@ -242,6 +242,21 @@ def test_a_source_that_keeps_nothing_is_refused(tmp_path, mixed, run_chain):
 # --- split -------------------------------------------------------------------------------------
 
 
+def test_documents_whose_host_cannot_be_judged_are_counted(tmp_path, make_recipe, write_jsonl, run_chain, decisions_of):
+    addresses = [{"url": "https://denied.kr/1"}, {"metadata": {"url": "www.denied.kr"}}, {"url": "page 3"}, {}, {}]
+    records = [{"id": str(n), "text": ko_text(n), **address} for n, address in enumerate(addresses)]
+    write_jsonl(tmp_path / "raw/a.jsonl", records)
+    recipe = make_recipe({"s": {"path": str(tmp_path / "raw")}}, compliance={"hosts": {"deny": ["denied.kr"]}})
+    made = run_chain(recipe, tmp_path / "run")
+    decisions = decisions_of(made)
+    assert [decisions[f"s/{n}"]["reason"] for n in range(5)] == ["host_refused"] * 2 + [None] * 3
+    counts = made["filter"].counts
+    assert counts["sources"]["s"]["no_host"] == 3
+    (remark,) = filter_stage.remarks(counts)
+    assert remark.startswith("s: data.compliance.hosts cannot judge 3 of 5 documents")
+    assert filter_stage.remarks({**counts, "by_host": False}) == []
+
+
 def test_split_is_a_pure_share_of_hashes():
     hashes = [splits.split_hash(7, f"s/{n}") for n in range(20_000)]
     ends = {"count": len(hashes), "lowest": min(hashes), "highest": max(hashes)}

@@ -40,6 +40,29 @@ def test_the_recipe_names_the_columns(tmp_path):
     assert (document.text, document.raw_id) == (KOREAN, "12")
 
 
+def test_fields_in_structs_in_json_and_addresses_are_found(tmp_path):
+    columns = {
+        "data": [{"body": {"text": KOREAN}, "n": 7}],
+        "meta": ['{"url": "https://x.org/1", "key": "k"}'],
+        "pages": pa.array([[("html", PAGE)]], pa.map_(pa.string(), pa.string())),
+    }
+    path = _write(tmp_path / "f", columns)
+    (document,) = _read(path, text_field="data.body.text", id_field="meta.key")
+    assert (document.text, document.raw_id, document.url) == (KOREAN, "k", "https://x.org/1")
+    (document,) = _read(path, html_field="pages.html", id_field="data.n")
+    assert (document.text, document.raw_id) == (KOREAN, "7")
+    (reject,) = _read(path, text_field="data.body.missing")
+    assert "data: struct<body" in reject.detail
+
+
+def test_the_address_is_found_in_a_struct_or_under_another_name(tmp_path):
+    for number, columns in enumerate(
+        ({"metadata": [{"WARC-Target-URI": "https://x.org/"}]}, {"source_url": ["https://x.org/"]})
+    ):
+        (document,) = _read(_write(tmp_path / str(number), {"text": [KOREAN], **columns}))
+        assert document.url == "https://x.org/"
+
+
 TYPES = [
     pa.string(),
     pa.large_string(),

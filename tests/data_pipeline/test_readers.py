@@ -82,6 +82,30 @@ def test_the_recipe_names_the_fields_of_a_record(tmp_path):
     assert KOREAN in last.text
 
 
+def test_dotted_names_lead_into_nested_records_and_json_in_strings(tmp_path):
+    nested = {"data": {"body": KOREAN}, "meta": json.dumps({"key": 5, "page": PAGE, "at": "https://x.org/"})}
+    data = _lines(nested, {"data.body": "둘째"})
+    first, second = _read(
+        tmp_path / "f", "jsonl", data, text_field="data.body", id_field="meta.key", url_field="meta.at"
+    )
+    assert (first.text, first.raw_id, first.url, second.text) == (KOREAN, "5", "https://x.org/", "둘째")
+    page, reject = _read(tmp_path / "f", "jsonl", data, html_field="meta.page")
+    assert KOREAN in page.text
+    assert (reject.reason, reject.detail) == ("no_text_field", "data.body")
+
+
+def test_the_fields_that_were_seen_are_named(tmp_path):
+    (reject,) = _read(tmp_path / "f", "jsonl", _lines({"content": "x", "meta": {"url": "y"}}))
+    assert (reject.reason, reject.detail) == ("no_text_field", "content, meta, meta.url")
+
+
+def test_html_in_a_text_field_is_noticed_and_read_as_html_when_asked_for(tmp_path):
+    data = _lines({"text": PAGE}, {"text": "a < b, </ and </p> alone"})
+    assert [document.markup for document in _read(tmp_path / "f", "jsonl", data)] == [True, False]
+    page, _ = _read(tmp_path / "f", "jsonl", data, html_field="text")
+    assert (KOREAN in page.text, "<p>" in page.text, page.markup) == (True, False, False)
+
+
 def test_a_records_own_licence_is_kept_by_either_spelling(tmp_path):
     licences = ({"licence": "MIT"}, {"license": "CC0-1.0"}, {"licence": "", "license": "X"}, {"license": "a\nb"}, {})
     documents = _read(tmp_path / "f", "jsonl", _lines(*({"text": "x", **licence} for licence in licences)))
