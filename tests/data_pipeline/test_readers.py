@@ -269,7 +269,3 @@ TAGS = [
 @settings(max_examples=60)
 def test_no_markup_raises(extractor, tags):
     assert isinstance(html.main_text("".join(tags), extractor), str)
-
-
-def test_depth_counts_open_elements():
-    assert html.depth("<div><DIV><p><p><span></span></DIV></div><b>") == 3
