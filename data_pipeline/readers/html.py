@@ -52,7 +52,7 @@ class TooDeep(ValueError):
 def main_text(html: str, extractor: Extractor = "resiliparse") -> str:
     """The main content, one list item or table row per line; resiliparse separates paragraphs by blank lines."""
     page = _LONE_SURROGATE.sub("\ufffd", html)  # both extractors take UTF-8 only
-    tree = HTMLTree.parse(_SHORT_TEXT.sub(rf">\1{_KEEP}", page))
+    tree: Any = HTMLTree.parse(_SHORT_TEXT.sub(rf">\1{_KEEP}", page))
     if page.count("<") > MAX_DEPTH and _open_tags(page) > MAX_DEPTH and depth(tree) > MAX_DEPTH:
         raise TooDeep(f"more than {MAX_DEPTH} open elements")
     formulas.rewrite(tree, page)
@@ -61,7 +61,7 @@ def main_text(html: str, extractor: Extractor = "resiliparse") -> str:
     return _BLANK_LINES.sub("\n\n", _CELL_GAP.sub("\t", text))
 
 
-def depth(tree: HTMLTree) -> int:
+def depth(tree: Any) -> int:
     """The number of elements on the longest path from the body, exactly up to `MAX_DEPTH`, then `MAX_DEPTH + 1`."""
     deepest = level = 0
     node = tree.body
@@ -98,12 +98,12 @@ def _open_tags(page: str) -> int:
     return deepest
 
 
-def _resiliparse(tree: HTMLTree) -> str:
+def _resiliparse(tree: Any) -> str:
     _sink_shallow_lists(tree)
     return str(extract_plain_text(tree, preserve_formatting=True, main_content=True, alt_texts=False))
 
 
-def _sink_shallow_lists(tree: HTMLTree) -> None:
+def _sink_shallow_lists(tree: Any) -> None:
     """Put lists near the body four levels below it: above that, resiliparse takes any for navigation."""
     document = tree.document
     for found in list(document.query_selector_all(_SHALLOW_LISTS)):
@@ -114,7 +114,7 @@ def _sink_shallow_lists(tree: HTMLTree) -> None:
         inner.append_child(found)
 
 
-def _trafilatura(tree: HTMLTree) -> str:
+def _trafilatura(tree: Any) -> str:
     return _load_trafilatura().extract(tree.document.html, include_comments=False) or ""
 
 
