@@ -8,6 +8,7 @@ line. MathML without LaTeX is written as LaTeX. `2<sup>10</sup>` becomes `2^10`,
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _RENDERED = (
@@ -15,32 +16,33 @@ _RENDERED = (
     " .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
 )
 """The drawn copy beside a formula's source."""
-_SOURCES = "math, script[type^='math/'], img[alt], mjx-container"
+_SOURCES = "math, script[type^='math/'], img[alt*='\\\\'], mjx-container"
 _TEX_COMMAND = re.compile(r"\\[A-Za-z]{2,}")
 _TEX_WRAPPING = re.compile(r"^\s*\{?\\(?:displaystyle|textstyle)\s*|^\s*\$+|\$+\s*$")
-_HAS_FORMULA = re.compile(r"<math|math/(?:tex|asciimath)|alt=[\"']?[^\"'<>\\]{0,200}\\[A-Za-z]{2}", re.IGNORECASE)
-_HAS_SCRIPT = re.compile(r"<(?:sup|sub|rt)\b", re.IGNORECASE)
 _SHORT = re.compile(r"[+\-−]?[\w.]{1,8}[+\-−]?|[+\-−*′]", re.ASCII)
 _ORDINAL = re.compile(r"st|nd|rd|th|er|re|ème|TM|SM")
 _NOTE = re.compile(r"note|ref|cite|fn", re.IGNORECASE)
 _MAX_MATHML_DEPTH = 100
 
 
-def rewrite(tree: Any, page: str) -> None:
-    """Edit `tree`, the parsed `page`, in place."""
-    if _HAS_FORMULA.search(page):
-        _rewrite_formulas(tree.document)
-    if _HAS_SCRIPT.search(page):
-        for element in list(tree.document.query_selector_all("sup, sub")):
-            _rewrite_script(element)
-        for element in list(tree.document.query_selector_all("rt")):
-            _rewrite_ruby(element)
+def rewrite(tree: Any) -> None:
+    """Edit `tree`, a parsed page, in place."""
+    _rewrite_formulas(tree.document)
+    for element in _all(tree.document, "sup, sub"):
+        _rewrite_script(element)
+    for element in _all(tree.document, "rt"):
+        _rewrite_ruby(element)
+
+
+def _all(document: Any, selector: str) -> Sequence[Any]:
+    """The elements that the selector finds; iterating over its result queries again for each (docs/dependencies.md)."""
+    return document.query_selector_all(selector).values()
 
 
 def _rewrite_formulas(document: Any) -> None:
-    sources = list(document.query_selector_all(_SOURCES))
+    sources = _all(document, _SOURCES)
     texts = [_latex(source) for source in sources]
-    for drawn in list(document.query_selector_all(_RENDERED)) if any(texts) else ():
+    for drawn in _all(document, _RENDERED) if any(texts) else ():
         if drawn.query_selector("math") is None:
             drawn.text_content = ""
     for source, text in zip(sources, texts, strict=True):

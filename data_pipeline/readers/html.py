@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections import Counter
 from typing import Any, Literal
 
 from resiliparse.extract.html2text import extract_plain_text
@@ -24,23 +23,21 @@ Extractor = Literal["resiliparse", "trafilatura"]
 MAX_DEPTH = 2_000
 """Open elements; browsers stop at 512."""
 
-_TAG = re.compile(
-    r"<!--.*?(?:-->|\Z)|<(script|style|textarea|title)\b.*?(?:</\1|\Z)|<(/?)([A-Za-z][^\s/>]*)",
-    re.IGNORECASE | re.DOTALL,
-)
-_VOID_TAGS = "area base br col embed hr img input link meta param source track wbr"
-_VOID = frozenset(_VOID_TAGS.split())
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_DEEP = " > ".join(["*"] * 200)
+"""Selects elements this deep, which few pages hold, at the cost of a walk in C."""
 _KEEP = "\ufdd0"
 """A noncharacter, which no text may hold, appended to short text nodes."""
 _SHORT_TEXT = re.compile(
-    r">([ \t\r\n\f]*+(?!¶|&para;|[\ue000-\uf8ff]|&#[xX](?:[eE][0-9a-fA-F]|[fF][0-8])[0-9a-fA-F]{2};)"
-    r"(?:[\x21-\x7f]?[^\x00-\x7f]|[^\s<>&]?&\#?\w{1,31};)[ \t\r\n\f]*+)(?=<|\Z)"
+    r"(?<=>)([ \t\r\n\f]*+(?!¶|&para;|[\ue000-\uf8ff]|&#[xX](?:[eE][0-9a-fA-F]|[fF][0-8])[0-9a-fA-F]{2};)"
+    r"(?:[\x21-\x7f]?[^\x00-\x7f]|[^\s<>&]?&\#?\w{1,31};))(?=[ \t\r\n\f]*+(?:<|\Z))"
 )
 """A text node of up to three bytes of UTF-8 that are not all ASCII, or of one reference. Pilcrows and private-use
 characters, which are link anchors and icons, are left for the extractor to drop."""
 _SHALLOW_LISTS = "body > ul, body > * > ul, body > * > * > ul"
-_TRAILING_SPACE = re.compile(r"[ \t\xa0]+$", re.MULTILINE)
+_FRAME = "nav, header, footer, aside" + "".join(
+    f", [{name}*={word!r}]" for name in ("id", "class") for word in ("footer", "menu", "nav")
+)
+_MAX_LINK_SHARE = 0.5
 _CELL_GAP = re.compile(r"(?<=\S)[ \xa0]*\t[ \t\xa0]*")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -51,14 +48,20 @@ class TooDeep(ValueError):
 
 def main_text(html: str, extractor: Extractor = "resiliparse") -> str:
     """The main content, one list item or table row per line; resiliparse separates paragraphs by blank lines."""
-    page = _LONE_SURROGATE.sub("\ufffd", html)  # both extractors take UTF-8 only
-    tree: Any = HTMLTree.parse(_SHORT_TEXT.sub(rf">\1{_KEEP}", page))
-    if page.count("<") > MAX_DEPTH and _open_tags(page) > MAX_DEPTH and depth(tree) > MAX_DEPTH:
+    page = html.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # no lone surrogates
+    tree: Any = HTMLTree.parse(_SHORT_TEXT.sub(rf"\1{_KEEP}", page))
+    if page.count("<") > MAX_DEPTH and tree.document.query_selector(_DEEP) is not None and depth(tree) > MAX_DEPTH:
         raise TooDeep(f"more than {MAX_DEPTH} open elements")
-    formulas.rewrite(tree, page)
+    formulas.rewrite(tree)
     text = _EXTRACTORS[extractor](tree)
-    text = _TRAILING_SPACE.sub("", text.replace("\r", "").replace(_KEEP, ""))
-    return _BLANK_LINES.sub("\n\n", _CELL_GAP.sub("\t", text))
+    lines = text.replace("\r", "").replace(_KEEP, "").split("\n")
+    return _BLANK_LINES.sub("\n\n", "\n".join(map(_tidied, lines)))
+
+
+def _tidied(line: str) -> str:
+    """The line without white space at its end, and with one tab between cells."""
+    line = line.rstrip(" \t\xa0")
+    return _CELL_GAP.sub("\t", line) if "\t" in line else line
 
 
 def depth(tree: Any) -> int:
@@ -79,25 +82,6 @@ def depth(tree: Any) -> int:
     return deepest
 
 
-def _open_tags(page: str) -> int:
-    """An upper estimate of the depth that costs no walk: the most start tags without their end tags."""
-    deepest = total = 0
-    opened: Counter[str] = Counter()
-    for raw, slash, name in _TAG.findall(page):
-        name = name.lower()
-        if raw or not name or name in _VOID:
-            continue
-        if slash:
-            if opened[name]:
-                opened[name] -= 1
-                total -= 1
-        else:
-            opened[name] += 1
-            total += 1
-            deepest = max(deepest, total)
-    return deepest
-
-
 def _resiliparse(tree: Any) -> str:
     _sink_shallow_lists(tree)
     return str(extract_plain_text(tree, preserve_formatting=True, main_content=True, alt_texts=False))
@@ -106,12 +90,20 @@ def _resiliparse(tree: Any) -> str:
 def _sink_shallow_lists(tree: Any) -> None:
     """Put lists near the body four levels below it: above that, resiliparse takes any for navigation."""
     document = tree.document
-    for found in list(document.query_selector_all(_SHALLOW_LISTS)):
+    for found in document.query_selector_all(_SHALLOW_LISTS).values():
+        if found.closest(_FRAME) is not None or _link_share(found) > _MAX_LINK_SHARE:
+            continue
         outer = inner = document.create_element("div")
         for _ in range(3):
             inner = inner.append_child(document.create_element("div"))
         found.replace_with(outer)
         inner.append_child(found)
+
+
+def _link_share(element: Any) -> float:
+    """The share of the element's text that stands in links."""
+    linked = sum(len(link.text_content or "") for link in element.query_selector_all("a").values())
+    return linked / max(1, len(element.text_content or ""))
 
 
 def _trafilatura(tree: Any) -> str:

@@ -36,7 +36,7 @@ from twofold.files import atomic_path, write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 
 DOCUMENTS = pa.schema(
     [

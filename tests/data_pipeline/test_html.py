@@ -55,6 +55,21 @@ def test_lists_are_kept_at_any_depth(kind, depth):
     assert html.main_text(page).count("A glue that is safe") == 2
 
 
+@pytest.mark.parametrize(
+    "around",
+    [
+        "<ul>{}</ul>",
+        "<div id=footer><ul>{}</ul></div>",
+        "<nav><ul>{}</ul></nav>",
+        "<div class='top-menu'><ul>{}</ul></div>",
+    ],
+)
+def test_lists_of_the_frame_are_left_to_the_extractor(around):
+    items = "<li><a href=/>Terms and privacy</a></li><li><a href=/>All of our shops</a></li>"
+    text = html.main_text(f"<body>{around.format(items)}<article><p>{FILLER * 3}</p></article>")
+    assert text == (FILLER * 3).strip()
+
+
 TEX = r"\frac{1}{n^{2}}"
 NOTE = f"<annotation encoding='application/x-tex'>{TEX}</annotation>"
 DRAWN = "<mfrac><mn>1</mn><msup><mi>n</mi><mn>2</mn></msup></mfrac>"
