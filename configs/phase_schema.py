@@ -23,7 +23,7 @@ def _as_shares(mixture: Any) -> Any:
     """Weights of at least 1 (`{web: 3, law: 1}`) cannot be meant as shares, so they are scaled to add up to 1."""
     weights = list(mixture.values()) if isinstance(mixture, dict) else []
     numbers = all(isinstance(weight, (int, float)) and not isinstance(weight, bool) for weight in weights)
-    if len(weights) < 2 or not numbers or min(weights) < 1:
+    if not weights or not numbers or min(weights) < 1:
         return mixture
     return {name: weight / sum(weights) for name, weight in mixture.items()}
 

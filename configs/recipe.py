@@ -1,7 +1,7 @@
 """YAML and dotted overrides -> `Recipe`.
 
 Contract: `load_recipe` returns a fully valid recipe or raises `UserError` with one line for every
-problem, each naming the field, the value and the hint. `extends: other.yaml` (relative to the file)
+problem, each naming the field, the value and the hint. `extends: other.yaml` (beside the file, or shipped)
 merges sections key by key, and the extending file wins; `sources: {name: null}` removes an inherited
 source. Numbers and booleans are read as YAML 1.2 reads them (`3e-4` is a number, `off` is a word); a key
 written twice is refused. A word without a suffix, such as `smoke`, names a recipe of this folder. Input files
@@ -116,7 +116,7 @@ def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     base = tree.pop("extends", None)
     if base is None:
         return tree
-    inherited = _read((path.parent / str(base)).resolve(), (*parents, path.resolve()))
+    inherited = _read(_extended(path.parent, str(base)), (*parents, path.resolve()))
     merged = _merged(inherited, tree)
     if isinstance(merged.get("sources"), dict) and isinstance(inherited.get("sources"), dict):
         known = inherited["sources"]
@@ -124,6 +124,12 @@ def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
             name: source for name, source in merged["sources"].items() if source is not None or name not in known
         }
     return merged
+
+
+def _extended(folder: Path, name: str) -> Path:
+    """The recipe that `extends` names: a file beside the extending one, or else a shipped one of that name."""
+    beside, shipped = folder / name, _SHIPPED / name
+    return shipped if not beside.exists() and Path(name).name == name and shipped.exists() else beside.resolve()
 
 
 def _locate_inputs(node: Any, fields: Any, folder: Path) -> None:

@@ -10,6 +10,17 @@ from rich.console import Console
 from launch.commands import Command, recipe_of
 
 
+def _init_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder for the recipe; made if it does not exist")
+    parser.add_argument("--from", dest="documents", type=Path, metavar="FOLDER", help="the documents (default: DIR)")
+
+
+def _init(options: argparse.Namespace, console: Console) -> None:
+    from launch.actions.init import init
+
+    init(options.folder, options.documents or options.folder, console)
+
+
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", metavar="STAGE", help="stop after this stage")
     parser.add_argument("--fresh", action="store_true", help="set the run's trainings aside and train from step 0")
@@ -85,6 +96,15 @@ def _tune_thresholds(options: argparse.Namespace, console: Console) -> None:
 
 
 COMMANDS = (
+    Command(
+        "init",
+        "data",
+        "look at a folder of documents and write a recipe for them",
+        "twofold init my-run --from /data/documents",
+        _init,
+        _init_arguments,
+        needs_recipe=False,
+    ),
     Command(
         "run",
         "data",

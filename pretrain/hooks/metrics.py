@@ -167,7 +167,7 @@ def _end_of_steps(file: BinaryIO, step: int) -> int:
 def _is_upto(line: bytes, step: int) -> bool:
     """Whether a line is complete and of step `step` or before; none is of step 0."""
     try:
-        return 0 < step and line.endswith(b"\n") and bool(json.loads(line)["step"] <= step)
+        return step > 0 and line.endswith(b"\n") and bool(json.loads(line)["step"] <= step)
     except (ValueError, LookupError, TypeError):
         return False
 
