@@ -11,7 +11,7 @@ import pytest
 
 from configs.recipe import load_recipe
 from launch.actions.preflight import SLOW_LINK, _seconds, slow_links
-from pretrain.hooks.metrics import check_key
+from pretrain.hooks.wandb_mirror import check_key
 from tests.launch.conftest import SMOKE, twofold
 from twofold.errors import UserError
 
