@@ -21,7 +21,7 @@ from launch.outcomes import Interrupted, TrainingFailed
 from twofold import VERSION
 from twofold.errors import UserError, nearest, user_error
 from twofold.exit_codes import EXIT_CODE_FAILED, EXIT_CODE_KEYBOARD, EXIT_CODE_STOPPED, EXIT_CODE_USER_ERROR
-from twofold.files import as_user_error
+from twofold.files import as_user_error, world_problem
 
 _RENAMED = {
     "why": "explain",
@@ -62,10 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_CODE_FAILED
     except OSError as error:
-        refused = as_user_error(error)
-        if refused is None:
-            raise
-        return _report(refused)
+        if refused := as_user_error(error):
+            return _report(refused)
+        if problem := world_problem(error):
+            return _report(UserError(problem), EXIT_CODE_FAILED)
+        raise
     except Interrupted as stop:
         terminal.ERRORS.print(f"[yellow]interrupted[/yellow]: {escape(str(stop))}")
         return EXIT_CODE_STOPPED
@@ -77,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CODE_KEYBOARD
 
 
-def _report(error: UserError) -> int:
+def _report(error: UserError, code: int = EXIT_CODE_USER_ERROR) -> int:
     for problem in error.problems:
         terminal.ERRORS.print(f"[bold red]error[/bold red]: {escape(str(problem))}", soft_wrap=True)
-    return EXIT_CODE_USER_ERROR
+    return code
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from configs.units import format_count
 from launch import terminal
+from twofold.files import is_passing
 
 _POLL_SECONDS = 0.5
 _LINE_SECONDS = 5.0
@@ -50,26 +51,31 @@ def follow(process: subprocess.Popen[bytes], metrics: Path, hangs: Callable[[], 
 
 
 class Follower:
-    """Reads the events that the trainer appends; starts over if the file is replaced, as on resume."""
+    """Reads the events that the trainer appends; starts over if the lines read so far were cut, as on resume."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._inode, self._position = -1, 0
+        self._position, self._last = 0, b""
 
     def new_events(self) -> list[dict[str, Any]]:
         """Events whose lines were completed since the last call."""
         try:
-            stream = self._path.open("rb")
-        except FileNotFoundError:
-            return []
-        with stream:
-            inode = os.fstat(stream.fileno()).st_ino
-            if inode != self._inode:
-                self._inode, self._position = inode, 0
-            stream.seek(self._position)
-            lines = stream.read().split(b"\n")
-        whole = lines[:-1]
-        self._position += sum(len(line) + 1 for line in whole)
+            return self._read()
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or is_passing(error):
+                return []  # they are read the next time
+            raise
+
+    def _read(self) -> list[dict[str, Any]]:
+        with self._path.open("rb") as stream:
+            # A start cuts the lines of steps that it will make again, in place; lines differ at least in their time.
+            stream.seek(self._position - len(self._last))
+            if stream.read(len(self._last)) != self._last:
+                self._position, self._last = stream.seek(0), b""
+            lines = stream.read().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith(b"\n")]
+        self._position += sum(map(len, whole))
+        self._last = whole[-1] if whole else self._last
         return [json.loads(line) for line in whole]
 
 

@@ -37,9 +37,9 @@ from pretrain.hooks.metrics import METRICS_FILE
 from pretrain.hooks.stop_signals import SIGNALS
 from twofold import lease
 from twofold.artifacts import Artifact
-from twofold.errors import Problem, UserError, user_error
+from twofold.errors import UserError, user_error
 from twofold.exit_codes import EXIT_CODE_STALLED, EXIT_CODE_STOPPED
-from twofold.files import atomic_path
+from twofold.files import atomic_path, read_json
 from twofold.root import ROOT
 from twofold.stage import Stage
 
@@ -110,7 +110,7 @@ def _supervised(
         failure = _judge(code, out)
         if failure is None:
             shutil.rmtree(out / layout.BEATS_DIR, ignore_errors=True)
-            counts: dict[str, Any] = json.loads((out / layout.SUMMARY_FILE).read_text(encoding="utf-8"))
+            counts: dict[str, Any] = read_json(out / layout.SUMMARY_FILE)
             return counts
         failures = failures + 1 if newest_checkpoint(out) == saved else 1
         saved = newest_checkpoint(out)
@@ -294,9 +294,9 @@ def raise_reported(out: Path) -> None:
     """Raise the error that a rank wrote for the user, and remove its file."""
     report = out / layout.ERROR_FILE
     if report.exists():
-        problems = json.loads(report.read_text(encoding="utf-8"))["problems"]
+        error = UserError.from_json(read_json(report)["problems"])
         report.unlink()
-        raise UserError([Problem(**problem) for problem in problems])
+        raise error
 
 
 def log_end(out: Path) -> str:

@@ -75,10 +75,6 @@ def weights_file(phase: str) -> str:
 
 def write_error(out: Path, error: UserError) -> None:
     """Write the problems where the launcher looks for them, and to the rank's log."""
-    problems = [
-        {"field": p.field, "value": None if p.value is None else str(p.value), "problem": p.problem, "hint": p.hint}
-        for p in error.problems
-    ]
     print(error, file=sys.stderr)
     with contextlib.suppress(UserError):  # the disk may be what is full
-        write_json(out / ERROR_FILE, {"problems": problems})
+        write_json(out / ERROR_FILE, {"problems": error.as_json()})

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from pretrain import layout
 from pretrain.engine.distributed import OtherRankFailed
 from twofold.errors import UserError
-from twofold.exit_codes import EXIT_CODE_USER_ERROR
+from twofold.exit_codes import EXIT_CODE_FAILED, EXIT_CODE_USER_ERROR
+from twofold.files import as_user_error, world_problem
 
 
 def exit_code_of(program: Callable[[], int], out: Path) -> int:
-    """Run `program`; if a user's error ends it, leave error.json in `out` and return EXIT_CODE_USER_ERROR."""
+    """Run `program`; if a user's error ends it, leave error.json in `out` and return EXIT_CODE_USER_ERROR.
+
+    A file system that failed for longer than our patience ends it with one line and EXIT_CODE_FAILED, so that the
+    supervisor starts it again.
+    """
     try:
         return program()
     except UserError as error:
@@ -21,6 +28,15 @@ def exit_code_of(program: Callable[[], int], out: Path) -> int:
         return EXIT_CODE_USER_ERROR
     except OtherRankFailed:
         return EXIT_CODE_USER_ERROR
+    except OSError as error:
+        if refused := as_user_error(error):
+            layout.write_error(out, refused)
+            return EXIT_CODE_USER_ERROR
+        if problem := world_problem(error):
+            traceback.print_exc()
+            print(problem, file=sys.stderr)
+            return EXIT_CODE_FAILED
+        raise
 
 
 def parser(name: str, description: str, **folders: str) -> argparse.ArgumentParser:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,7 +32,7 @@ from tokenizers import Tokenizer as Engine
 
 from tokenizer.patterns import CODE_POINT_OF_BYTE, PATTERNS, unmap_bytes
 from twofold.errors import user_error
-from twofold.files import atomic_path, write_json
+from twofold.files import atomic_path, read_json, write_json
 from twofold.special_ids import SPECIAL_TOKENS, TOKEN_ROLES
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -122,10 +121,10 @@ def read_tokenizer(folder: Path) -> Record:
     """Read the tokenizer.json that `write_tokenizer` wrote; any other is a `UserError`."""
     path = folder / TOKENIZER_FILE
     try:
-        return _record(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        problem = f"is not a tokenizer ({error!r})"
-        raise user_error(str(path), None, problem, "train the tokenizer again") from None
+        return _record(read_json(path))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        problem, hint = f"is not a tokenizer ({error!r})", f"restore it, or remove the folder {folder} and run again"
+        raise user_error(str(path), None, problem, hint) from None
 
 
 def _record(raw: Mapping[str, Any]) -> Record:

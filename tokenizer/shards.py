@@ -9,12 +9,12 @@
 
 Contract: `open_tokens` maps a shard without reading it. `read_index` refuses a folder whose shards are missing, differ
 in size from the index, hold an id outside the vocabulary, or were made with another tokenizer than asked for; it takes
-two `stat` calls per shard. Counts are 64-bit. The module needs numpy only, and pyarrow to write or read documents.
+two `stat` calls per shard. A file system that fails for a while is waited for (twofold/files.py). Counts are 64-bit.
+The module needs numpy only, and pyarrow to write or read documents.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import UserError, user_error
-from twofold.files import atomic_path, write_json
+from twofold.files import atomic_path, is_passing, patiently, read_json, size_of, write_json
 
 INDEX_FILE = "index.json"
 TOKEN_DTYPE = np.dtype("<u4")
@@ -146,7 +146,7 @@ def read_index(folder: Path, tokenizer_identity: str | None = None) -> Index:
     """
     path = folder / INDEX_FILE
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         if raw["token_dtype"] != TOKEN_DTYPE.name:
             raise ValueError(f"tokens of type {raw['token_dtype']!r}")
         splits = {
@@ -154,7 +154,7 @@ def read_index(folder: Path, tokenizer_identity: str | None = None) -> Index:
             for split, sources in raw["splits"].items()
         }
         index = Index(folder, int(raw["vocab_size"]), str(raw["tokenizer_identity"]), splits)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"cannot be read ({error!r})") from None
     if tokenizer_identity not in (None, index.tokenizer_identity):
         problem = f"was made with another tokenizer than {tokenizer_identity}"
@@ -182,8 +182,10 @@ def read_documents(path: Path) -> dict[str, list[Any]]:
 
     rows = path.with_name(f"{path.name}.documents.parquet")
     try:
-        columns: dict[str, list[Any]] = pq.read_table(rows).to_pydict()
-    except (OSError, pa.ArrowException) as error:
+        columns: dict[str, list[Any]] = patiently(pq.read_table, rows).to_pydict()
+    except (OSError, pa.ArrowException) as error:  # Arrow reports damage as an OSError as well
+        if isinstance(error, OSError) and is_passing(error):
+            raise
         raise _damaged(rows, f"cannot be read ({error})") from None
     return columns
 
@@ -197,7 +199,7 @@ def _check(index: Index, shard: Shard) -> None:
         (index.folder / shard.path, shard.tokens * TOKEN_DTYPE.itemsize),
         (index.folder / f"{shard.path}.index", shard.documents * END_DTYPE.itemsize),
     ):
-        size = path.stat().st_size if path.exists() else None
+        size = size_of(path)
         if size != expected:
             raise _damaged(path, "is missing" if size is None else f"has {size} bytes, and the index says {expected}")
     if shard.largest_id >= index.vocab_size:
@@ -206,15 +208,16 @@ def _check(index: Index, shard: Shard) -> None:
 
 
 def _map(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    try:
-        size = path.stat().st_size
-        if size % dtype.itemsize:
-            raise _damaged(path, f"has {size} bytes, not a multiple of {dtype.itemsize}")
-        # numpy cannot map an empty file.
-        return np.memmap(path, dtype, mode="r") if size else np.empty(0, dtype)
-    except OSError as error:
-        raise _damaged(path, f"cannot be read ({error.strerror})") from None
+    size = size_of(path)
+    if size is None:
+        raise _damaged(path, "is missing")
+    if size % dtype.itemsize:
+        raise _damaged(path, f"has {size} bytes, not a multiple of {dtype.itemsize}")
+    # numpy cannot map an empty file.
+    return patiently(np.memmap, path, dtype, mode="r") if size else np.empty(0, dtype)
 
 
 def _damaged(path: Path, problem: str) -> UserError:
-    return user_error(str(path), None, problem, "run the stage shards again")
+    """A damaged file of the shards' artifact, which is only built anew once its folder is gone."""
+    folder = next((above for above in path.parents if (above / INDEX_FILE).exists()), path.parent)
+    return user_error(str(path), None, problem, f"restore it, or remove the folder {folder} and run again")

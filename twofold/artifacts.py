@@ -29,7 +29,7 @@ from typing import Any
 
 from twofold import VERSION
 from twofold.errors import user_error
-from twofold.files import PARTIAL_PATTERN, disk_errors, sha256_of, write_json
+from twofold.files import PARTIAL_PATTERN, disk_errors, read_json, sha256_of, size_of, write_json
 from twofold.root import ROOT
 
 MANIFEST_FILE = "manifest.json"
@@ -144,7 +144,7 @@ def open_artifact(path: Path) -> Artifact:
     """Read a committed artifact's manifest and check that every file exists with its listed size."""
     manifest_path = path / MANIFEST_FILE
     try:
-        raw = json.loads(manifest_path.read_text(encoding="utf-8"))
+        raw = read_json(manifest_path)
         files = tuple(FileEntry(**entry) for entry in raw.pop("files"))
         manifest = Manifest(files=files, **raw)
     except FileNotFoundError:
@@ -155,7 +155,7 @@ def open_artifact(path: Path) -> Artifact:
         ) from None
     for entry in manifest.files:
         file = path / entry.path
-        size = file.stat().st_size if file.exists() else None
+        size = size_of(file)
         if size != entry.bytes and not _is_log(PurePath(entry.path)):
             found = "is missing" if size is None else f"has {size} bytes instead of {entry.bytes}"
             raise user_error(str(file), None, found, f"restore it, or remove the folder {path} and run again")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 _LONGEST_VALUE = 80
@@ -38,6 +38,15 @@ class UserError(ValueError):
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         assert self.problems, "a UserError needs a problem"
         super().__init__("\n".join(str(p) for p in self.problems))
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The problems as JSON values, for a file that another process reads with `from_json`."""
+        plain = (str, int, float, bool, type(None))
+        return [{**asdict(p), "value": p.value if isinstance(p.value, plain) else str(p.value)} for p in self.problems]
+
+    @classmethod
+    def from_json(cls, problems: Sequence[dict[str, Any]]) -> UserError:
+        return cls([Problem(**problem) for problem in problems])
 
     def __reduce__(self) -> tuple[type[UserError], tuple[tuple[Problem, ...]]]:
         # Exceptions cross processes by pickle; the default would pass the text as `problems`.

@@ -1,7 +1,11 @@
-"""Atomic file writes.
+"""Atomic file writes, and reads that outlast a file system which fails for a while.
 
 Contract: `atomic_path` and `write_json` write beside the target, sync, then rename, so a reader never sees half a
 file. A full disk or a forbidden folder becomes a `UserError`, and the partial file is removed.
+
+A passing failure (a stale handle, a server that does not answer, too many open files) says nothing about the file:
+`patiently` tries the read again for a bounded time and then raises the `OSError` itself, which a program reports by
+`world_problem` with an exit code on which it is started again. Only a missing or wrong file is the user's.
 """
 
 from __future__ import annotations
@@ -10,12 +14,13 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from twofold.errors import UserError, user_error
+from twofold.errors import Problem, UserError, user_error
 
 PARTIAL_PATTERN = ".*.partial-*"
 """Names of files that `atomic_path` was writing when the process was killed."""
@@ -28,6 +33,65 @@ _HINTS = {
     errno.EEXIST: ("is a file where a folder must be", "set run_dir to another path, or move the file away"),
     errno.EROFS: ("lies on a read-only file system", "set run_dir to a writable path"),
 }
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EAGAIN", "EBUSY", "EINTR", "EIO", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EREMOTEIO", "ESTALE"),
+        *("ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETRESET"),
+        *("ENETUNREACH", "ENOLINK", "ENOTCONN", "ESHUTDOWN", "ETIMEDOUT"),
+    )
+)
+"""Errors of a network, a server or a machine that may be gone a moment later."""
+_PATIENCE_S = 60.0
+_FIRST_WAIT_S = 0.1
+_LONGEST_WAIT_S = 5.0
+_Given = ParamSpec("_Given")
+_T = TypeVar("_T")
+
+
+def patiently(read: Callable[_Given, _T], *arguments: _Given.args, **named: _Given.kwargs) -> _T:
+    """What `read` returns; while it meets passing failures, it is called again, for at most a minute."""
+    wait, end = _FIRST_WAIT_S, time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return read(*arguments, **named)
+        except OSError as error:
+            if not is_passing(error) or time.monotonic() + wait > end:
+                raise
+        time.sleep(wait)
+        wait = min(2 * wait, _LONGEST_WAIT_S)
+
+
+def is_passing(error: OSError) -> bool:
+    """Whether the error says nothing about the file, and may be gone a moment later."""
+    return error.errno in _PASSING
+
+
+def world_problem(error: OSError) -> Problem | None:
+    """A passing failure that outlasted our patience, as one line; None for any other error."""
+    if not is_passing(error):
+        return None
+    where = str(error.filename or "file system")
+    problem = f"cannot be reached: {error.strerror} (tried for {_PATIENCE_S:.0f} s)"
+    return Problem(where, None, problem, "check the file system and this machine's limits, then run the same command")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, read patiently."""
+    return patiently(path.read_text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file, read patiently; `ValueError` if it is not JSON."""
+    return json.loads(read_text(path))
+
+
+def size_of(path: Path) -> int | None:
+    """Bytes of a file, asked patiently; None if it is not there."""
+    try:
+        return patiently(path.stat).st_size
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager
@@ -53,9 +117,13 @@ def write_json(target: Path, value: Any) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes; reads about 1 GB/s."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Hex SHA-256 of a file's bytes, read patiently, at about 1 GB/s."""
+
+    def digest() -> str:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    return patiently(digest)
 
 
 def remembered_sha256(path: Path, memory: Path) -> str:

@@ -27,6 +27,7 @@ from data_pipeline.readers.records import (
     from_page,
 )
 from data_pipeline.readers.storage import Location
+from twofold.files import is_passing
 
 __all__ = ["DAMAGE", "FORMATS", "REASONS", "Document", "Reject", "Settings", "read"]
 
@@ -46,6 +47,8 @@ def read(location: Location, form: str, settings: Settings) -> Iterator[Document
     except streams.BrokenStream as error:
         reason, detail = "broken_compression", str(error)
     except OSError as error:
+        if is_passing(error):
+            raise  # what a file server's bad minute hides must not be missing from the corpus
         reason, detail = "unreadable_file", error.strerror or str(error)
     yield Reject(reached, reason, detail)
 

@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 from data_pipeline.readers import addresses
 from data_pipeline.readers.records import Record, Rejected, Settings, from_fields, rejecting
 from data_pipeline.readers.storage import Location, Unreachable, open_binary
+from twofold.files import is_passing
 
 _BATCH_BYTES = 16_000_000
 _BATCH_ROWS = 1_024
 _SKEW = 64
 _BUFFER_BYTES = 1 << 20
 _BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, KeyError)
-"""What Arrow raises for damaged files; `Unreachable` is handled before these."""
+"""What Arrow raises for damaged files, among errors of the file system."""
 
 
 def rows(location: Location, settings: Settings) -> Iterator[Record]:
@@ -37,9 +38,8 @@ def rows(location: Location, settings: Settings) -> Iterator[Record]:
             file = pq.ParquetFile(raw, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
             columns = _columns(file.schema_arrow, settings)
             starts = _starts(file)
-        except Unreachable:
-            raise
         except _BROKEN as error:
+            _raise_if_not_damage(error)
             yield 0, rejecting("broken_parquet", _first_line(error))
             return
         if not any(_resolved(file.schema_arrow, path) for path in (settings.text_field, settings.html_field)):
@@ -58,10 +58,15 @@ def _group(file: Any, group: int, start: int, columns: list[str], settings: Sett
             for row in range(batch.num_rows):
                 yield index, lambda values=values, row=row: _record(values, row, settings)  # type: ignore[misc]
                 index += 1
-    except Unreachable:
-        raise
     except _BROKEN as error:
+        _raise_if_not_damage(error)
         yield index, rejecting("broken_parquet", f"row group {group}: {_first_line(error)}")
+
+
+def _raise_if_not_damage(error: Exception) -> None:
+    """Go on with an error of the file system or of the network, which says nothing about the file."""
+    if isinstance(error, Unreachable) or (isinstance(error, OSError) and is_passing(error)):
+        raise error
 
 
 def _record(values: dict[str, Any], row: int, settings: Settings) -> Any:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from data_pipeline.readers.charset import byte_order_mark
 from data_pipeline.readers.storage import Location, open_binary
+from twofold.files import is_passing
 
 _CHUNK_BYTES = 65_536
 
@@ -90,6 +91,8 @@ def _zstd(raw: BinaryIO) -> _Read:
         try:
             return bytes(stream.read(n_bytes))
         except OSError as error:
+            if is_passing(error):
+                raise
             raise BrokenStream(f"zstd: {error}") from None
 
     return read

@@ -33,7 +33,7 @@ from pretrain.engine.ds_lint import lint
 from pretrain.hooks import wandb_mirror
 from twofold.artifacts import Artifact
 from twofold.errors import Problem, UserError, user_error
-from twofold.files import disk_errors
+from twofold.files import disk_errors, size_of
 
 DRY_RUN = "pretrain.profiling.dry_run"
 SLOW_LINK = 0.7
@@ -101,14 +101,13 @@ def _artifacts(recipe: Recipe, made: dict[str, Artifact]) -> str | list[Problem]
     """Which stages are there, each file at the size of its manifest; bytes are for `twofold verify`."""
     made |= existing(recipe)
     problems = []
-    for name, artifact in made.items():
+    for artifact in made.values():
         for entry in artifact.manifest.files:
             path = artifact.path / entry.path
-            size = path.stat().st_size if path.exists() else None
+            size = size_of(path)
             if size != entry.bytes:
-                problems.append(
-                    Problem(str(path), size, f"is not the {entry.bytes} bytes of its manifest", f"make `{name}` again")
-                )
+                hint = f"restore it, or remove the folder {artifact.path} and run again"
+                problems.append(Problem(str(path), size, f"is not the {entry.bytes} bytes of its manifest", hint))
     if not problems and "shards" in made:
         training.check_supply(recipe, made["shards"])
     return problems or (f"{len(made)} stages built, the last {list(made)[-1]}" if made else "none built yet")

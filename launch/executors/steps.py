@@ -1,14 +1,15 @@
 """A task as a datatrove step, its failure as a file, and the progress bar.
 
 Contract: an exception on another machine has no caller to reach, so a failing task writes
-`failures/<rank:05d>.pickle` into the log folder: its error if that was a `UserError`, else None. The next attempt
-of that task removes the file first.
+`failures/<rank:05d>.json` into the log folder: its problems if it was a `UserError`, the system's error if the file
+system failed, else null. The next attempt of that task removes the file first. A task that meets a passing failure
+(twofold/files.py) is run again from its start for at most a minute, since a file server that is gone for a moment must
+not end hours of work.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from twofold.errors import UserError, user_error
-from twofold.files import atomic_path
+from twofold.files import is_passing, patiently, read_json, write_json
 from twofold.tasks import Task
 
 _FAILURES = "failures"
@@ -40,18 +41,24 @@ class RunTask(PipelineStep):  # type: ignore[misc]
         """Recipes name their inputs relative to it."""
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        failure = self.failures / f"{rank:05d}.pickle"
+        failure = self.failures / f"{rank:05d}.json"
         failure.unlink(missing_ok=True)
         os.chdir(self.folder)
         with self.track_time():
             try:
-                self.task(rank, world_size)
+                patiently(self.task, rank, world_size)
             except Exception as error:
-                kept = error if isinstance(error, UserError) else None
-                with atomic_path(failure) as partial:
-                    partial.write_bytes(pickle.dumps(kept))
+                write_json(failure, _as_json(error))
                 raise
         yield from ()
+
+
+def _as_json(error: Exception) -> dict[str, Any] | None:
+    if isinstance(error, UserError):
+        return {"problems": error.as_json()}
+    if isinstance(error, OSError) and is_passing(error):
+        return {"system": [error.errno, error.strerror, error.filename]}
+    return None
 
 
 def executor_of(task: Task, n_tasks: int, log_dir: Path) -> LocalPipelineExecutor:
@@ -68,17 +75,19 @@ def run_rank(executor: LocalPipelineExecutor, rank: int) -> None:
 
 def first_failure(log_dir: Path) -> Exception | None:
     """The error of the lowest rank that failed; for a bug of ours, a pointer to its log."""
-    for path in sorted((log_dir / _FAILURES).glob("*.pickle")):
-        error = pickle.loads(path.read_bytes())
-        if isinstance(error, UserError):
-            return error
+    for path in sorted((log_dir / _FAILURES).glob("*.json")):
+        failure = read_json(path)
+        if failure and "problems" in failure:
+            return UserError.from_json(failure["problems"])
+        if failure:
+            return OSError(*failure["system"])
         return RuntimeError(f"task {int(path.stem)} failed: see {log_dir}/logs/task_{path.stem}.log")
     return None
 
 
 def forget_failures(log_dir: Path) -> None:
     """Remove the failures of an earlier attempt."""
-    for path in (log_dir / _FAILURES).glob("*.pickle"):
+    for path in (log_dir / _FAILURES).glob("*.json"):
         path.unlink()
 
 

@@ -8,7 +8,6 @@ reads `rope_theta`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from configs.schema import Model
 from pretrain.checkpoints import safetensors_stream
 from pretrain.model.decoder import EMBEDDING, HEAD, parameter_shapes
 from twofold.errors import Problem, UserError, user_error
-from twofold.files import write_json
+from twofold.files import patiently, read_json, write_json
 from twofold.special_ids import EOS_ID, PAD_ID
 
 SHARD_BYTES = 5_000_000_000
@@ -163,9 +162,9 @@ def _read_tensor(folder: Path, files: dict[str, str], name: str, shape: tuple[in
         raise user_error(str(folder), name, "is not among its tensors", "restore the checkpoint's files")
     path = folder / files[name]
     try:
-        with safe_open(path, framework="pt") as opened:
+        with patiently(safe_open, path, framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
-    except (OSError, SafetensorError) as error:
+    except (FileNotFoundError, SafetensorError) as error:
         raise user_error(str(path), None, f"cannot be read ({error})", "restore the checkpoint's files") from None
     if tuple(tensor.shape) != shape:
         raise user_error(
@@ -183,9 +182,9 @@ def _files(folder: Path) -> dict[str, str]:
         weight_map: dict[str, str] = _read_json(folder / _INDEX)["weight_map"]
         return weight_map
     try:
-        with safe_open(folder / _SINGLE, framework="pt") as opened:
+        with patiently(safe_open, folder / _SINGLE, framework="pt") as opened:
             return dict.fromkeys(opened.keys(), _SINGLE)
-    except (OSError, SafetensorError) as error:
+    except (FileNotFoundError, SafetensorError) as error:
         raise user_error(
             str(folder / _SINGLE), None, f"cannot be read ({error})", "name a folder with safetensors files"
         ) from None
@@ -193,9 +192,9 @@ def _files(folder: Path) -> dict[str, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value: dict[str, Any] = read_json(path)
         return value
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise user_error(str(path), None, f"cannot be read ({error})", "name a Llama-format checkpoint") from None
 
 

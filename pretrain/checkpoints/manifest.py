@@ -6,23 +6,23 @@
 
 Contract: this is the only place that knows these names. Anything else in the folder belongs to a person (a copy named
 `step-4-backup`) and is never read, counted or removed. `read_manifest` opens every format in `FORMATS`; another one is
-refused by its number, and a manifest that cannot be parsed is `Damaged`. A file system that fails (EIO, ESTALE) raises
-its own `OSError`: that says nothing about the checkpoint.
+refused by its number, and a manifest that cannot be parsed is `Damaged`. A file system that fails (EIO, ESTALE) is
+waited for, and then raises its own `OSError`: that says nothing about the checkpoint.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
+import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from twofold.errors import user_error
-from twofold.files import sha256_of, write_json
+from twofold.files import patiently, read_json, sha256_of, size_of, write_json
 
 MANIFEST_FILE = "manifest.json"
 RECIPE_FILE = "recipe.yaml"
@@ -86,7 +86,7 @@ def step_of(path: Path) -> int:
 
 def committed(root: Path) -> list[Path]:
     """Committed checkpoints of a run, oldest first."""
-    return sorted((path for path in _named(root, _NAME) if (path / MANIFEST_FILE).exists()), key=step_of)
+    return sorted((path for path in _named(root, _NAME) if size_of(path / MANIFEST_FILE) is not None), key=step_of)
 
 
 def partials(root: Path) -> list[Path]:
@@ -118,7 +118,7 @@ def remove(path: Path) -> None:
 def read_manifest(path: Path) -> tuple[State, list[Entry]]:
     """State and file list of a committed checkpoint."""
     try:
-        raw = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+        raw = read_json(path / MANIFEST_FILE)
         number, made_with = raw.pop("format"), raw.pop("made_with", {})
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{MANIFEST_FILE}: {error}") from None
@@ -139,7 +139,7 @@ def read_manifest(path: Path) -> tuple[State, list[Entry]]:
 
 def made_with(path: Path) -> dict[str, str]:
     """Versions of what wrote a checkpoint."""
-    found: dict[str, str] = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8")).get("made_with", {})
+    found: dict[str, str] = read_json(path / MANIFEST_FILE).get("made_with", {})
     return found
 
 
@@ -169,15 +169,19 @@ def damage_of(path: Path) -> str | None:
 def damage_in(path: Path, entry: Entry) -> str | None:
     """What is wrong with one file of a checkpoint, if anything."""
     file = path / entry["path"]
-    try:
-        size = file.stat().st_size
-        if size != entry["bytes"]:
-            return f"{entry['path']} has {size} bytes instead of {entry['bytes']}"
-        return None if sha256_of(file) == entry["sha256"] else f"{entry['path']} was altered"
-    except FileNotFoundError:
+    size = size_of(file)
+    if size is None:
         return f"{entry['path']} is missing"
+    if size != entry["bytes"]:
+        return f"{entry['path']} has {size} bytes instead of {entry['bytes']}"
+    return None if sha256_of(file) == entry["sha256"] else f"{entry['path']} was altered"
 
 
 def _named(root: Path, pattern: re.Pattern[str]) -> list[Path]:
-    paths: Iterable[Path] = root.iterdir() if root.is_dir() else ()
-    return sorted(path for path in paths if pattern.fullmatch(path.name) and path.is_dir())
+    """The folders in `root` whose whole name matches; a folder that cannot be listed now is waited for."""
+
+    def listed() -> list[Path]:
+        names = filter(pattern.fullmatch, os.listdir(root)) if root.is_dir() else ()
+        return sorted(path for name in names if (path := root / name).is_dir())
+
+    return patiently(listed)

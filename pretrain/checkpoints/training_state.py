@@ -21,6 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pretrain.checkpoints import safetensors_stream
+from twofold.files import patiently
 
 MASTER, FIRST_MOMENT, SECOND_MOMENT = "master", "exp_avg", "exp_avg_sq"
 KINDS = (MASTER, FIRST_MOMENT, SECOND_MOMENT)
@@ -63,7 +64,7 @@ class SavedTensors:
         assert paths, f"{folder} has no state"
         assert all(m is not None and int(m[2]) == self.size for m in found), f"{folder} mixes numbers of ranks"
         # A rank opens what it reads: with the same number of ranks, its own file alone.
-        self._open: Any = functools.cache(lambda rank: safe_open(paths[rank], framework="pt"))
+        self._open: Any = functools.cache(lambda rank: patiently(safe_open, paths[rank], framework="pt"))
 
     def __enter__(self) -> SavedTensors:
         return self

@@ -77,7 +77,8 @@ class Batches:
             row = int(batch.max(axis=1).argmax())
             source = f"shards of {self._order.sources[samples.source[row]]}"
             problem = f"is a token id outside the vocabulary of {self._vocab_size}"
-            raise user_error(source, int(batch.max()), problem, "build the shards again")
+            hint = "find the altered file with `twofold verify RECIPE`, remove the shards' folder, and run again"
+            raise user_error(source, int(batch.max()), problem, hint)
         return torch.from_numpy(batch)
 
 

@@ -6,7 +6,6 @@ held-out windows (a few MB), and maps shards lazily.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pretrain.engine.distributed import Ranks
 from tokenizer.shards import Index, read_index
 from twofold.artifacts import MANIFEST_FILE
 from twofold.errors import UserError, user_error
+from twofold.files import read_json
 
 
 @dataclass(frozen=True)
@@ -64,5 +64,5 @@ def _identity_of(tokenizer: Path) -> str | None:
     manifest = tokenizer / MANIFEST_FILE
     if not manifest.exists():
         return None
-    identity: str = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
+    identity: str = read_json(manifest)["identity"]
     return identity

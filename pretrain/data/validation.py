@@ -19,6 +19,7 @@ from torch import Tensor
 from pretrain.data.batches import TokenStream
 from pretrain.engine.distributed import Ranks
 from twofold.errors import user_error
+from twofold.files import patiently
 
 TokenLosses = Callable[[Tensor], Tensor]
 """[B, T+1] tokens -> -log p [B, T] in nats."""
@@ -69,9 +70,10 @@ def read_token_bytes(tokenizer: Path, vocab_size: int) -> Tensor:
     """Bytes of text by token id, int64 [vocab_size], from the tokenizer's `token_bytes.npy`."""
     path = tokenizer / "token_bytes.npy"
     try:
-        table = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise user_error(str(path), None, f"cannot be read ({error})", "build the tokenizer again") from None
+        table = patiently(np.load, path, allow_pickle=False)
+    except (FileNotFoundError, EOFError, ValueError) as error:
+        hint = f"restore it, or remove the folder {tokenizer} and run again"
+        raise user_error(str(path), None, f"cannot be read ({error})", hint) from None
     if table.shape != (vocab_size,):
         problem = f"lists {table.size} tokens, and the shards were built with {vocab_size}"
         raise user_error(str(path), None, problem, "pass the tokenizer that the shards were built with")

@@ -121,7 +121,7 @@ class ZeroModel:
         if self._zero.offload_optimizer:
             return []
         if [len(found.get(number) or ()) for number in range(len(groups))] != [len(group) for group in groups]:
-            raise _broken("averaged_gradients does not hold one gradient per parameter")
+            raise _broken_meanwhile("averaged_gradients does not hold one gradient per parameter")
         return [list(found[number]) for number in range(len(groups))]
 
     def grad_norm(self) -> float:
@@ -130,7 +130,7 @@ class ZeroModel:
         self._norms = self._compute_norms()
         norms_G = torch.stack([torch.as_tensor(norm) for norm in self._norms])
         if norms_G.shape != (len(self._zero.fp16_groups),):
-            raise _broken("_get_norm_groups does not return one norm per parameter group")
+            raise _broken_meanwhile("_get_norm_groups does not return one norm per parameter group")
         global_norm = torch.linalg.vector_norm(norms_G)
         return float(torch.where((norms_G < 0).any(), torch.nan, global_norm))  # one wait for the device
 
@@ -232,7 +232,7 @@ class ZeroModel:
     def _finish_step(self, updates: bool) -> None:
         self._engine.step()
         if self._norms is not None or self._engine.was_step_applied() != updates:
-            raise _broken("step does not decide by the norms of _get_norm_groups")
+            raise _broken_meanwhile("step does not decide by the norms of _get_norm_groups")
 
 
 def check_assumptions(engine: Any, ranks: int) -> None:
@@ -293,6 +293,11 @@ def _broken(problem: str) -> UserError:
     tested = ", ".join(TESTED_VERSIONS)
     hint = f"install a tested version: pip install deepspeed=={TESTED_VERSIONS[-1]}"
     return user_error("DeepSpeed", deepspeed.__version__, f"{problem}; tested versions: {tested}", hint)
+
+
+def _broken_meanwhile(problem: str) -> RuntimeError:
+    """In training, where a restart may help: the same assumption held when this process started."""
+    return RuntimeError(str(_broken(problem)))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ import pytest
 from rich.console import Console
 
 from launch.executors.local import LocalRunner, _is_running
+from launch.executors.steps import executor_of, first_failure, missing_ranks, run_rank
 from tests.conftest import ROOT
+from twofold import files
 from twofold.errors import UserError, user_error
 
 QUIET = Console(quiet=True)
@@ -146,3 +149,32 @@ def _eventually(look: Callable[[], list[int]], good: Callable[[list[int]], bool]
             return seen
         time.sleep(0.1)
     raise AssertionError(seen)
+
+
+@dataclass(frozen=True)
+class FailsOnce:
+    """Meets a stale handle the first time, or at every time."""
+
+    folder: Path
+    always: bool
+
+    def __call__(self, rank: int, world_size: int) -> None:
+        tried = self.folder / f"tried-{rank}"
+        if self.always or not tried.exists():
+            tried.touch()
+            raise OSError(errno.ESTALE, "Stale file handle", "shard")
+
+
+def test_a_task_outlasts_a_passing_failure_and_tells_one_that_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_FIRST_WAIT_S", 0.0)
+    run_rank(executor_of(FailsOnce(tmp_path, always=False), 1, tmp_path / "once"), 0)
+    assert missing_ranks(tmp_path / "once", 1) == []
+    assert first_failure(tmp_path / "once") is None
+    monkeypatch.setattr(files, "_PATIENCE_S", -1.0)
+    with pytest.raises(OSError, match="Stale"):
+        run_rank(executor_of(FailsOnce(tmp_path, always=True), 1, tmp_path / "always"), 0)
+    told = first_failure(tmp_path / "always")
+    assert isinstance(told, OSError)
+    assert (told.errno, told.filename) == (errno.ESTALE, "shard")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from benchmarks.failing_calls import Once, failing_calls
 from launch import terminal
-from launch.progress import Display, event_line, format_seconds
+from launch.progress import Display, Follower, event_line, format_seconds
 from pretrain.hooks.metrics import finite
 
 START = {"event": "start", "step": 0, "total_steps": 175, "total_tokens": 1750, "world_size": 2, "device": "cpu"}
@@ -130,3 +134,23 @@ def test_a_terminal_has_a_bar_that_shows_the_newest_step(output: io.StringIO, cl
     shown = output.getvalue().rpartition("general")[2]
     assert "2/175" in shown
     assert "loss 4.500" in shown
+
+
+def test_lines_that_a_start_cut_are_read_anew(tmp_path: Path) -> None:
+    """In place, and though more has been written since than was cut."""
+    metrics = tmp_path / "metrics.jsonl"
+    follower = Follower(metrics)
+    assert follower.new_events() == []
+    metrics.write_text('{"step": 1}\n{"step": 2, "time": 5}\n{"st')
+    assert follower.new_events() == [{"step": 1}, {"step": 2, "time": 5}]
+    with metrics.open("r+") as file:
+        file.truncate(len('{"step": 1}\n'))
+        file.seek(0, os.SEEK_END)
+        file.write('{"step": 2, "time": 600}\n{"step": 3}\n')
+    assert follower.new_events() == [{"step": 1}, {"step": 2, "time": 600}, {"step": 3}]
+    assert follower.new_events() == []
+    with metrics.open("a") as file:
+        file.write('{"step": 4}\n')
+    with failing_calls(tmp_path, Once(errno.ESTALE, range(1, 2))):
+        assert follower.new_events() == []
+    assert follower.new_events() == [{"step": 4}]

@@ -34,7 +34,7 @@ class Without:
 def error_of(action: Callable[[], object]) -> str | None:
     try:
         action()
-    except UserError as error:
+    except (UserError, RuntimeError) as error:  # at the start, or meanwhile
         return str(error)
     return None
 

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.failing_calls import Once, failing_calls
 from pretrain.checkpoints import checkpoint, manifest, training_state
 from pretrain.checkpoints.checkpoint import Checkpoints
 from pretrain.checkpoints.manifest import State, committed, verified
 from pretrain.checkpoints.training_state import SavedTensors
 from pretrain.engine.distributed import Ranks
+from twofold import files
 from twofold.errors import UserError
 
 IDENTITY = {"data": "d", "model": "m"}
@@ -198,14 +200,18 @@ def test_a_manifest_of_another_format_is_refused_by_its_number(tmp_path: Path) -
 def test_a_file_system_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _save(tmp_path, 3, 6)
 
-    def fail(_: Path) -> str:
-        raise OSError(errno.EIO, "input/output error")
-
-    monkeypatch.setattr(manifest, "sha256_of", fail)
-    with pytest.raises(OSError, match="input/output"):
-        _newest(tmp_path)
-    monkeypatch.undo()
-    assert _newest(tmp_path) == (6, [])
+    monkeypatch.setattr(files, "_FIRST_WAIT_S", 0.0)
+    none = Once(errno.EIO, range(0))
+    with failing_calls(tmp_path, none):
+        assert _newest(tmp_path) == (6, [])
+    for call in range(1, none.seen + 1):
+        with failing_calls(tmp_path, Once(errno.EIO, range(call, call + 3))):
+            assert _newest(tmp_path) == (6, []), f"after a failure of call {call}"
+    monkeypatch.setattr(files, "_PATIENCE_S", -1.0)
+    for call in range(1, none.seen + 1):
+        with failing_calls(tmp_path, Once(errno.EIO, range(call, 10**6))), pytest.raises(OSError, match="Input/output"):
+            _newest(tmp_path)
+        assert _newest(tmp_path) == (6, [])
 
 
 def test_folders_that_a_person_made_are_left_alone(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def _arguments(out: Path) -> list[str]:
 def test_a_user_error_leaves_its_problems_and_exit_code_2(train: Any, tmp_path: Path) -> None:
     assert train.main(_arguments(tmp_path)) == 2
     (problem,) = json.loads((tmp_path / "error.json").read_text())["problems"]
-    assert problem == {"field": "shards", "value": "3", "problem": "are cut", "hint": "make them again"}
+    assert problem == {"field": "shards", "value": 3, "problem": "are cut", "hint": "make them again"}
 
 
 def test_an_error_file_that_cannot_be_written_hides_nothing(

@@ -219,7 +219,7 @@ def test_a_lone_surrogate_is_refused(tokenizer: Artifact) -> None:
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(UserError, match=r"is not a tokenizer \(.*Hint: train the tokenizer again"):
+    with pytest.raises(UserError, match=r"is not a tokenizer \(.*Hint: restore it, or remove the folder"):
         Encoder(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -14,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.failing_calls import Once, failing_calls
 from tests.conftest import InProcessRunner
 from tests.tokenizer.conftest import ENGLISH, KOREAN, VOCAB_SIZE, small_recipe, write_documents
 from tokenizer import shards
 from tokenizer.encoder import Encoder
 from tokenizer.stages import tokenize
 from tokenizer.texts import utf8_of
+from twofold import files
 from twofold.artifacts import Artifact, StageSpec, ensure
 from twofold.errors import UserError
 from twofold.files import sha256_of
@@ -159,8 +162,35 @@ def test_a_damaged_shard_is_named(packed: Artifact, ending: str, damage: str) ->
     else:
         os.truncate(path, 8)
     problem = "is missing" if damage == "missing" else "has 8 bytes, and the index says"
-    with pytest.raises(UserError, match=f"00000.ds{ending}: {problem}.*Hint: run the stage shards again"):
+    with pytest.raises(UserError, match=f"00000.ds{ending}: {problem}.*Hint: restore it, or remove the folder"):
         shards.read_index(packed.path)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ENOMEM, errno.EMFILE])
+def test_a_file_system_that_fails_is_no_damage(packed: Artifact, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any of the calls that open shards fails: once, nothing is lost; for good, the system's own error is raised."""
+    monkeypatch.setattr(files, "_FIRST_WAIT_S", 0.0)
+
+    def read() -> int:
+        index = shards.read_index(packed.path)
+        paths = [packed.path / shard.path for entry in index.splits["train"].values() for shard in entry.shards]
+        return sum(int(shards.open_tokens(path).sum()) + len(shards.open_document_ends(path)) for path in paths)
+
+    whole, none = read(), Once(number, range(0))
+    with failing_calls(packed.path, none):
+        assert read() == whole
+    for call in range(1, none.seen + 1):
+        with failing_calls(packed.path, Once(number, range(call, call + 3))):
+            assert read() == whole
+    monkeypatch.setattr(files, "_PATIENCE_S", -1.0)
+    raised = 0
+    for call in range(1, none.seen + 1):
+        with failing_calls(packed.path, Once(number, range(call, 10**6))):
+            try:
+                assert read() == whole  # pathlib's `resolve` makes a call whose failure it does not mind
+            except OSError as error:
+                raised += error.errno == number
+    assert raised > none.seen // 2
 
 
 @pytest.mark.parametrize(
@@ -168,7 +198,7 @@ def test_a_damaged_shard_is_named(packed: Artifact, ending: str, damage: str) ->
 )
 def test_a_damaged_index_is_named(packed: Artifact, text: str) -> None:
     (packed.path / "index.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=r"index.json: cannot be read.*Hint: run the stage shards again"):
+    with pytest.raises(UserError, match=r"index.json: cannot be read.*Hint: restore it, or remove the folder"):
         shards.read_index(packed.path)
 
 
@@ -195,7 +225,7 @@ def test_a_shard_of_odd_size_or_absent_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.ds").write_bytes(b"12345")
     with pytest.raises(UserError, match="has 5 bytes, not a multiple of 4"):
         shards.open_tokens(tmp_path / "a.ds")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is missing"):
         shards.open_tokens(tmp_path / "b.ds")
 
 

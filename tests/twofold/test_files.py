@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.failing_calls import Once, failing_calls
+from twofold import files
 from twofold.errors import Problem, UserError, user_error
 from twofold.files import as_user_error, atomic_path, disk_errors, sha256_of, write_json
 
@@ -80,3 +83,66 @@ def test_a_user_error_survives_pickling_and_is_one_line_a_problem() -> None:
     assert len(first) < 140
     assert second == "c: is odd. Hint: even it."
     assert "\\n" in str(user_error("f", "a\nb", "p", "m"))
+
+
+PASSING = [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN]
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(files, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize("number", PASSING)
+@pytest.mark.parametrize("read", [files.read_text, files.size_of, sha256_of])
+def test_a_read_outlasts_a_passing_failure(
+    tmp_path: Path, clock: Clock, number: int, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("text")
+    wanted = read(path)
+    with failing_calls(tmp_path, Once(number, range(1, 6))):
+        assert read(path) == wanted
+    assert 0 < clock.now < 60
+
+
+def test_patience_ends_with_the_systems_own_error_which_is_one_line(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "a"
+    with failing_calls(tmp_path, Once(errno.ESTALE, range(1, 10**6))), pytest.raises(OSError, match="Stale") as raised:
+        files.read_text(path)
+    assert 50 < clock.now <= 60
+    assert as_user_error(raised.value) is None
+    assert str(files.world_problem(raised.value)) == (
+        f"{path}: cannot be reached: Stale file handle (tried for 60 s). "
+        "Hint: check the file system and this machine's limits, then run the same command."
+    )
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.EISDIR])
+def test_what_waiting_does_not_mend_is_not_waited_for(tmp_path: Path, clock: Clock, number: int) -> None:
+    with failing_calls(tmp_path, Once(number, range(1, 3))), pytest.raises(OSError, match=os.strerror(number)):
+        files.read_text(tmp_path / "a")
+    assert clock.now == 0
+    assert files.world_problem(OSError(number, os.strerror(number))) is None
+
+
+def test_a_user_error_crosses_processes_as_json() -> None:
+    error = UserError([Problem("a.b", 3, "is wrong", "fix it"), Problem("c", Path("x"), "is gone", "find it")])
+    assert str(UserError.from_json(json.loads(json.dumps(error.as_json())))) == (
+        "a.b = 3: is wrong. Hint: fix it.\nc = 'x': is gone. Hint: find it."
+    )
