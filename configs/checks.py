@@ -25,6 +25,7 @@ NAMED_SPECIALS = len(SPECIAL_TOKENS)
 def check_recipe(recipe: Recipe) -> None:
     """Raise `UserError` for every impossible combination."""
     problems = [
+        *_run_dir(recipe),
         *_phases(recipe),
         *_rates(recipe),
         *_epochs(recipe),
@@ -35,6 +36,12 @@ def check_recipe(recipe: Recipe) -> None:
     ]
     if problems:
         raise UserError(problems)
+
+
+def _run_dir(recipe: Recipe) -> Iterator[Problem]:
+    if "://" in recipe.run_dir:
+        hint = "name a folder that all machines share; sources may be addresses"
+        yield Problem("run_dir", recipe.run_dir, "is an address, and a run is written to a folder", hint)
 
 
 def check_trains(recipe: Recipe) -> None:

@@ -15,6 +15,7 @@ The module needs numpy only, and pyarrow to write or read documents.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -165,9 +166,12 @@ def read_index(folder: Path, tokenizer_identity: str | None = None) -> Index:
     return index
 
 
-def open_tokens(path: Path) -> npt.NDArray[np.uint32]:
-    """A shard's tokens as a read-only memory map, uint32 [tokens]."""
-    return _map(path, TOKEN_DTYPE)
+def open_tokens(path: Path, scattered: bool = False) -> npt.NDArray[np.uint32]:
+    """A shard's tokens as a read-only memory map, uint32 [tokens].
+
+    `scattered`: they are read here and there, so the system need not read megabytes ahead of each sequence.
+    """
+    return _map(path, TOKEN_DTYPE, scattered)
 
 
 def open_document_ends(path: Path) -> npt.NDArray[np.uint64]:
@@ -207,14 +211,23 @@ def _check(index: Index, shard: Shard) -> None:
         raise _damaged(index.folder / shard.path, problem)
 
 
-def _map(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _map(path: Path, dtype: np.dtype[Any], scattered: bool = False) -> npt.NDArray[Any]:
     size = size_of(path)
     if size is None:
         raise _damaged(path, "is missing")
     if size % dtype.itemsize:
         raise _damaged(path, f"has {size} bytes, not a multiple of {dtype.itemsize}")
-    # numpy cannot map an empty file.
-    return patiently(np.memmap, path, dtype, mode="r") if size else np.empty(0, dtype)
+    if not size:  # an empty file cannot be mapped
+        return np.empty(0, dtype)
+    mapped = patiently(_mapped, path, size)
+    if scattered and hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(mapped, dtype)
+
+
+def _mapped(path: Path, size: int) -> mmap.mmap:
+    with path.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ)
 
 
 def _damaged(path: Path, problem: str) -> UserError:

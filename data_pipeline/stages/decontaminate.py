@@ -75,9 +75,9 @@ def build(
     settings = _settings(recipe)
     documents = score_stage.documents(extract, score).path / "documents"
     items, sizes = benchmark_items.read(settings)
-    task = _FindOverlaps(settings, recipe.seed, documents, out / "contamination", work)
+    files = tuple(tables.task_files(documents))
+    task = _FindOverlaps(settings, recipe.seed, files, out / "contamination", work)
     benchmark_items.save(items, task.items_file)
-    files = tables.task_files(task.documents)
     runner.run("find benchmark overlaps", task, len(files), work / "decontaminate")
     found = _gathered(task, files, sizes)
     write_json(out / BENCHMARKS_FILE, found)
@@ -110,12 +110,12 @@ class _FindOverlaps:
 
     settings: Decontamination
     seed: int
-    documents: Path
+    files: tuple[tuple[str, int, Path], ...]
     out: Path
     work: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
-        source, number, path = tables.task_files(self.documents)[rank]
+        source, number, path = self.files[rank]
         items = benchmark_items.load(self.items_file)
         index = overlap.index_of(items.codes, items.bounds, self.settings.characters, self.settings.method == "full")
         names = sorted(self.settings.benchmarks)

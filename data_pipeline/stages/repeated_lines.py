@@ -6,8 +6,9 @@ hold one. Documents with the same words, ignoring case, count once, so a page cr
 lose its own content; a part that occurs twice in a document counts once. One copy of each part stays: that of
 the document whose content has the lowest hash, so the choice depends on no order. The result does not depend on
 how documents are divided into tasks, nor on how many partitions count them. Cost: one pass over the text at
-40 MB/s per core; 24 bytes of disk per part. A hashing task needs about 60 bytes of memory per part of its file,
-a counting task 1 GB at most, an editing task 16 bytes per repeated part of its source.
+40 MB/s per core; 40 bytes of disk per part, each written twice and read twice. A hashing task needs about 60 bytes
+of memory per part of its file, a sharing or counting task 1 GB at most, an editing task 16 bytes per repeated part
+of its source.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import xxhash
 
-from data_pipeline import tables
+from data_pipeline import shuffle, tables
 from data_pipeline.features import line_rules
 from twofold.tasks import TaskRunner
 
@@ -147,17 +149,59 @@ class Repeated:
 
 
 def find(documents: Path, work: Path, limits: Limits, fewest_bytes: int, runner: TaskRunner) -> Repeated:
-    """Hash every part, count them by partition, merge; `work` keeps the results."""
-    hashing = _HashParts(documents, work / "parts", fewest_bytes)
-    runner.run("hash lines", hashing, len(tables.task_files(documents)), work / "hash-lines")
-    counting = _CountParts(hashing.folder, work / "counted", limits, _partitions(hashing.folder))
-    runner.run("count lines", counting, len(counting.partitions), work / "count-lines")
-    for source, group in groupby(counting.partitions, key=lambda partition: partition[0]):
+    """Hash every part, bring equal hashes together, count, join; `work` keeps the results."""
+    files = tuple(tables.task_files(documents))
+    hashing = _HashParts(files, work / "parts", fewest_bytes)
+    runner.run("hash lines", hashing, len(files), work / "hash-lines")
+    sources = tuple(
+        _measured(work / "parts", name, [n for _, n, _ in group]) for name, group in groupby(files, _source)
+    )
+    sharing = _SharePairs(work / "parts", work / "shared", sources)
+    runner.run("share lines", sharing, sum(len(source.groups) for source in sources), work / "share-lines")
+    counting = _CountParts(sharing, work / "counted", limits)
+    runner.run("count lines", counting, sum(source.partitions for source in sources), work / "count-lines")
+    for source in sources:
         # Partitions are consecutive ranges of hashes, so their sorted parts follow each other.
-        tables.save_array(
-            work / "repeated" / f"{source}.npy", np.concatenate([_load(counting.file(*part)) for part in group])
-        )
+        counted = [_load(counting.file(source, partition)) for partition in range(source.partitions)]
+        tables.save_array(work / "repeated" / f"{source.name}.npy", np.concatenate(counted))
     return Repeated(hashing.folder, work / "repeated")
+
+
+def _source(file: tuple[str, int, Path]) -> str:
+    return file[0]
+
+
+class _Source(NamedTuple):
+    """How the pairs of a source are brought together."""
+
+    name: str
+    documents: int
+    bits: int
+    """The first bits of a part's hash are its partition's number."""
+    groups: tuple[tuple[int, ...], ...]
+    """Task files whose pairs are in memory together, about `PAIRS_IN_A_PARTITION`."""
+
+    @property
+    def partitions(self) -> int:
+        return 1 << self.bits
+
+
+def _measured(parts: Path, name: str, numbers: Sequence[int]) -> _Source:
+    """Divide a source, given the files that `_HashParts` wrote; enough partitions to keep each within bounds."""
+    pairs, documents = (
+        [len(np.load(parts / name / f"{number:05d}.{kind}.npy", mmap_mode="r")) for number in numbers]
+        for kind in ("pairs", "counts")
+    )
+    groups: list[list[int]] = []
+    held = 0
+    for number, size in zip(numbers, pairs, strict=True):
+        if not groups or held + size > PAIRS_IN_A_PARTITION:
+            groups.append([])
+            held = 0
+        groups[-1].append(number)
+        held += size
+    bits = (sum(pairs) // PAIRS_IN_A_PARTITION).bit_length()
+    return _Source(name, sum(documents), bits, tuple(tuple(group) for group in groups))
 
 
 @dataclass(frozen=True)
@@ -168,12 +212,12 @@ class _HashParts:
     of a document with that part, sorted: shape (n, 2).
     """
 
-    documents: Path
+    files: tuple[tuple[str, int, Path], ...]
     folder: Path
     fewest_bytes: int
 
     def __call__(self, rank: int, world_size: int) -> None:
-        source, number, path = tables.task_files(self.documents)[rank]
+        source, number, path = self.files[rank]
         hashes, counts, contents = array("Q"), array("Q"), array("Q")
         for row in tables.read_rows(path, ["kind", "text"]):
             parts, content = ([], 0) if row["kind"] == "code" else parts_of(row["text"], self.fewest_bytes)
@@ -187,52 +231,53 @@ class _HashParts:
         tables.save_array(self.folder / source / f"{number:05d}.pairs.npy", _distinct(pairs))
 
 
-Partition = tuple[str, int, int]
-"""Source, number, and how many partitions the source has."""
+_PAIRS = pa.schema([("part", pa.uint64()), ("content", pa.uint64())])
+
+
+@dataclass(frozen=True)
+class _SharePairs:
+    """Task `rank` sends the pairs of the `rank`-th group of files to their partitions, each pair once."""
+
+    pairs: Path
+    folder: Path
+    sources: tuple[_Source, ...]
+
+    def __call__(self, rank: int, world_size: int) -> None:
+        source, group = [(source, group) for source in self.sources for group in range(len(source.groups))][rank]
+        files = [self.pairs / source.name / f"{number:05d}.pairs.npy" for number in source.groups[group]]
+        pairs = _distinct(np.concatenate([_load(path) for path in files]))
+        partition = (pairs[:, 0] >> np.uint64(1) >> np.uint64(63 - source.bits)).astype(np.int64)
+        with shuffle.writing(self._file(source, group), _PAIRS, source.partitions) as write:
+            write(pa.table(list(pairs.T), schema=_PAIRS), partition)
+
+    def _file(self, source: _Source, group: int) -> Path:
+        return self.folder / source.name / f"{group:05d}"
+
+    def read(self, source: _Source, partition: int) -> Hashes:
+        """The pairs of a partition, shape (n, 2)."""
+        files = [self._file(source, group) for group in range(len(source.groups))]
+        found = shuffle.read(files, _PAIRS, partition, source.partitions)
+        return np.column_stack([column.to_numpy() for column in found.columns])
 
 
 @dataclass(frozen=True)
 class _CountParts:
-    """Task `rank` counts the documents of each part whose hash is in partition `rank`."""
+    """Task `rank` counts the documents of each part whose hash is in the `rank`-th partition."""
 
-    pairs: Path
+    shared: _SharePairs
     folder: Path
     limits: Limits
-    partitions: tuple[Partition, ...]
 
     def __call__(self, rank: int, world_size: int) -> None:
-        source, number, total = self.partitions[rank]
-        first, stop = (bound * 2**64 // total for bound in (number, number + 1))
-        slices = [_between(np.load(path, mmap_mode="r"), first, stop) for path in _pair_files(self.pairs / source)]
-        pairs = _distinct(np.concatenate(slices))
+        partitions = [(source, number) for source in self.shared.sources for number in range(source.partitions)]
+        source, number = partitions[rank]
+        pairs = _distinct(self.shared.read(source, number))
         _, firsts, counts = np.unique(pairs[:, 0], return_index=True, return_counts=True)
-        files = (self.pairs / source).glob("*.counts.npy")
-        fewest = self.limits.fewest(sum(len(np.load(path, mmap_mode="r")) for path in files))
-        tables.save_array(self.file(source, number, total), pairs[firsts[counts >= fewest]])
+        fewest = self.limits.fewest(source.documents)
+        tables.save_array(self.file(source, number), pairs[firsts[counts >= fewest]])
 
-    def file(self, source: str, number: int, total: int) -> Path:
-        return self.folder / source / f"{number:05d}.npy"
-
-
-def _partitions(folder: Path) -> tuple[Partition, ...]:
-    """Enough per source to keep each within `PAIRS_IN_A_PARTITION` on average."""
-    found: list[Partition] = []
-    for source in sorted(folder.iterdir()):
-        pairs = sum(len(np.load(path, mmap_mode="r")) for path in _pair_files(source))
-        total = 1 + pairs // PAIRS_IN_A_PARTITION
-        found += [(source.name, number, total) for number in range(total)]
-    return tuple(found)
-
-
-def _pair_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.pairs.npy"))
-
-
-def _between(pairs: Hashes, first: int, stop: int) -> Hashes:
-    """The rows of sorted pairs whose part is in first..stop - 1."""
-    start = np.searchsorted(pairs[:, 0], np.uint64(first))
-    end = len(pairs) if stop == 2**64 else np.searchsorted(pairs[:, 0], np.uint64(stop))
-    return np.array(pairs[start:end])
+    def file(self, source: _Source, number: int) -> Path:
+        return self.folder / source.name / f"{number:05d}.npy"
 
 
 def _distinct(pairs: Hashes) -> Hashes:

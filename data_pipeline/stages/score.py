@@ -73,8 +73,8 @@ def build(
         for name, source in recipe.sources.items()
         if settings and {name, source.domain} & {*settings.repeated_stay_in}
     )
-    task = _Score(settings, repeated, staying, recipe.data.near_duplicates, extracted, models, out, work)
-    files = tables.task_files(extracted)
+    files = tuple(tables.task_files(extracted))
+    task = _Score(settings, repeated, staying, recipe.data.near_duplicates, files, models, out, work)
     runner.run("score documents", task, len(files), work / "score")
 
     languages: Counter[str] = Counter()
@@ -162,13 +162,13 @@ class _Score:
     repeated_stay_in: frozenset[str]
     """Sources that keep their repeated lines."""
     near_duplicates: NearDuplicates
-    documents: Path
+    files: tuple[tuple[str, int, Path], ...]
     models: Path | None
     out: Path
     work: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
-        source, number, path = tables.task_files(self.documents)[rank]
+        source, number, path = self.files[rank]
         models = classifiers_stage.load(self.models) if self.models else {}
         target = tables.task_path(self.out / "attributes", source, number)
         with self._editing(source, number) as edit, tables.row_writer(target, schema(self.near_duplicates)) as write:

@@ -44,8 +44,8 @@ def build(
 ) -> Mapping[str, Any]:
     """Write every kept document; returns documents by split and destination."""
     documents, kept = score_stage.documents(extract, score).path / "documents", out / "documents"
-    task = _Write(recipe.destinations, documents, filter.path / "decisions", kept)
-    runner.run("write kept documents", task, len(tables.task_files(task.decisions)), work / "write")
+    task = _Write(recipe.destinations, documents, tuple(tables.task_files(filter.path / "decisions")), kept)
+    runner.run("write kept documents", task, len(task.decisions), work / "write")
     splits: dict[str, Counter[str]] = {split: Counter() for split in funnel.SPLITS}
     for split, count in splits.items():
         for destination, _, path in tables.task_files(kept / split):
@@ -62,11 +62,11 @@ class _Write:
 
     domains: Mapping[str, str]
     documents: Path
-    decisions: Path
+    decisions: tuple[tuple[str, int, Path], ...]
     kept: Path
 
     def __call__(self, rank: int, world_size: int) -> None:
-        source, number, path = tables.task_files(self.decisions)[rank]
+        source, number, path = self.decisions[rank]
         decisions = tables.read_table(path, _FROM_DECISIONS).to_pylist()
         rows = tables.read_rows(tables.task_path(self.documents, source, number), ["id", "source", "text"])
         with ExitStack() as stack:

@@ -119,4 +119,4 @@ def batch_hash(rows: Tensor, first_row: int) -> int:
 @functools.lru_cache(maxsize=256)
 def _mapped(path: Path) -> np.ndarray:
     """A shard's memory map; 256 stay open, well below the usual limit of open files."""
-    return open_tokens(path)
+    return open_tokens(path, scattered=True)

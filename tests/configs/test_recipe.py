@@ -16,6 +16,7 @@ SMOKE = ROOT / "configs" / "smoke.yaml"
 SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name != "base.yaml")
 
 REFUSED = {
+    "run_dir=s3://bucket/run": ("run_dir = 's3://bucket/run'", "is an address", "a folder that all machines share"),
     "sed=3": ("sed = 3", "not a key of the recipe", "did you mean seed?"),
     "data.near_duplicates.num_bucket=3": ("data.near_duplicates.num_bucket", "not a key", "did you mean num_buckets?"),
     "sources.law.langages=[ko]": ("sources.law.langages", "not a key", "did you mean languages?"),

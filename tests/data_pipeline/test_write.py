@@ -40,7 +40,8 @@ def test_each_document_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(tables, "row_groups", counted)
     domains = {"s": "general", "to-law": "law"}
-    write._Write(domains, tmp_path / "documents", tmp_path / "decisions", tmp_path / "kept")(1, 2)
+    decided = tuple(tables.task_files(tmp_path / "decisions"))
+    write._Write(domains, tmp_path / "documents", decided, tmp_path / "kept")(1, 2)
     assert read == [tables.task_path(tmp_path / "documents", "s", 0)]
     monkeypatch.undo()
     kept = {

@@ -229,6 +229,18 @@ def test_a_shard_of_odd_size_or_absent_is_refused(tmp_path: Path) -> None:
         shards.open_tokens(tmp_path / "b.ds")
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells how memory is mapped")
+@pytest.mark.parametrize("scattered", [False, True])
+def test_tokens_that_are_read_here_and_there_are_not_read_ahead(tmp_path: Path, scattered: bool) -> None:
+    path = tmp_path / "a.ds"
+    np.arange(5_000, dtype=np.uint32).tofile(path)
+    tokens = shards.open_tokens(path, scattered)
+    assert tokens.tolist() == list(range(5_000))
+    assert not tokens.flags.writeable
+    mapped = Path("/proc/self/smaps").read_text().split(str(path), 1)[1].split("VmFlags:", 1)[1].splitlines()[0]
+    assert ("rr" in mapped.split()) == scattered
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no parquet at all"])
 def test_a_damaged_side_index_is_named(packed: Artifact, content: bytes | None) -> None:
     path = packed.path / "train" / "ko-text" / "00000.ds"
