@@ -118,7 +118,7 @@ class Record:
 
 
 def read_tokenizer(folder: Path) -> Record:
-    """Read the tokenizer.json that `write_tokenizer` wrote; any other is a `UserError`."""
+    """Read the tokenizer.json that `write_tokenizer` wrote, or `transformers` after it; else a `UserError`."""
     path = folder / TOKENIZER_FILE
     try:
         return _record(read_json(path))
@@ -136,7 +136,7 @@ def _record(raw: Mapping[str, Any]) -> Record:
     plain = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
     if (
         raw["normalizer"] is not None
-        or raw["post_processor"] is not None
+        or _adds_tokens(raw["post_processor"])
         or (split["type"], split["behavior"], split["invert"]) != ("Split", "Isolated", False)
         or (byte_level["type"], byte_level["add_prefix_space"], byte_level["use_regex"]) != ("ByteLevel", False, False)
         or any(raw["model"].get(key) != value for key, value in plain.items())
@@ -151,6 +151,13 @@ def _record(raw: Mapping[str, Any]) -> Record:
         pieces=(*(token.encode() for token in specials), *map(unmap_bytes, tokens[len(specials) :])),
         byte_ids=np.array([vocabulary[character] for character in CODE_POINT_OF_BYTE], np.uint32),
         merges=np.array(merges, np.uint32).reshape(-1, 3),
+    )
+
+
+def _adds_tokens(post_processor: Mapping[str, Any] | None) -> bool:
+    """Whether ids are added around a text; `transformers` saves a template that adds none."""
+    return post_processor is not None and (
+        post_processor["type"] != "TemplateProcessing" or bool(post_processor["special_tokens"])
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import time
 import unicodedata
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ from tests.tokenizer import oracle
 from tests.tokenizer.conftest import ENGLISH, KOREAN, RESERVED, VOCAB_SIZE
 from tests.tokenizer.tables import cut, map_bytes
 from tokenizer.encoder import Encoder
-from tokenizer.engine import Vocabulary
+from tokenizer.engine import Vocabulary, encode
 from tokenizer.formats import read_tokenizer, write_tokenizer
 from twofold.artifacts import Artifact
 from twofold.errors import UserError
@@ -210,6 +213,35 @@ def test_any_ids_decode_as_in_tokenizers(tokenizer: Artifact, ids: list[int]) ->
     assert Encoder(tokenizer.path).decode(ids) == theirs.decode(ids, skip_special_tokens=True)
 
 
+def test_threads_that_share_an_encoder_take_turns(tokenizer: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the interpreter's lock, one thread would read ids from the cache that another is writing."""
+    inside: list[str] = []
+    most = 0
+
+    def watched(*arguments: Any) -> Any:
+        nonlocal most
+        inside.append("here")
+        most = max(most, len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return encode(*arguments)
+
+    monkeypatch.setattr("tokenizer.encoder.encode", watched)
+    encoder, texts = Encoder(tokenizer.path), [[text] for text in HARD]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(encoder.encode, texts)) == [encoder.encode(text) for text in texts]
+    assert most == 1
+
+
+def test_a_folder_that_transformers_saved_again_is_read(tokenizer: Artifact, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(tokenizer.path).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["post_processor"], "which adds nothing"
+    for text in HARD:
+        assert Encoder(tmp_path).encode([text]) == Encoder(tokenizer.path).encode([text])
+
+
 def test_a_lone_surrogate_is_refused(tokenizer: Artifact) -> None:
     with pytest.raises(UserError, match="lone surrogate at 1"):
         Encoder(tokenizer.path).encode(["fine", "a\ud800"])
@@ -228,6 +260,7 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path: Path, content: str | No
     [
         (("normalizer",), {"type": "NFC"}),
         (("post_processor",), {"type": "ByteLevel"}),
+        (("post_processor",), {"type": "TemplateProcessing", "special_tokens": {"<|eos|>": {"ids": [2]}}}),
         (("model", "dropout"), 0.1),
         (("pre_tokenizer", "pretokenizers", 0, "behavior"), "Removed"),
         (("pre_tokenizer", "pretokenizers", 1, "add_prefix_space"), True),
