@@ -197,7 +197,9 @@ def _mean_length(values: Iterable[Any]) -> float:
 
 def _read_documents(found: Found, sample: Sequence[InputFile]) -> None:
     """Languages, rejects, and how much text the files hold."""
-    settings = formats.Settings(_MAX_BYTES, found.kind == "code", found.text_field, found.id_field)
+    settings = formats.Settings(
+        max_bytes=_MAX_BYTES, code=found.kind == "code", text_field=found.text_field, id_field=found.id_field
+    )
     text_bytes = raw_bytes = 0
     for file in sample:
         results = list(itertools.islice(formats.read(file.location, found.format, settings), _DOCUMENTS + 1))
