@@ -89,7 +89,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     words = sys.argv[1:] if arguments is None else arguments
     if words and words[0] in _RENAMED:
         raise user_error(f"twofold {words[0]}", None, "renamed", f"use twofold {_RENAMED[words[0]]}")
-    parser = _parser(all_commands())
+    parser = new_parser()
     options, rest = parser.parse_known_args(words)
     if any(word.startswith("-") or "=" not in word for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -97,7 +97,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
+def new_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    commands = all_commands()
     parser = _Parser(
         prog="twofold",
         description="Pre-train a Korean-English language model, from raw documents to an exported model.",

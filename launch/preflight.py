@@ -5,7 +5,6 @@ Contract: takes seconds and no GPU work; raises `UserError`.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,29 +15,24 @@ from pathlib import Path
 from configs.checks import batch_problem
 from configs.schema import Recipe
 from launch import terminal
+from launch.main import ROOT, namesake
 from pretrain.engine.ds_config import deepspeed_config
 from pretrain.engine.ds_lint import lint
 from twofold import lease
 from twofold.artifacts import digest
 from twofold.errors import UserError, user_error
 from twofold.files import remembered_sha256
-from twofold.root import ROOT
-
-PACKAGES = ("twofold", "configs", "data_pipeline", "tokenizer", "pretrain", "launch")
 
 
 def check_package_roots() -> None:
     """All our package names, which are generic, must resolve to this installation."""
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
-        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
-        if found != ROOT:
-            raise user_error(
-                f"package {name}",
-                str(found),
-                f"does not come from {ROOT}",
-                f"uninstall the package that shadows it, or run from {ROOT} with its own environment",
-            )
+    if found := namesake():
+        raise user_error(
+            f"package {found[0]}",
+            found[1],
+            f"does not come from {ROOT}",
+            f"uninstall the package that shadows it, or run from {ROOT} with its own environment",
+        )
 
 
 def visible_gpus() -> int:

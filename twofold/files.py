@@ -29,9 +29,10 @@ _HINTS = {
     errno.EDQUOT: ("the disk quota is used up", "free some space or set run_dir elsewhere, then run again"),
     errno.EACCES: ("is not accessible to this user", "grant the permission or name another path"),
     errno.EPERM: ("is not accessible to this user", "grant the permission or name another path"),
-    errno.ENOTDIR: ("leads through a file, not a folder", "set run_dir to another path, or move the file away"),
-    errno.EEXIST: ("is a file where a folder must be", "set run_dir to another path, or move the file away"),
-    errno.EROFS: ("lies on a read-only file system", "set run_dir to a writable path"),
+    errno.ENOTDIR: ("leads through a file, not a folder", "name another path, or move the file away"),
+    errno.EEXIST: ("is a file where a folder must be", "name another path, or move the file away"),
+    errno.EISDIR: ("is a folder where a file must be", "name a file, such as one in that folder"),
+    errno.EROFS: ("lies on a read-only file system", "name a writable path"),
 }
 _PASSING = frozenset(
     getattr(errno, name)
@@ -100,13 +101,23 @@ def atomic_path(target: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             yield partial
             sync(partial)
             os.replace(partial, target)
             sync(target.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # there is no such folder: the error says so
+            partial.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; a `UserError` where none can be made, such as in /proc."""
+    with disk_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            raise user_error(str(folder), None, "cannot be made there", "name another path") from None
 
 
 def write_json(target: Path, value: Any) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from twofold.errors import UserError, user_error
-from twofold.files import disk_errors
+from twofold.files import disk_errors, make_folder
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 Outcome = Literal["locked", "taken", "no locks"]
@@ -29,8 +29,8 @@ Outcome = Literal["locked", "taken", "no locks"]
 @contextlib.contextmanager
 def hold(path: Path, field: str, folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     """Hold the lease on `folder`, whose file is `path`; a `UserError` of `field` if another process holds it."""
+    make_folder(path.parent)
     with disk_errors(folder):
-        path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     with file:
         outcome = _lock(file, fcntl.LOCK_EX)

@@ -54,7 +54,9 @@ def _preflight(options: argparse.Namespace, console: Console) -> None:
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="OUT.html", help="default: plan.html in the run folder")
     parser.add_argument("--gpus", type=int, metavar="N", help="estimate memory, time and cost on N devices instead")
-    parser.add_argument("--gpu", default="h100", metavar="NAME", help="device: h100, h200, a100, a100-40gb, measured")
+    parser.add_argument(
+        "--gpu", default="h100", metavar="NAME", help="h100, h200, a100, a100-40gb, b200, gb200, mi300x, measured"
+    )
     parser.add_argument("--constants", type=Path, metavar="FILE", help="measured constants to use for the estimate")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the estimate as JSON")
     parser.add_argument("--profile-hardware", type=Path, metavar="OUT", help="measure this machine's constants instead")

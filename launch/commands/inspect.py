@@ -29,6 +29,17 @@ def _schema(options: argparse.Namespace, console: Console) -> None:
     print_json(recipe_schema())
 
 
+def _completion_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def _completion(options: argparse.Namespace, console: Console) -> None:
+    from launch.cli import new_parser
+    from launch.completion import script
+
+    print(script(options.shell, new_parser()), end="")
+
+
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the recipe's run_dir")
 
@@ -104,6 +115,15 @@ COMMANDS = (
         "print the JSON schema of recipes, with a description of every field, for editors",
         "twofold schema > recipe.schema.json",
         _schema,
+        needs_recipe=False,
+    ),
+    Command(
+        "completion",
+        "inspect",
+        "print a script that completes commands, options and recipes in a shell",
+        "source <(twofold completion bash)",
+        _completion,
+        _completion_arguments,
         needs_recipe=False,
     ),
     Command(

@@ -46,6 +46,11 @@ GPUS = {
     "h200": Gpu("h200", 143_771 << 20, 989e12, 4.8e12, 450e9, 400 * _GBIT),
     "a100": Gpu("a100", 81_920 << 20, 312e12, 2.039e12, 300e9, 200 * _GBIT),
     "a100-40gb": Gpu("a100-40gb", 40_960 << 20, 312e12, 1.555e12, 300e9, 200 * _GBIT),
+    "b200": Gpu("b200", 183_359 << 20, 2.25e15, 8e12, 900e9, 400 * _GBIT),
+    # As trays of four; that NVLink joins the trays of a rack is not modelled, so transfers are overestimated.
+    "gb200": Gpu("gb200", 189_471 << 20, 2.5e15, 8e12, 900e9, 400 * _GBIT, per_node=4),
+    # AMD's datasheet; seven Infinity Fabric links of 64 GB/s. The trainer has not run on AMD devices.
+    "mi300x": Gpu("mi300x", 196_608 << 20, 1_307e12, 5.3e12, 448e9, 400 * _GBIT),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -60,8 +61,9 @@ def test_every_command_is_listed_in_its_group_with_help_and_example(capsys) -> N
     overview = capsys.readouterr().out
     for command in commands:
         assert f"  {command.name:<20}{command.help}" in overview
-        assert command.example.startswith(f"twofold {command.name} ")
-        _options(shlex.split(command.example.split(" > ")[0])[1:])  # the example is valid
+        words = shlex.split(re.split(r" > |[()]", command.example.replace("source <(", ""))[0])
+        assert words[:2] == ["twofold", command.name]
+        _options(words[1:])  # the example is valid
     assert all(f"{title}:\n" in overview for title in GROUPS.values())
 
 

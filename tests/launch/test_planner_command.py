@@ -201,3 +201,9 @@ def test_a_real_profile_of_this_machine(tmp_path: Path) -> None:
     )
     assert code == 0, shown + err
     assert "2 x measured, computed" in shown
+
+
+@pytest.mark.parametrize("name", sorted(GPUS))
+def test_every_device_of_the_table_has_a_plan(name: str) -> None:
+    found = estimate(load_recipe(EXAONE), 512, GPUS[name], Constants())
+    assert found.best.fits

@@ -146,3 +146,17 @@ def test_a_user_error_crosses_processes_as_json() -> None:
     assert str(UserError.from_json(json.loads(json.dumps(error.as_json())))) == (
         "a.b = 3: is wrong. Hint: fix it.\nc = 'x': is gone. Hint: find it."
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("{folder}", "is a folder where a file must be. Hint: name a file"),
+        ("/proc/nowhere/out.html", "cannot be made there. Hint: name another path"),
+        ("/dev/null/out.html", "is a file where a folder must be. Hint: name another path"),
+    ],
+)
+def test_a_place_that_can_hold_no_file_is_named(tmp_path: Path, target: str, line: str) -> None:
+    with pytest.raises(UserError, match=line), atomic_path(Path(target.format(folder=tmp_path))) as path:
+        path.write_text("text")
+    assert list(tmp_path.parent.glob(".*partial*")) == []
