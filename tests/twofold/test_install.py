@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -22,15 +23,22 @@ _IGNORED = shutil.ignore_patterns(".git", ".venv", "runs", "build", "__pycache__
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean copy of the checkout, where the backend is new enough to build from it."""
     try:
         version = importlib.metadata.version("setuptools")
     except importlib.metadata.PackageNotFoundError:
         version = "0"
     if int(version.split(".")[0]) < SETUPTOOLS:
         pytest.skip(f"building a wheel needs setuptools {SETUPTOOLS} or newer (pip install -U setuptools)")
-    source, out = tmp_path_factory.mktemp("source") / "twofold", tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT, source, symlinks=True, ignore=_IGNORED)
+    folder = tmp_path_factory.mktemp("source") / "twofold"
+    shutil.copytree(ROOT, folder, symlinks=True, ignore=_IGNORED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
     words = ["wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(out), str(source)]
     subprocess.run([sys.executable, "-m", "pip", *words], check=True)
     return next(out.glob("*.whl"))
@@ -63,7 +71,20 @@ def test_the_wheel_holds_recipes_templates_and_the_sample(wheel: Path) -> None:
     wanted = {f"configs/{path.relative_to(ROOT).as_posix()}" for path in corpus}
     wanted |= {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     wanted |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "launch/reports/templates").iterdir()}
+    wanted.add("launch/actions/recipe.yaml.j2")
     assert wanted <= names
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_all_that_a_checkout_has(source: Path, tmp_path: Path) -> None:
+    build = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    hidden = (".git", ".pre-commit", ".dockerignore")
+    wanted = {name for name in tracked.splitlines() if not name.startswith(hidden) and name != "configs/examples"}
+    assert wanted <= held, sorted(wanted - held)
 
 
 def test_an_installed_program_validates_and_reads_the_sample_from_any_folder(program: Path, tmp_path: Path) -> None:
