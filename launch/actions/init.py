@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
@@ -23,9 +21,10 @@ from configs.json_schema import recipe_schema
 from configs.recipe import load_recipe
 from configs.units import format_bytes, format_count
 from data_pipeline.readers.survey import Found, Survey, survey
+from launch import reports
 from launch.preflight import visible_gpus
 from twofold.errors import user_error
-from twofold.files import atomic_path, write_json
+from twofold.files import write_json
 
 _BYTES_PER_TOKEN = 4
 _KEPT = 0.3
@@ -55,8 +54,7 @@ def init(folder: Path, documents: Path, console: Console) -> Path:
         raise user_error("--from", str(documents), f"gives no documents ({found})", hint)
     write_json(folder / "recipe.schema.json", recipe_schema())
     text = _recipe(folder, used, [one for one in seen.found if _is_benchmark(one)], left_out)
-    with atomic_path(target) as path:
-        path.write_text(text, encoding="utf-8")
+    reports.write(target, text)
     load_recipe(target)
     _show(used, left_out, target, console)
     return target
@@ -91,10 +89,8 @@ def _usable(seen: Survey) -> tuple[list[Found], list[str]]:
 
 def _recipe(folder: Path, used: Sequence[Found], benchmarks: Sequence[Found], left_out: Sequence[str]) -> str:
     device = "gpu" if visible_gpus() else "cpu"
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["flow"] = _flow
-    template = environment.from_string((Path(__file__).parent / "recipe.yaml.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return reports.render_yaml(
+        "recipe.yaml.j2",
         name=re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_")[:60] or "mine",
         run_dir=str(folder.resolve() / "run"),
         sources=[(one, _source(folder, one), _remark(one)) for one in used],
@@ -148,12 +144,6 @@ def _phases(used: Sequence[Found], size: dict[str, Any]) -> list[dict[str, Any]]
             weights = {source: max(1, round(100 * count / sum(tokens.values()))) for source, count in tokens.items()}
             found.append({"name": name, "tokens": steps * size["batch"], "mixture": weights})
     return found
-
-
-def _flow(value: Any) -> str:
-    """A value as YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10_000)
-    return text.removesuffix("...\n").strip()
 
 
 def _show(used: Sequence[Found], left_out: Sequence[str], target: Path, console: Console) -> None:

@@ -1,6 +1,6 @@
-"""HTML pages from templates; the only module that imports jinja2.
+"""HTML pages, and other text, from templates; the only module that imports jinja2.
 
-Contract: every value is escaped unless it is `Markup`, and a name that a template uses but the caller does not
+Contract: on pages, every value is escaped unless it is `Markup`. A name that a template uses but the caller does not
 pass is an error. Pages load nothing from the network, and their content policy forbids it.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from twofold.files import atomic_path
@@ -22,6 +23,19 @@ def render(template: str, **values: Any) -> str:
     """The page of a file in launch/reports/templates."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     return environment.get_template(template).render(**values)
+
+
+def render_yaml(template: str, **values: Any) -> str:
+    """The YAML of a file in launch/reports/templates, where the filter `flow` writes a value on one line."""
+    loader = FileSystemLoader(TEMPLATES)
+    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.filters["flow"] = _flow
+    return environment.get_template(template).render(**values)
+
+
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10_000)
+    return text.removesuffix("...\n").strip()
 
 
 def write(path: Path, page: str) -> Path:

@@ -71,7 +71,6 @@ def test_the_wheel_holds_recipes_templates_and_the_sample(wheel: Path) -> None:
     wanted = {f"configs/{path.relative_to(ROOT).as_posix()}" for path in corpus}
     wanted |= {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     wanted |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "launch/reports/templates").iterdir()}
-    wanted.add("launch/actions/recipe.yaml.j2")
     assert wanted <= names
 
 
