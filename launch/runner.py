@@ -22,6 +22,7 @@ from configs.units import format_bytes
 from launch.executors import task_runner
 from launch.lineage import set_aside
 from launch.preflight import check_package_roots, check_training_fits, only_run
+from launch.reports import INDEX, write_index
 from launch.stages import stages_of
 from twofold.artifacts import Artifact, ensure, find, partial_dir, verify
 from twofold.errors import user_error
@@ -70,11 +71,14 @@ def show_results(recipe: Recipe, finished: Finished, console: Console) -> None:
         "tokenizer": ("tokenizer", "tokenizer/tokenizer.json"),
         "filter": ("decisions", "filter/decisions"),
     }
+    write_index(Path(recipe.run_dir))
     built = len(finished.built)
     console.print(f"\n[bold]{built} stages built, {len(finished.artifacts) - built} cached[/bold]")
     for stage, (name, place) in places.items():
         if stage in finished.artifacts:
             console.print(f"  {name:<10} {os.path.join(recipe.run_dir, place)}")
+    if (index := Path(recipe.run_dir) / INDEX).exists():
+        console.print(f"  all pages  {index}")
 
 
 def existing(recipe: Recipe) -> dict[str, Artifact]:

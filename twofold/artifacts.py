@@ -22,6 +22,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
@@ -134,8 +135,9 @@ def ensure(run_dir: Path, spec: StageSpec, build: Build) -> Artifact:
         work = partial / _WORK_DIR
         with disk_errors(partial):
             work.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
         counts = build(partial, work)
-        artifact = _commit(run_dir, spec, counts)
+        artifact = _commit(run_dir, spec, counts, time.monotonic() - started)
     _point(run_dir / spec.stage, artifact.path)
     return artifact
 
@@ -188,7 +190,7 @@ def git_revision() -> str:
     return output.strip()
 
 
-def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any]) -> Artifact:
+def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any], seconds: float) -> Artifact:
     partial, final = partial_dir(run_dir, spec), artifact_dir(run_dir, spec)
     shutil.rmtree(partial / _WORK_DIR, ignore_errors=True)
     for remains in partial.rglob(PARTIAL_PATTERN):  # left by atomic writes that were killed
@@ -206,7 +208,13 @@ def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any]) -> Artifa
             FileEntry(path.relative_to(partial).as_posix(), size, known.get((path, size)) or sha256_of(path))
             for path, size in ((path, path.stat().st_size) for path in paths)
         ),
-        made_by={"twofold": VERSION, "revision": git_revision(), "python": platform.python_version()},
+        made_by={
+            "twofold": VERSION,
+            "revision": git_revision(),
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+            "seconds": f"{seconds:.1f}",  # since the last start, if the build was interrupted
+        },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     write_json(partial / MANIFEST_FILE, asdict(manifest))

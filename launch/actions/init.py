@@ -89,6 +89,8 @@ def _usable(seen: Survey) -> tuple[list[Found], list[str]]:
 
 def _recipe(folder: Path, used: Sequence[Found], benchmarks: Sequence[Found], left_out: Sequence[str]) -> str:
     device = "gpu" if visible_gpus() else "cpu"
+    phases = _phases(used, _SIZES[device])
+    trained = {name for phase in phases for name in phase["mixture"]}
     return reports.render_yaml(
         "recipe.yaml.j2",
         name=re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_")[:60] or "mine",
@@ -96,7 +98,8 @@ def _recipe(folder: Path, used: Sequence[Found], benchmarks: Sequence[Found], le
         sources=[(one, _source(folder, one), _remark(one)) for one in used],
         benchmarks={one.name: _path(folder, one.path) for one in benchmarks},
         left_out=left_out,
-        phases=_phases(used, _SIZES[device]),
+        phases=phases,
+        too_small=[one.name for one in used if one.name not in trained],
         size=_SIZES[device],
         device=device,
     )
@@ -131,19 +134,25 @@ def _files(count: int) -> str:
 
 
 def _phases(used: Sequence[Found], size: dict[str, Any]) -> list[dict[str, Any]]:
-    """Phases that the documents can fill: general sources first, then subjects; none for too little text."""
+    """Phases that the documents can fill: general sources, then subjects, or one phase if either is small."""
     subjects = [one for one in used if one.domain != "general"]
     general = [one for one in used if one.domain == "general"]
-    found = []
-    for name, sources in (("general", general), ("domain", subjects)):
-        tokens = {one.name: one.text_bytes * _KEPT / _BYTES_PER_TOKEN for one in sources}
-        tokens = {source: count for source, count in tokens.items() if count > 8 * size["length"]}
-        budget = min(sum(tokens.values()) * 2, size["most"])
-        steps = int(budget // size["batch"])
-        if steps >= _FEWEST_STEPS:
-            weights = {source: max(1, round(100 * count / sum(tokens.values()))) for source, count in tokens.items()}
-            found.append({"name": name, "tokens": steps * size["batch"], "mixture": weights})
-    return found
+    both = [_phase("general", general, size), _phase("domain", subjects, size)]
+    if all(both):
+        return [phase for phase in both if phase]
+    return [phase for phase in [_phase("general", used, size)] if phase]
+
+
+def _phase(name: str, sources: Sequence[Found], size: dict[str, Any]) -> dict[str, Any] | None:
+    """A phase on these sources, or None if they hold too little text."""
+    tokens = {one.name: one.text_bytes * _KEPT / _BYTES_PER_TOKEN for one in sources}
+    tokens = {source: count for source, count in tokens.items() if count > 8 * size["length"]}
+    budget = min(sum(tokens.values()) * 2, size["most"])
+    steps = int(budget // size["batch"])
+    if steps < _FEWEST_STEPS:
+        return None
+    weights = {source: max(1, round(100 * count / sum(tokens.values()))) for source, count in tokens.items()}
+    return {"name": name, "tokens": steps * size["batch"], "mixture": weights}
 
 
 def _show(used: Sequence[Found], left_out: Sequence[str], target: Path, console: Console) -> None:

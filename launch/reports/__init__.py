@@ -6,16 +6,29 @@ pass is an error. Pages load nothing from the network, and their content policy 
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from twofold.files import atomic_path
 
+INDEX = "index.html"
+_PAGES = (
+    ("report/report.html", "Report", "filtering, tokenizer, training, held-out text, samples and lineage"),
+    ("data_report.html", "Data report", "the funnel and a sample of documents, with thresholds to move"),
+    ("classifiers/*/card.html", "Classifier card", "how good a classifier is, and on which texts"),
+    ("tokenizers.html", "Tokenizers", "compression beside public tokenizers"),
+    ("plan.html", "Plan", "tokens, learning rate, batch and mixture by step"),
+    ("plan-*.html", "Capacity", "memory, time and cost on a number of devices"),
+    ("export/model/README.md", "Model card", "what the exported model is, and how to load it"),
+)
+"""Pattern in a run folder, title, and what such a page shows."""
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -39,10 +52,28 @@ def _flow(value: Any) -> str:
 
 
 def write(path: Path, page: str) -> Path:
-    """Write a page atomically; return its path."""
+    """Write a page atomically; return its path. A page in a run folder is listed in the folder's `index.html`."""
     with atomic_path(path) as partial:
         partial.write_text(page, encoding="utf-8")
+    if path.name != INDEX and (path.parent / "artifacts").is_dir():
+        write_index(path.parent)
     return path
+
+
+def write_index(run_dir: Path) -> None:
+    """List the pages of a run folder, with relative links, in its `index.html`."""
+    found = [
+        {"place": quote(file.relative_to(run_dir).as_posix()), "title": title, "shows": shows, "written": _time(file)}
+        for pattern, title, shows in _PAGES
+        for file in sorted(run_dir.glob(pattern))
+        if file.name != INDEX
+    ]
+    if found:
+        write(run_dir / INDEX, render("index.html", name=run_dir.resolve().name, pages=found))
+
+
+def _time(file: Path) -> str:
+    return datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def summed(counts: Mapping[str, Any], field: str) -> Counter[str]:

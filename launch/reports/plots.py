@@ -7,6 +7,7 @@ date). They need no display and leave no global state. Text stays text, in any s
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,8 @@ Band = tuple[float, float, str]
 # Begins with the palette of Okabe and Ito, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#5F5F5F", "#B2182B", "#35978F")
 KEPT = "#009E73"
+_WIDTH = 8.4
+"""Inches of a figure as wide as the page."""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "twofold",
@@ -48,14 +51,9 @@ def lines(
     logarithmic: str = "",
 ) -> str:
     """Lines over a common axis with labelled bands behind them; `logarithmic` names axes (x, y, xy)."""
-    with _axes(8.4, height) as (figure, axes):
-        for position, (start, end, _) in enumerate(bands):
-            axes.axvspan(start, end, color="#f3f5f8" if position % 2 else "#fbf6ec", zorder=0)
+    with _axes(_WIDTH, height) as (figure, axes):
+        _draw_lines(axes, series, bands)
         _name_bands(axes, bands)
-        for position, (name, (x, y)) in enumerate(series.items()):
-            # Another stroke once all colours are used.
-            stroke = ("-", "--", ":")[position // len(PALETTE) % 3]
-            axes.plot(x, y, stroke, label=name, marker="o" if len(x) < 20 else None, **_line(position))
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.set(**{f"{axis}scale": "log" for axis in logarithmic})
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -65,7 +63,23 @@ def lines(
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         if len(series) > 1:
             axes.legend(**_LEGEND)
-        return _svg(figure)
+        return _svg(figure, f"{y_label} by {x_label}")
+
+
+def panels(rows: Mapping[str, tuple[Series, float]], x_label: str, bands: Sequence[Band] = ()) -> str:
+    """Panels of lines (y label -> series and height) one above the other, which share the x axis."""
+    heights = [height for _, height in rows.values()]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+        stacked = figure.subplots(len(rows), sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+        for axes, (y_label, (series, _)) in zip(stacked, rows.items(), strict=True):
+            _draw_lines(axes, series, bands)
+            axes.set(ylabel=y_label)
+        _name_bands(stacked[0], bands)
+        stacked[-1].set(xlabel=x_label)
+        stacked[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        figure.align_ylabels(stacked)
+        return _svg(figure, f"{', '.join(rows)}, by {x_label}")
 
 
 def shares(series: Series, x_label: str, y_label: str, diagonal: bool = False) -> str:
@@ -77,14 +91,14 @@ def shares(series: Series, x_label: str, y_label: str, diagonal: bool = False) -
             axes.plot(x, y, label=name, marker="o" if len(x) <= 10 else None, **_line(position))
         axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(**_LEGEND)
-        return _svg(figure)
+        return _svg(figure, f"{y_label} by {x_label}: {', '.join(series)}")
 
 
 def areas(
     x: Sequence[float], shares: Mapping[str, Sequence[float]], x_label: str, y_label: str, bands: Sequence[Band] = ()
 ) -> str:
     """Shares that add up to one, as stacked areas, with the bands' names above."""
-    with _axes(8.4, 3.4) as (figure, axes):
+    with _axes(_WIDTH, 3.4) as (figure, axes):
         colours = [PALETTE[position % len(PALETTE)] for position in range(len(shares))]
         drawn = axes.stackplot(x, *shares.values(), labels=list(shares), colors=colours, step="post", lw=0)
         for position, area in enumerate(drawn):
@@ -95,12 +109,12 @@ def areas(
         axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, 1), xlim=(x[0], x[-1]))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.legend(**_LEGEND, reverse=True)
-        return _svg(figure)
+        return _svg(figure, f"{y_label} by {x_label}: {', '.join(shares)}")
 
 
 def dots(rows: Mapping[str, Sequence[float]], x_label: str) -> str:
     """A row of dots per name, with a line at their mean."""
-    with _axes(8.4, 0.9 + 0.34 * len(rows)) as (figure, axes):
+    with _axes(_WIDTH, 0.9 + 0.34 * len(rows)) as (figure, axes):
         for position, (name, values) in enumerate(rows.items()):
             colour = PALETTE[position % len(PALETTE)]
             axes.plot(values, [name] * len(values), "o", color=colour, markersize=5, alpha=0.8)
@@ -108,12 +122,12 @@ def dots(rows: Mapping[str, Sequence[float]], x_label: str) -> str:
             axes.plot((mean, mean), (position - 0.35, position + 0.35), color=colour, lw=1.8)
         axes.invert_yaxis()
         axes.set(xlabel=x_label)
-        return _svg(figure)
+        return _svg(figure, f"{x_label} by {', '.join(rows)}")
 
 
 def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str) -> str:
     """A horizontal bar per row, divided into named parts (`kept` is green)."""
-    with _axes(8.4, 0.9 + 0.32 * len(rows)) as (figure, axes):
+    with _axes(_WIDTH, 0.9 + 0.32 * len(rows)) as (figure, axes):
         parts = list(dict.fromkeys(part for row in rows.values() for part in row))
         left = dict.fromkeys(rows, 0.0)
         colours = iter(PALETTE * (1 + len(parts) // len(PALETTE)))
@@ -126,7 +140,7 @@ def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str) -> str:
         axes.set(xlabel=x_label)
         axes.grid(axis="y", visible=False)
         axes.legend(**_LEGEND)
-        return _svg(figure)
+        return _svg(figure, f"{x_label} by {', '.join(rows)}")
 
 
 @contextlib.contextmanager
@@ -135,6 +149,15 @@ def _axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots()
+
+
+def _draw_lines(axes: Axes, series: Series, bands: Sequence[Band]) -> None:
+    for position, (start, end, _) in enumerate(bands):
+        axes.axvspan(start, end, color="#f3f5f8" if position % 2 else "#fbf6ec", zorder=0)
+    for position, (name, (x, y)) in enumerate(series.items()):
+        # Another stroke once all colours are used.
+        stroke = ("-", "--", ":")[position // len(PALETTE) % 3]
+        axes.plot(x, y, stroke, label=name, marker="o" if len(x) < 20 else None, **_line(position))
 
 
 def _line(position: int) -> dict[str, Any]:
@@ -146,8 +169,9 @@ def _name_bands(axes: Axes, bands: Sequence[Band]) -> None:
         axes.text((start + end) / 2, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", color="#555555")
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure, what: str) -> str:
+    """The figure as SVG; `what` it shows is read to those who cannot see it."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return f'<svg role="img" aria-label="{html.escape(what)}"' + text[text.index("<svg") + len("<svg") :]

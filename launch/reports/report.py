@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from configs.recipe import dump_recipe
 from configs.schema import Recipe
 from configs.units import format_bytes, format_count
 from launch import reports
@@ -24,7 +26,7 @@ from twofold import VERSION
 from twofold.artifacts import Artifact, git_revision
 from twofold.stage import Stage
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 _REASONS_DRAWN = 8
 _REASONS_LISTED = 3
 _PII_POLICIES = {"mask": "masked", "drop": "dropped with its document", "keep": "kept"}
@@ -88,6 +90,7 @@ def write_page(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> 
         groups=_groups(recipe, artifacts),
         samples=json.loads((artifacts["export"].path / "samples.json").read_text(encoding="utf-8")),
         training_note=_training_note(artifacts["train"].counts),
+        resolved=dump_recipe(recipe),
         lineage=[_lineage_row(name, artifact) for name, artifact in artifacts.items()],
         figures={name: Markup(svg) for name, svg in _figures(recipe, artifacts, train).items()},
     )
@@ -129,9 +132,14 @@ def _funnel(counts: Mapping[str, Any]) -> list[Row]:
 
 
 def _listed(numbers: Mapping[str, int], most: int = 20) -> str:
-    """`near_duplicate 3, words<30 2`: the largest numbers first."""
+    """`near duplicate (3), words < 30 (2)`: the largest numbers first."""
     largest = sorted((item for item in numbers.items() if item[1]), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{name} {count:,}" for name, count in largest[:most])
+    return ", ".join(f"{_in_words(name)} ({count:,})" for name, count in largest[:most])
+
+
+def _in_words(reason: str) -> str:
+    """`words<30` -> `words < 30`, `near_duplicate` -> `near duplicate`."""
+    return re.sub(r"\s*([<>]=?)\s*", r" \1 ", reason).replace("_", " ")
 
 
 def _compression(counts: Mapping[str, Any]) -> list[Row]:
@@ -203,6 +211,8 @@ def _lineage_row(name: str, artifact: Artifact) -> Row:
         "inputs": ", ".join(f"{source} {identity[:8]}" for source, identity in manifest.inputs.items()),
         "files": len(manifest.files),
         "size": format_bytes(sum(entry.bytes for entry in manifest.files)),
+        "seconds": manifest.made_by.get("seconds", "–"),
+        "made_by": f"{manifest.made_by['revision']}, {manifest.made_by.get('machine', '')}".rstrip(", "),
         "created": manifest.created[:16].replace("T", " "),
     }
 
@@ -218,10 +228,16 @@ def _figures(recipe: Recipe, artifacts: Mapping[str, Artifact], events: Sequence
     x = "tokens trained"
     return {
         "funnel": plots.stacked_bars(_bars(artifacts["filter"].counts), "documents"),
-        "loss": plots.lines({"loss": _curve(steps, lambda e: e["loss"])}, x, "training loss (nats per token)", bands),
-        "rate": plots.lines({"rate": _curve(steps, lambda e: e["lr"])}, x, "learning rate", bands, 2.0),
-        "norm": plots.lines({"norm": _curve(steps, lambda e: e["grad_norm"])}, x, "gradient norm", bands, 2.0),
-        "speed": plots.lines({"speed": _curve(steps, lambda e: e["tps"])}, x, "tokens per second", bands, 2.0),
+        "training": plots.panels(
+            {
+                "loss (nats per token)": ({"loss": _curve(steps, lambda e: e["loss"])}, 2.8),
+                "learning rate": ({"rate": _curve(steps, lambda e: e["lr"])}, 1.6),
+                "gradient norm": ({"norm": _curve(steps, lambda e: e["grad_norm"])}, 1.6),
+                "tokens per second": ({"speed": _curve(steps, lambda e: e["tps"])}, 1.7),
+            },
+            x,
+            bands,
+        ),
         "validation": plots.lines(by_source, x, "bits per byte, held-out text", bands, 3.8),
     }
 
@@ -238,7 +254,7 @@ def _bars(counts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     drawn = sorted(totals, key=lambda reason: (-totals[reason], reason))[:_REASONS_DRAWN]
     bars: dict[str, dict[str, float]] = {}
     for source, row in counts["sources"].items():
-        parts = {"kept": row["kept"], **{reason: row["dropped"].get(reason, 0) for reason in drawn}}
+        parts = {"kept": row["kept"], **{_in_words(reason): row["dropped"].get(reason, 0) for reason in drawn}}
         other = sum(count for reason, count in row["dropped"].items() if reason not in drawn)
         bars[source] = {**parts, **({"other": other} if len(totals) > len(drawn) else {})}
     return bars
