@@ -45,7 +45,7 @@ def find(fields: Mapping[str, Any]) -> str | None:
     level = [fields]
     for _ in range(_DEPTH):
         for holder in level:
-            named = {_key(name): value for name, value in reversed(holder.items())}
+            named = {_key(name): value for name, value in reversed(list(holder.items()))}
             for name in NAMES:
                 address = cleaned(named.get(name))
                 if address and host(address) and ("://" in address or name not in _OFTEN_OTHERWISE):

@@ -10,8 +10,10 @@ never in memory as a whole. Strings are read as bytes, so damaged UTF-8 is decod
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,36 +33,39 @@ _BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, K
 """What Arrow raises for damaged files, among errors of the file system."""
 
 
-def rows(location: Location, settings: Settings) -> Iterator[Record]:
-    """The rows in order; `index` is the row number in the file."""
+def rows(location: Location, settings: Settings) -> Generator[Record, None, int]:
+    """The rows in order; `index` is the row number in the file. Returns where the file ends."""
     with pa.OSFile(str(location)) if isinstance(location, Path) else open_binary(location) as raw:
+        raw.seek(0, os.SEEK_END)
+        size = raw.tell()
         try:
             file = pq.ParquetFile(raw, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
             columns = _columns(file.schema_arrow, settings)
             starts = _starts(file)
         except _BROKEN as error:
             _raise_if_not_damage(error)
-            yield 0, rejecting("broken_parquet", _first_line(error))
-            return
+            yield Record(0, rejecting("broken_parquet", _first_line(error)), size)
+            return size
         if not any(_resolved(file.schema_arrow, path) for path in (settings.text_field, settings.html_field)):
             named = ", ".join(f"{field.name}: {field.type}" for field in file.schema_arrow)
-            yield 0, rejecting("no_text_field", f"columns are {named}"[:200])
-            return
+            yield Record(0, rejecting("no_text_field", f"columns are {named}"[:200]), size)
+            return size
         for group, start in enumerate(starts):
             yield from _group(file, group, start, columns, settings)
+        return size
 
 
 def _group(file: Any, group: int, start: int, columns: list[str], settings: Settings) -> Iterator[Record]:
-    index = start
+    index, end = start, _end(file, group)
     try:
         for batch in file.iter_batches(_batch_rows(file, group), [group], columns, use_threads=False):
             values = {name: _as_bytes(batch.column(name)) for name in batch.schema.names}
             for row in range(batch.num_rows):
-                yield index, lambda values=values, row=row: _record(values, row, settings)  # type: ignore[misc]
+                yield Record(index, functools.partial(_record, values, row, settings), end)
                 index += 1
     except _BROKEN as error:
         _raise_if_not_damage(error)
-        yield index, rejecting("broken_parquet", f"row group {group}: {_first_line(error)}")
+        yield Record(index, rejecting("broken_parquet", f"row group {group}: {_first_line(error)}"), end)
 
 
 def _raise_if_not_damage(error: Exception) -> None:
@@ -135,6 +140,13 @@ def _starts(file: Any) -> list[int]:
     """The first row of each row group."""
     lengths = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
     return list(itertools.accumulate(lengths, initial=0))[:-1]
+
+
+def _end(file: Any, group: int) -> int:
+    """The raw offset behind a row group."""
+    meta = file.metadata.row_group(group)
+    chunks = [meta.column(number) for number in range(meta.num_columns)]
+    return max((chunk.data_page_offset + chunk.total_compressed_size for chunk in chunks), default=0)
 
 
 def _batch_rows(file: Any, group: int) -> int:

@@ -1,11 +1,12 @@
 """Documents, rejects and their reasons; and the step from bytes or markup to text.
 
-Contract: the reader of a format yields a `Record` per record: its index, and a function that makes its `Raw` text
-or raises `Rejected`. `finish` turns a `Raw` into a `Document`. Nothing here opens a file.
+Contract: the reader of a format yields a `Record` per record, and returns the raw offset at which it ended. `finish`
+turns a record's `Raw` text into a `Document`. Nothing here opens a file.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,17 +16,17 @@ from data_pipeline.readers import addresses, charset, html, normalize
 
 REASONS: dict[str, str] = {
     "unreadable_file": "the file system refused or lost the file",
-    "broken_compression": "gzip or zstd data ends early or fails its checksum; everything before is read",
+    "broken_compression": "compressed data ends early or fails its checksum; everything before and after it is read",
     "broken_warc": "part of a WARC or ARC file is damaged; everything before and after it is read",
     "broken_parquet": "not Parquet, or a damaged row group; the other row groups are read",
-    "not_json": "the line is not JSON",
-    "not_an_object": "the line is JSON but not an object",
+    "not_json": "the line or element is not JSON",
+    "not_an_object": "the line or element is JSON but not an object",
     "no_text_field": "neither `text_field` nor `html_field` contains text; the detail names the fields that were seen",
     "unknown_encoding": "no character set decodes the bytes",
     "too_long": "longer than data.extract.max_document_bytes",
     "too_deep": "HTML nested deeper than any page written by people",
-    "http_status": "a WARC response with a status other than 200",
-    "not_html": "a WARC response that is not HTML",
+    "http_status": "an archived response with a status other than 200",
+    "not_html": "an archived response or resource that is not HTML",
     "empty": "no text is left after extraction",
 }
 """Every reason for a reject, and its meaning."""
@@ -84,6 +85,14 @@ class Reject:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """A record of a kind that is not read, such as a WARC `request`."""
+
+    index: int
+    kind: str
+
+
+@dataclass(frozen=True)
 class Raw:
     """A record before normalisation."""
 
@@ -103,17 +112,37 @@ class Rejected(Exception):
         super().__init__(reason)
 
 
-Record = tuple[int, Callable[[], Raw]]
-"""A record's index, and the function that makes its text or raises `Rejected`."""
+class PassedOver(Exception):
+    """The record is of a kind that is not read; carries the kind to the caller."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        super().__init__(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a file, before its text is made."""
+
+    index: int
+    make: Callable[[], Raw]
+    """Makes the text; raises `Rejected` or `PassedOver`."""
+    end: int
+    """Raw offset behind it, as far as it is known."""
 
 
 def rejecting(reason: str, detail: str) -> Callable[[], Raw]:
     """The function of a record that is known to be rejected."""
+    return functools.partial(_raise, Rejected(reason, detail))
 
-    def reject() -> Raw:
-        raise Rejected(reason, detail)
 
-    return reject
+def passing(kind: str) -> Callable[[], Raw]:
+    """The function of a record that is passed over."""
+    return functools.partial(_raise, PassedOver(kind))
+
+
+def _raise(error: Exception) -> Raw:
+    raise error
 
 
 def finish(index: int, raw: Raw, settings: Settings) -> Document:

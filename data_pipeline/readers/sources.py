@@ -10,6 +10,7 @@ no file of the format, or cannot be read is a `UserError` that names the source.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from twofold.errors import Problem, UserError
 UNLIMITED_BYTES = 2**62
 """`max_bytes` of a source without a limit (the schema's default)."""
 
-_COMPRESSIONS = ("", ".gz", ".zst", ".zstd")
+_COMPRESSIONS = ("", ".gz", ".zst", ".zstd", ".bz2", ".xz")
 
 
 def _compressed(*endings: str) -> tuple[str, ...]:
@@ -86,14 +87,14 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def plan(recipe: Recipe) -> tuple[Share, ...]:
+def plan(recipe: Recipe, listed: Mapping[str, Listing]) -> tuple[Share, ...]:
     """Divide every source into tasks of whole files, about `data.extract.task_bytes` raw bytes each.
 
     A source with `max_bytes` is one task, because only a single task knows how much text was read before.
     """
     limit = recipe.data.extract.task_bytes
     shares: list[Share] = []
-    for name, listing in list_files(recipe).items():
+    for name, listing in listed.items():
         capped = recipe.sources[name].max_bytes < UNLIMITED_BYTES
         groups = [tuple(listing.files)] if capped else _grouped(listing.files, limit)
         shares.extend(Share(name, number, group) for number, group in enumerate(groups))

@@ -8,8 +8,9 @@ Contract: each task reads one share of `sources.plan`. Writes
 Ids are unique within a source: `<source>/<the record's id>`, or else `<source>/<file>#<index>`, or
 `<source>/<file>` for files that are one document. A repeated id gets `~2`, `~3`, … in reading order (and an id
 that itself ends in `~<number>` gets `~1`, so that no two can collide). `max_bytes` keeps a source's first
-documents as long as their UTF-8 text fits in it; reading stops there. A source without a document is a
-`UserError`. Cost: 15 to 30 MB/s of raw bytes per core; memory for one row group.
+documents as long as their UTF-8 text fits in it; reading stops there. A source without a document, or whose account
+(stages/account.py) does not add up, is a `UserError`. Cost: 15 to 30 MB/s of raw bytes per core; memory for one row
+group.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ import xxhash
 from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.readers import formats, sources
+from data_pipeline.readers.folders import InputFile, Listing
+from data_pipeline.stages import account
 from twofold.errors import Problem, UserError, user_error
 from twofold.files import atomic_path, write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 
 DOCUMENTS = pa.schema(
     [
@@ -49,6 +52,7 @@ DOCUMENTS = pa.schema(
 _UNIQUE = {"ids": "unique"}
 """Parquet metadata of a file whose repeated ids were renamed."""
 _ONE_DOCUMENT_FORMATS = ("html", "text")
+_Found = formats.Document | formats.Reject | formats.Passed | None
 _LOOKS_NUMBERED = re.compile(r"~\d+$")
 
 
@@ -63,9 +67,10 @@ def config(recipe: Recipe) -> dict[str, Any]:
 
 def build(recipe: Recipe, out: Path, work: Path, runner: TaskRunner) -> Mapping[str, Any]:
     """Run the tasks, make ids unique, collect rejects; returns counts by source."""
-    shares = sources.plan(recipe)
+    listed = sources.list_files(recipe)
+    shares = sources.plan(recipe, listed)
     runner.run("extract documents", _Extract(recipe, shares, out, work), len(shares), work / "extract")
-    counts = _gather(recipe, shares, work)
+    counts = _gather(recipe, listed, shares, work)
     _refuse_empty(recipe, counts)
     for name in recipe.sources:
         _make_ids_unique([share for share in shares if share.source == name], out, work)
@@ -73,16 +78,6 @@ def build(recipe: Recipe, out: Path, work: Path, runner: TaskRunner) -> Mapping[
         for share in shares:
             stream.write(_side_file(work, "rejects", share, "jsonl").read_bytes())
     return counts
-
-
-STAGE = Stage(
-    name="extract",
-    makes="documents",
-    code_version=CODE_VERSION,
-    config=config,
-    build=build,
-    fingerprints=sources.fingerprints,
-)
 
 
 @dataclass(frozen=True)
@@ -98,39 +93,42 @@ class _Extract:
         assert world_size == len(self.shares), (world_size, len(self.shares))
         share = self.shares[rank]
         rejects: list[str] = []
-        reasons: Counter[str] = Counter()
+        tally = account.Tally()
         ids: list[str] = []
         text_bytes = 0
+        limit = self.recipe.sources[share.source].max_bytes
         target = tables.task_path(self.out / "documents", share.source, share.number)
         with tables.row_writer(target, DOCUMENTS) as write:
-            for file, found in self._records(share):
-                if isinstance(found, formats.Reject):
-                    reasons[found.reason] += 1
-                    rejects.append(_reject_line(share.source, file, found))
-                    continue
-                size = len(found.text.encode())
-                if text_bytes + size > self.recipe.sources[share.source].max_bytes:
-                    break
-                text_bytes += size
-                row = self._row(share.source, file, found)
-                ids.append(row["id"])
-                write(row)
+            for file, found, n_bytes in self._records(share, tally):
+                if isinstance(found, formats.Document):
+                    size = len(found.text.encode())
+                    if text_bytes + size > limit:
+                        tally.limit_reached(file, share.files[share.files.index(file) + 1 :])
+                        break
+                    text_bytes += size
+                    row = self._row(share.source, file.relative, found)
+                    ids.append(row["id"])
+                    write(row)
+                elif isinstance(found, formats.Reject):
+                    rejects.append(_reject_line(share.source, file.relative, found))
+                tally.add(file, found, n_bytes)
         with atomic_path(_side_file(self.work, "rejects", share, "jsonl")) as partial:
             partial.write_text("".join(rejects), encoding="utf-8")
         hashes = np.array([xxhash.xxh3_64_intdigest(identity.encode()) for identity in ids], dtype=np.uint64)
         tables.save_array(_side_file(self.work, "ids", share, "npy"), hashes)
-        counts = {"documents": len(ids), "text_bytes": text_bytes, "rejects": reasons}
+        counts = {"documents": len(ids), "text_bytes": text_bytes, **tally.as_json()}
         write_json(_side_file(self.work, "counts", share, "json"), counts)
 
-    def _records(self, share: sources.Share) -> Iterator[tuple[str, formats.Document | formats.Reject]]:
+    def _records(self, share: sources.Share, tally: account.Tally) -> Iterator[tuple[InputFile, _Found, int]]:
         source = self.recipe.sources[share.source]
         settings = _settings(self.recipe, share.source)
         stops = self.recipe.data.extract.broken_files == "stop"
         for file in share.files:
-            for found in formats.read(file.location, source.format, settings):
+            for found, n_bytes in formats.account(file.location, source.format, settings):
                 if stops and isinstance(found, formats.Reject) and found.reason in formats.DAMAGE:
                     raise _stop(share.source, file.location, found)
-                yield file.relative, found
+                yield file, found, n_bytes
+            tally.end_of_file()
 
     def _row(self, name: str, file: str, document: formats.Document) -> dict[str, Any]:
         source = self.recipe.sources[name]
@@ -197,35 +195,67 @@ def _rename(path: Path, numbers: Mapping[int, int]) -> None:
     tables.write_rows(path, DOCUMENTS, rows, _UNIQUE)
 
 
-def _gather(recipe: Recipe, shares: Sequence[sources.Share], work: Path) -> dict[str, Any]:
+def _gather(
+    recipe: Recipe, listed: Mapping[str, Listing], shares: Sequence[sources.Share], work: Path
+) -> dict[str, Any]:
     by_source: dict[str, Any] = {}
     for name, group in itertools.groupby(shares, key=lambda share: share.source):
         tasks = list(group)
-        files = [file for share in tasks for file in share.files]
         done = [tables.read_json(_side_file(work, "counts", share, "json")) for share in tasks]
-        rejects: Counter[str] = Counter()
-        for counts in done:
-            rejects.update(counts["rejects"])
+        found = account.of_source(listed[name], done)
+        account.check(name, recipe.sources[name].path, found)
         by_source[name] = {
-            "files": len(files),
-            "raw_bytes": sum(file.bytes for file in files),
+            "files": sum(len(share.files) for share in tasks),
+            "raw_bytes": sum(file.bytes for share in tasks for file in share.files),
             "tasks": len(tasks),
             "documents": sum(counts["documents"] for counts in done),
             "text_bytes": sum(counts["text_bytes"] for counts in done),
-            "rejects": dict(rejects.most_common()),
+            "rejects": found["records"]["refused"],
+            "account": found,
+            "passed_over": {reason: passed.examples for reason, passed in listed[name].passed_over.items()},
+            "like_html": sum(counts["like_html"] for counts in done),
+            "fields_seen": next((counts["fields_seen"] for counts in done if counts["fields_seen"]), None),
         }
     totals = {key: sum(counts[key] for counts in by_source.values()) for key in ("files", "documents", "text_bytes")}
     return {**totals, "sources": by_source}
 
 
+def remarks(counts: Mapping[str, Any]) -> list[str]:
+    """The account of each source, and what its texts look like."""
+    told = []
+    for name, found in counts["sources"].items():
+        told += account.lines(name, found["account"], found["passed_over"])
+        if found["like_html"]:
+            told.append(
+                f"{name}: {found['like_html']:,} of {found['documents']:,} texts look like HTML. If they are, set "
+                f"sources.{name}.html_field to the name of their field."
+            )
+    return told
+
+
+STAGE = Stage(
+    name="extract",
+    makes="documents",
+    code_version=CODE_VERSION,
+    config=config,
+    build=build,
+    fingerprints=sources.fingerprints,
+    remarks=remarks,
+)
+
+
 def _refuse_empty(recipe: Recipe, counts: Mapping[str, Any]) -> None:
     problems = []
     for name, found in counts["sources"].items():
-        if not found["documents"]:
-            rejects = ", ".join(f"{count} x {reason}" for reason, count in found["rejects"].items())
-            problem = f"yields no document ({rejects or 'its files are empty'})"
-            hint = "check its path, format and max_bytes, or remove the source"
-            problems.append(Problem(f"sources.{name}", recipe.sources[name].path, problem, hint))
+        if found["documents"]:
+            continue
+        rejects = ", ".join(f"{count} x {reason}" for reason, count in found["rejects"].items())
+        problem = f"yields no document ({rejects or 'its files are empty'})"
+        hint = "check its path, format and max_bytes, or remove the source"
+        if found["fields_seen"]:
+            problem = f"yields no document ({rejects}; its first record has {found['fields_seen']})"
+            hint = f"name the field with the text: sources.{name}.text_field, or html_field"
+        problems.append(Problem(f"sources.{name}", recipe.sources[name].path, problem, hint))
     if problems:
         raise UserError(problems)
 

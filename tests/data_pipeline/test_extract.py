@@ -115,7 +115,9 @@ def test_ids_are_unique_over_the_tasks_of_a_source(tmp_path, make_recipe, write_
     ]
     # A build that was killed after renaming starts again from the same files, and must not rename twice.
     before = _parquet_bytes(tmp_path / "out")
-    extract._make_ids_unique(extract.sources.plan(recipe), tmp_path / "out", tmp_path / "work")
+    extract._make_ids_unique(
+        extract.sources.plan(recipe, extract.sources.list_files(recipe)), tmp_path / "out", tmp_path / "work"
+    )
     assert _parquet_bytes(tmp_path / "out") == before
 
 

@@ -145,7 +145,7 @@ def test_plan_cuts_whole_files_and_keeps_capped_sources_in_one_task(tmp_path, ma
         _touch(tmp_path / f"{number}.jsonl", 40)
     source = {"path": str(tmp_path)}
     recipe = make_recipe({"s": source, "capped": {**source, "max_bytes": 10}}, extract={"task_bytes": 100})
-    shares = sources.plan(recipe)
+    shares = sources.plan(recipe, sources.list_files(recipe))
     assert [(share.source, share.number, len(share.files)) for share in shares] == [
         ("s", 0, 2),
         ("s", 1, 2),
