@@ -51,27 +51,31 @@ def read(location: Location, form: str, settings: Settings) -> Iterator[Document
 def account(
     location: Location, form: str, settings: Settings
 ) -> Iterator[tuple[Document | Reject | Passed | None, int]]:
-    """Everything in one file with the raw bytes that it takes; None stands for padding at the end."""
+    """Everything in one file with the raw bytes that it takes; None stands for a file without any record."""
     reached = index = 0
+    begun: tuple[Document | Reject | Passed | None, int] = (None, 0)  # held back, as it may take the file's padding
     try:
         reader = FORMATS[form](location, settings)
         while True:
             try:
                 record = next(reader)
             except StopIteration as stopped:
-                reached, behind = stopped.value, stopped.value - reached
+                behind = stopped.value - reached
                 break
             index = record.index + 1
-            yield _finished(record, settings), max(0, record.end - reached)
+            if begun[0]:
+                yield begun
+            begun = _finished(record, settings), max(0, record.end - reached)
             reached = max(reached, record.end)
         size = _size(location)
-        if reached != size:
-            raise AssertionError(f"{location}: the reader of {form} stopped at byte {reached} of {size}")
-        if behind:
-            yield None, behind
+        if reached + behind != size:
+            raise AssertionError(f"{location}: the reader of {form} stopped at byte {reached + behind} of {size}")
+        yield begun[0], begun[1] + behind
     except OSError as error:
         if is_passing(error):
             raise  # what a file server's bad minute hides must not be missing from the corpus
+        if begun[0]:
+            yield begun
         yield Reject(index, "unreadable_file", error.strerror or str(error)), max(0, _size(location) - reached)
 
 

@@ -26,8 +26,8 @@ _PAGE_BEGINS = re.compile(
     rb"|a|style|title|b|body|br|p|meta|link|frameset|center)[\s>/])",
     re.I,
 )
-_LAYERS = 4
-"""Encodings around one body; more are an attack."""
+_LAYERS = 3
+"""Encodings that no header names; more are an attack."""
 UNKNOWN_TYPES = frozenset({"", "unknown/unknown", "application/unknown", "*/*", "application/octet-stream"})
 """Types that say nothing, so that the body is looked at."""
 
@@ -67,13 +67,11 @@ def content(response: Response, limit: int) -> bytes:
     body = response.body
     named = f"{response.headers.get('content-encoding', '')},{response.headers.get('transfer-encoding', '')}".lower()
     body = _without_chunks(body, "chunked" in named) or body
-    for name in reversed([part.strip() for part in named.split(",")]):
-        if name in _BY_NAME and not looks_like_a_page(body):
+    for name in [*reversed([part.strip() for part in named.split(",")]), *[""] * _LAYERS]:
+        if begins_compressed(body[:10]):
+            body = _decompressed(body, limit) or body
+        elif name in _BY_NAME and not looks_like_a_page(body):
             body = _BY_NAME[name](body, limit) or body
-    for _ in range(_LAYERS):
-        if not begins_compressed(body[:10]):
-            break
-        body = _decompressed(body, limit) or body
     return body[:limit]
 
 

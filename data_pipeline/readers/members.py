@@ -29,6 +29,8 @@ _SCAN_BYTES = 1 << 20
 _PROBE_BYTES = 4_096
 """Decompressed to tell a member from a few bytes that look like one."""
 _NOTHING = re.compile(rb"(?!)")
+text_beginning = re.compile(rb"\s*[\[{]")
+"""What an uncompressed stretch begins with if it is read behind a compressed one: JSON, not rubbish."""
 
 
 class BrokenStream(ValueError):
@@ -139,7 +141,8 @@ def next_beginning(raw: BinaryIO, start: int, plain: re.Pattern[bytes] = _NOTHIN
 
     These are compressed members from which something can be decompressed, and matches of `plain`.
     """
-    either = re.compile(b"|".join((*(b"(?:%s)" % pattern for pattern, _ in _DECODERS), b"(%s)" % plain.pattern)))
+    beginnings = b"|".join(pattern for pattern, _ in _DECODERS)
+    either = re.compile(b"(?=%s|(%s))" % (beginnings, plain.pattern))  # two may overlap
     while True:
         before = min(start, 1)  # for patterns that look behind
         raw.seek(start - before)
@@ -162,18 +165,20 @@ def pieces(raw: BinaryIO, plain: re.Pattern[bytes]) -> Iterator[tuple[bytes | Da
     """The whole content of a file in order with the raw offset after each piece; damages stand where they are."""
     content = Content(raw, 0, plain, split=True)
     while True:
-        reached = content.position
+        reached, again = content.position, content.member
         try:
             while content.advance():
+                again = content.member
                 while chunk := content.chunk():
                     yield chunk, content.position
                     reached = content.position
             yield b"", content.position
             return
         except BrokenStream as error:
-            found = next(next_beginning(raw, content.member + 1), None)
+            # A member that was cut may have been completed with the beginning of the next one.
+            found = next(next_beginning(raw, again + 1), None)
             end = found[0] if found else raw.seek(0, io.SEEK_END)
-            yield Damage(min(reached, end), end, str(error)), end
+            yield Damage(min(max(reached, content.member), end), end, str(error)), end
             content = Content(raw, end, plain, split=True)
 
 

@@ -9,19 +9,14 @@ or unreadable file raises `OSError`. Cost: 300 MB/s of lines or more.
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from data_pipeline.readers.charset import byte_order_mark
-from data_pipeline.readers.members import BrokenStream, Damage, pieces
+from data_pipeline.readers.members import BrokenStream, Damage, pieces, text_beginning
 from data_pipeline.readers.storage import Location, open_binary
 
 __all__ = ["BrokenStream", "Damage", "LineTooLong", "lines", "lines_and_damages", "read_all", "text_pieces"]
-
-_TEXT = re.compile(rb"\s*[\[{]")
-"""What an uncompressed stretch must begin with to be read behind a compressed one: JSON, not rubbish."""
-
 
 class LineTooLong:
     """Takes the place of a line that was skipped because it exceeds the limit."""
@@ -42,7 +37,7 @@ def lines(location: Location, max_line_bytes: int) -> Iterator[bytes | LineTooLo
 def read_all(raw: BinaryIO, max_bytes: int) -> bytes | None:
     """The decompressed content, or None if it is longer than `max_bytes`."""
     content = bytearray()
-    for piece, _ in pieces(raw, _TEXT):
+    for piece, _ in pieces(raw, text_beginning):
         if isinstance(piece, Damage):
             raise BrokenStream(str(piece))
         content += piece
@@ -53,7 +48,7 @@ def read_all(raw: BinaryIO, max_bytes: int) -> bytes | None:
 
 def text_pieces(raw: BinaryIO) -> Iterator[tuple[bytes | Damage, int]]:
     """`pieces` of a file, in UTF-8 if it has a byte order mark."""
-    parts = pieces(raw, _TEXT)
+    parts = pieces(raw, text_beginning)
     first, end = next(parts)
     mark = byte_order_mark(first) if isinstance(first, bytes) else None
     if mark is None:

@@ -28,7 +28,6 @@ from data_pipeline.readers.records import (
 from data_pipeline.readers.storage import Location, open_binary
 
 _READ = ("response", "resource", "conversion")
-_HTML_TYPES = ("text/html", "application/xhtml+xml")
 _HEADER_BYTES = 65_536
 """Allowed in addition to a document's bytes, because a response starts with its HTTP headers."""
 
@@ -70,7 +69,7 @@ def _text(entry: archive.Entry, settings: Settings) -> tuple[str, str]:
     if kind in http_messages.UNKNOWN_TYPES and http_messages.looks_like_a_page(body):
         kind = "text/html"
     is_text = entry.kind == "conversion" and kind in ("text/plain", "")
-    if not is_text and kind not in _HTML_TYPES:
+    if not is_text and "html" not in kind:  # text/html, application/xhtml+xml, application/vnd.wap.xhtml+xml, …
         raise Rejected("not_html", kind[:80])
     if len(body) > settings.max_bytes:
         raise Rejected("too_long", f"page above {settings.max_bytes} bytes")

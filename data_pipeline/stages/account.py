@@ -18,7 +18,7 @@ from twofold.errors import user_error
 
 MEASURES = ("files", "records", "bytes")
 OUTCOMES = ("read", "refused", "passed_over")
-BEYOND_LIMIT, PADDING = "beyond max_bytes", "padding"
+BEYOND_LIMIT = "beyond max_bytes"
 _Found = Document | Reject | Passed | None
 
 
@@ -35,7 +35,7 @@ class Tally:
         self._file_bytes = 0
 
     def add(self, file: InputFile, found: _Found, n_bytes: int) -> None:
-        """Count one record; the file's next one, or None for padding."""
+        """Count a file's next record, or None for a file without any."""
         if isinstance(found, Reject) and found.reason == "unreadable_file":
             n_bytes = max(0, file.bytes - self._file_bytes)  # the lost file may have no size any more
         self._file_bytes += n_bytes
@@ -120,7 +120,7 @@ def _outcome(found: _Found) -> str:
         return f"refused:{found.reason}"
     if isinstance(found, Passed):
         return f"passed_over:{found.kind}"
-    return "read" if found else f"passed_over:{PADDING}"
+    return "read"
 
 
 def _nested(totals: Mapping[str, int]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ MAX_DOCUMENT_BYTES = 8_000_000
 EXPECTED: dict[str, tuple[int, dict[str, int]]] = {
     "truncated.jsonl.gz": (35, {"broken_compression": 1}),
     "truncated.jsonl.zst": (30, {"broken_compression": 1}),
-    "bitflip.jsonl.zst": (46, {"broken_compression": 1}),
+    "bitflip.jsonl.zst": (60, {"broken_compression": 1}),
     "bad-crc.jsonl.gz": (60, {"broken_compression": 1}),
     "multi-member.jsonl.gz": (3, {}),
     "not-really-gzip.jsonl.gz": (1, {}),
