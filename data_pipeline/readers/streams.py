@@ -18,6 +18,7 @@ from data_pipeline.readers.storage import Location, open_binary
 
 __all__ = ["BrokenStream", "Damage", "LineTooLong", "lines", "lines_and_damages", "read_all", "text_pieces"]
 
+
 class LineTooLong:
     """Takes the place of a line that was skipped because it exceeds the limit."""
 

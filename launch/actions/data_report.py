@@ -70,6 +70,7 @@ def render(recipe: Recipe, made: Mapping[str, Artifact], size: int) -> str:
         sampled=sampled.num_rows,
         languages=_languages(counts),
         rejects=dict(reports.summed(made["extract"].counts, "rejects").most_common()),
+        accounts={name: found["account"] for name, found in made["extract"].counts["sources"].items()},
         personal=_personal(counts),
         kinds=pii.TYPES,
         policy=recipe.data.personal_information,

@@ -233,6 +233,46 @@ def test_samples_of_warcio(corpus_dir):
         assert all("Example Domain" in d.text or "iana" in (d.url or "") for d in found if isinstance(d, Document))
 
 
+@pytest.mark.corpus
+def test_whole_archives_hold_what_fastwarc_reads(corpus_dir):
+    iterator = pytest.importorskip("fastwarc.warc").ArchiveIterator
+    names = ["example.warc", "example.warc.gz", "post-test.warc.gz", "example-iana.org-chunked.warc"]
+    for path in (corpus_dir / "general/warc/warcio-samples" / name for name in names):
+        with path.open("rb") as raw, path.open("rb") as again:
+            ours = [entry for entry in archive.Records(raw, 10**7) if isinstance(entry, archive.Entry)]
+            theirs = [
+                (record.headers["WARC-Record-ID"], record.reader.read()) for record in iterator(again, parse_http=False)
+            ]
+        assert [(entry.headers["warc-record-id"], entry.body) for entry in ours] == theirs
+
+
+KINDS = ("response", "resource", "conversion", "request", "metadata", "revisit", "warcinfo")
+
+
+def test_every_kind_of_record_is_read_or_counted(tmp_path):
+    records = []
+    for number, kind in enumerate(KINDS):
+        body = _http(200, HTML, PAGE) if kind == "response" else KOREAN.encode() if kind == "conversion" else PAGE
+        content = {"response": "application/http", "conversion": "text/plain"}.get(kind, HTML)
+        head = (
+            f"WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Target-URI: <https://example.com/{number}>\r\n"
+            f"Content-Type: {content}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        records.append(head.encode() + body + b"\r\n\r\n")
+    (tmp_path / "f").write_bytes(b"".join(records))
+    found = [item for item, _ in formats.account(tmp_path / "f", "warc", Settings(MAX))]
+    assert [item.kind for item in found if isinstance(item, formats.Passed)] == list(KINDS[3:])
+    documents = [item for item in found if isinstance(item, Document)]
+    assert [(item.index, item.url) for item in documents] == [(n, f"https://example.com/{n}") for n in range(3)]
+    assert all(KOREAN in item.text for item in documents)
+
+
+def test_a_record_may_lie_in_several_members(tmp_path):
+    data = b"".join(_warc(*[(200, HTML, PAGE)] * 3))
+    members_of_100_bytes = [gzip.compress(data[start : start + 100]) for start in range(0, len(data), 100)]
+    assert _outcome(_read(tmp_path / "f", b"".join(members_of_100_bytes))) == ["document"] * 3
+
+
 # --- anything ----------------------------------------------------------------------------------
 
 
