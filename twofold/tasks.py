@@ -24,5 +24,5 @@ class TaskRunner(Protocol):
 
         `label` is shown by the progress bar. `log_dir` keeps logs and completion marks, by which a restarted
         stage redoes only what is missing; it must be unique to this task within the stage. Raises what the
-        first failing task raised.
+        first failing task raised. Of very many tasks, consecutive ones may share a log and a mark.
         """

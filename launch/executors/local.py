@@ -21,7 +21,7 @@ from pathlib import Path
 from datatrove.executor import LocalPipelineExecutor
 from rich.console import Console
 
-from launch.executors.steps import bar, executor_of, missing_ranks, quieten, run_rank
+from launch.executors.steps import bar, executor_of, gathered, missing_ranks, quieten, run_rank
 from twofold.errors import user_error
 from twofold.files import atomic_path
 from twofold.tasks import Task
@@ -47,6 +47,7 @@ class LocalRunner:
 
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         """See `TaskRunner.run`."""
+        task, n_tasks = gathered(task, n_tasks)
         executor = executor_of(task, n_tasks, log_dir)
         missing = missing_ranks(log_dir, n_tasks)
         if not missing:

@@ -17,7 +17,16 @@ from typing import Any
 from rich.console import Console
 
 from configs.data_schema import Executor
-from launch.executors.steps import bar, executor_of, forget_failures, missing_ranks, quieten, refuse_missing, run_rank
+from launch.executors.steps import (
+    bar,
+    executor_of,
+    forget_failures,
+    gathered,
+    missing_ranks,
+    quieten,
+    refuse_missing,
+    run_rank,
+)
 from twofold.errors import UserError, user_error
 from twofold.root import ROOT
 from twofold.tasks import Task
@@ -65,6 +74,7 @@ class RayRunner:
         import ray
 
         log_dir = log_dir.absolute()
+        task, n_tasks = gathered(task, n_tasks)
         waiting = missing_ranks(log_dir, n_tasks)
         if not waiting:
             return
@@ -72,13 +82,16 @@ class RayRunner:
         shared = ray.put(executor_of(task, n_tasks, log_dir))
         remote = ray.remote(run_rank).options(num_cpus=1, memory=self._memory_bytes, max_retries=_RETRIES)
         running: list[Any] = []
+        done = n_tasks - len(waiting)
         with bar(self._console, label, n_tasks) as show:
             while waiting or running:
                 while waiting and len(running) < self._settings.workers:
                     running.append(remote.remote(shared, waiting.pop(0)))
                 ended, running = ray.wait(running, timeout=self._settings.poll_s)
-                waiting = [] if any(_has_failed(reference) for reference in ended) else waiting
-                show(n_tasks - len(missing_ranks(log_dir, n_tasks)))
+                failed = sum(_has_failed(reference) for reference in ended)
+                waiting = [] if failed else waiting
+                done += len(ended) - failed
+                show(done)
         hint = f"see {log_dir}/logs; if tasks were killed, raise data.executor.ray_memory_gb; then run again"
         refuse_missing(label, n_tasks, log_dir, f"{hint}: only the missing tasks are run")
 

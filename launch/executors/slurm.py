@@ -31,7 +31,16 @@ from datatrove.executor import SlurmPipelineExecutor
 from rich.console import Console
 
 from configs.data_schema import Executor
-from launch.executors.steps import RunTask, bar, first_failure, forget_failures, missing_ranks, quieten, refuse_missing
+from launch.executors.steps import (
+    RunTask,
+    bar,
+    first_failure,
+    forget_failures,
+    gathered,
+    missing_ranks,
+    quieten,
+    refuse_missing,
+)
 from twofold.errors import user_error
 from twofold.root import ROOT
 from twofold.tasks import Task
@@ -75,6 +84,7 @@ class SlurmRunner:
     def run(self, label: str, task: Task, n_tasks: int, log_dir: Path) -> None:
         """See `TaskRunner.run`."""
         log_dir = log_dir.absolute()
+        task, n_tasks = gathered(task, n_tasks)
         name = job_name(log_dir)
         if not missing_ranks(log_dir, n_tasks):
             return

@@ -9,9 +9,11 @@ not end hours of work.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from twofold.files import is_passing, patiently, read_json, write_json
 from twofold.tasks import Task
 
 _FAILURES = "failures"
+MOST_TASKS = 10_000
 
 
 class RunTask(PipelineStep):  # type: ignore[misc]
@@ -59,6 +62,25 @@ def _as_json(error: Exception) -> dict[str, Any] | None:
     if isinstance(error, OSError) and is_passing(error):
         return {"system": [error.errno, error.strerror, error.filename]}
     return None
+
+
+@dataclass(frozen=True)
+class Several:
+    """Consecutive tasks as one: task `rank` runs `size` of the tasks one after another."""
+
+    task: Task
+    n_tasks: int
+    size: int
+
+    def __call__(self, rank: int, world_size: int) -> None:
+        for number in range(rank * self.size, min((rank + 1) * self.size, self.n_tasks)):
+            self.task(number, self.n_tasks)
+
+
+def gathered(task: Task, n_tasks: int) -> tuple[Task, int]:
+    """At most `MOST_TASKS` tasks that do the work of all: each costs a log, statistics and a completion mark."""
+    size = math.ceil(n_tasks / MOST_TASKS)
+    return (Several(task, n_tasks, size), math.ceil(n_tasks / size)) if size > 1 else (task, n_tasks)
 
 
 def executor_of(task: Task, n_tasks: int, log_dir: Path) -> LocalPipelineExecutor:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from launch.executors import steps
 from launch.executors.local import LocalRunner, _is_running
 from launch.executors.steps import executor_of, first_failure, missing_ranks, run_rank
 from tests.conftest import ROOT
@@ -74,6 +75,20 @@ class CountsPickling(Append):
         with (self.folder.parent / "pickled").open("a") as stream:
             stream.write("x")
         return CountsPickling, (self.folder, self.fails_at)
+
+
+def test_very_many_tasks_share_logs_and_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MOST_TASKS", 3)
+    (tmp_path / "out").mkdir()
+    with LocalRunner(2, QUIET) as runner:
+        with pytest.raises(UserError, match="source = '5': is broken"):
+            runner.run("append", Append(tmp_path / "out", fails_at=5), 8, tmp_path / "log")
+        runner.run("append", Append(tmp_path / "out"), 8, tmp_path / "log")
+    assert len(list((tmp_path / "log" / "completions").iterdir())) == 3
+    assert {path.stem: path.read_text().splitlines()[-1] for path in (tmp_path / "out").iterdir()} == {
+        str(rank): f"{rank}/8" for rank in range(8)
+    }
+    assert all(len((tmp_path / "out" / f"{rank}.txt").read_text().splitlines()) == 1 for rank in (0, 1, 2, 6, 7))
 
 
 def test_a_task_is_pickled_once_however_many_ranks_it_has(tmp_path: Path) -> None:
