@@ -24,7 +24,7 @@ from launch.lineage import set_aside
 from launch.preflight import check_package_roots, check_training_fits, only_run
 from launch.reports import INDEX, write_index
 from launch.stages import stages_of
-from twofold.artifacts import Artifact, ensure, find, partial_dir, verify
+from twofold.artifacts import Artifact, ensure, find, hash_by_tasks, partial_dir, use, verify
 from twofold.errors import user_error
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
@@ -123,7 +123,7 @@ def _make(recipe: Recipe, stages: Sequence[Stage], run_dir: Path, console: Conso
             if artifact is None:
                 console.print(f"[bold]{stage.name}[/bold]  [dim]{stage.makes}[/dim]")
             build = functools.partial(_build, stage, recipe, artifacts, runner)
-            artifacts[stage.name] = ensure(run_dir, spec, build)
+            artifacts[stage.name] = use(run_dir, artifact) if artifact else ensure(run_dir, spec, build)
             if artifact is None:
                 seconds[stage.name] = time.monotonic() - started
             size = format_bytes(sum(entry.bytes for entry in artifacts[stage.name].manifest.files))
@@ -140,6 +140,7 @@ def _build(
     counts = stage.run(recipe, artifacts, runner, out, work)
     if stage.name in _PAGES:
         importlib.import_module(_PAGES[stage.name]).write(out)
+    hash_by_tasks(out, work, runner)
     return counts
 
 

@@ -87,10 +87,10 @@ def read_json(path: Path) -> Any:
     return json.loads(read_text(path))
 
 
-def size_of(path: Path) -> int | None:
+def size_of(path: Path | str) -> int | None:
     """Bytes of a file, asked patiently; None if it is not there."""
     try:
-        return patiently(path.stat).st_size
+        return patiently(os.stat, path).st_size
     except FileNotFoundError:
         return None
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twofold import files
+from twofold import artifacts, files
 from twofold.artifacts import (
     Artifact,
     StageSpec,
@@ -22,12 +22,14 @@ from twofold.artifacts import (
     digest,
     ensure,
     find,
+    hash_by_tasks,
     open_artifact,
     partial_dir,
     verify,
 )
 from twofold.errors import UserError
 from twofold.files import atomic_path, write_json
+from twofold.tasks import TaskRunner
 
 SPEC = StageSpec("pack", 1, {"seed": 1}, {"filter": "aa"})
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,6 +131,36 @@ def test_files_that_a_manifest_below_lists_are_not_read_again(tmp_path: Path) ->
     assert hashes.pop("listed") == "of the manifest"
     assert all(len(value) == 64 for value in hashes.values())
     with pytest.raises(UserError, match="was altered"):
+        verify(artifact)
+
+
+def test_what_tasks_hashed_is_not_read_again_unless_it_changed(
+    tmp_path: Path, runner: TaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "HASHED_BY_TASKS_BYTES", 10)
+    read: list[str] = []
+    real = artifacts.sha256_of
+
+    def noted(path: Path) -> str:
+        read.append(path.name)
+        return real(path)
+
+    def build(out: Path, work: Path) -> dict[str, int]:
+        for name in ("a", "b", "c"):
+            (out / name).write_text(f"{name} of six bytes"[:6])
+        hash_by_tasks(out, work, runner)
+        assert read == ["a", "b", "c"]
+        assert len(list((work / "hashes").iterdir())) == 2
+        (out / "b").write_text("b twin")
+        os.utime(out / "b", ns=(1, 1))
+        return {}
+
+    monkeypatch.setattr(artifacts, "sha256_of", noted)
+    artifact = ensure(tmp_path, SPEC, build)
+    assert read == ["a", "b", "c", "b"]
+    verify(artifact)
+    (artifact.path / "c").write_text("c twin")
+    with pytest.raises(UserError, match="c: was altered"):
         verify(artifact)
 
 
