@@ -27,13 +27,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twofold import VERSION
 from twofold.errors import user_error
-from twofold.files import PARTIAL_PATTERN, disk_errors, read_json, sha256_of, size_of, write_json
+from twofold.files import PARTIAL_PATTERN, atomic_path, disk_errors, read_json, sha256_of, size_of, write_json
 from twofold.root import ROOT
 from twofold.tasks import TaskRunner
 
@@ -272,9 +272,18 @@ def _commit(run_dir: Path, spec: StageSpec, counts: Mapping[str, Any], seconds: 
         },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    write_json(partial / MANIFEST_FILE, asdict(manifest))
+    with atomic_path(partial / MANIFEST_FILE) as path:
+        path.write_text(_as_json(manifest), encoding="utf-8")
     os.replace(partial, final)
     return Artifact(final, manifest)
+
+
+def _as_json(manifest: Manifest) -> str:
+    """Readable JSON with one line for each file, of which there may be a million."""
+    rest = {name: value for name, value in vars(manifest).items() if name != "files"}
+    head = json.dumps(rest, ensure_ascii=False, indent=2).removesuffix("\n}")
+    lines = ",\n".join(f"    {json.dumps(vars(entry), ensure_ascii=False)}" for entry in manifest.files)
+    return f'{head},\n  "files": [\n{lines}\n  ]\n}}\n'
 
 
 def _listed_below(folder: Path) -> dict[tuple[str, int], str]:
