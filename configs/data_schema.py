@@ -110,8 +110,8 @@ class Extract(Section):
     """How an input file is recognized: SHA-256 of its bytes, or size and modification time (remote: entity tag)."""
     task_bytes: Bytes = 64_000_000
     """Raw bytes per task, at least one file. Bounds a task's memory."""
-    html: Literal["resiliparse", "trafilatura"] = "resiliparse"
-    """Main-content extractor: `resiliparse` is fast; `trafilatura` is better and several times slower."""
+    html: Literal["combined", "resiliparse", "trafilatura"] = "combined"
+    """Main-content extractor: `combined` mends resiliparse and asks trafilatura about doubtful pages."""
     unicode: Literal["NFC", "NFKC"] = "NFC"
     """Normalization form. NFKC also folds full-width and other compatibility forms; it damages mathematics and code."""
 

@@ -91,7 +91,7 @@ def _bare(text: str) -> str:
 
 
 def _children(node: Any, depth: int) -> str:
-    return "".join(_mathml(child, depth) for child in node.child_nodes)
+    return "".join(_mathml(child, depth) for child in node.child_nodes.values())
 
 
 _TEMPLATES = {
@@ -112,7 +112,7 @@ def _mathml(node: Any, depth: int) -> str:
         return (node.text_content or "").strip()
     if name.startswith("annotation") or depth > _MAX_MATHML_DEPTH:
         return ""
-    parts = [_mathml(child, depth + 1) for child in node.children]
+    parts = [_mathml(child, depth + 1) for child in node.children.values()]
     if name in _TEMPLATES and len(parts) == _TEMPLATES[name].count("%s"):
         return _TEMPLATES[name] % tuple(parts)
     if name == "mroot" and len(parts) == 2:

@@ -3,7 +3,9 @@
 Contract: `main_text` returns the main content of a page as lines, or `""` if it has none. It raises `TooDeep`
 for pages nested deeper than `MAX_DEPTH`, because extraction takes quadratic time on them (60,000 levels: a
 minute). The page is parsed once, as browsers parse it; what the extractors would lose (docs/dependencies.md) is
-put into a form that they keep: formulas (`formulas`), text nodes of one character, lists near the body.
+put into a form that they keep: formulas (`formulas`), text nodes of one character, lists near the body. Then
+`combined` puts back what resiliparse dropped inside a block (`page_lines`), and chooses by page: its text, the
+part of it that lies where the paragraphs are (`main_part`), or what trafilatura finds.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from typing import Any, Literal
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
-from data_pipeline.readers import formulas
+from data_pipeline.readers import formulas, main_part, page_lines
 
-Extractor = Literal["resiliparse", "trafilatura"]
+Extractor = Literal["combined", "resiliparse", "trafilatura"]
 
 MAX_DEPTH = 2_000
 """Open elements; browsers stop at 512."""
@@ -38,6 +40,14 @@ _FRAME = "nav, header, footer, aside" + "".join(
     f", [{name}*={word!r}]" for name in ("id", "class") for word in ("footer", "menu", "nav")
 )
 _MAX_LINK_SHARE = 0.5
+_SMALL_FRAME = 600
+_FRAME_SHARE = 0.1
+"""Characters, and share of a page's text, that resiliparse leaves out: below, the page needs no judgement."""
+_SURE_SHARE = 0.8
+"""Of the extracted text inside the page's main part: below, the two disagree, and trafilatura decides."""
+_LEAST_SHARE = 0.2
+_MAX_JUDGED = 1_000_000
+"""Characters of a page's text; longer pages are left as resiliparse reads them."""
 _CELL_GAP = re.compile(r"(?<=\S)[ \xa0]*\t[ \t\xa0]*")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -46,16 +56,18 @@ class TooDeep(ValueError):
     """The page nests more elements than any page written by people."""
 
 
-def main_text(html: str, extractor: Extractor = "resiliparse") -> str:
+def main_text(html: str, extractor: Extractor = "combined") -> str:
     """The main content, one list item or table row per line; resiliparse separates paragraphs by blank lines."""
     page = html.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # no lone surrogates
     tree: Any = HTMLTree.parse(_SHORT_TEXT.sub(rf"\1{_KEEP}", page))
     if page.count("<") > MAX_DEPTH and tree.document.query_selector(_DEEP) is not None and depth(tree) > MAX_DEPTH:
         raise TooDeep(f"more than {MAX_DEPTH} open elements")
     formulas.rewrite(tree)
-    text = _EXTRACTORS[extractor](tree)
-    lines = text.replace("\r", "").replace(_KEEP, "").split("\n")
-    return _BLANK_LINES.sub("\n\n", "\n".join(map(_tidied, lines)))
+    return _BLANK_LINES.sub("\n\n", "\n".join(_EXTRACTORS[extractor](tree))).strip("\n")
+
+
+def _lines(text: str) -> list[str]:
+    return [_tidied(line) for line in text.replace("\r", "").replace(_KEEP, "").split("\n")]
 
 
 def _tidied(line: str) -> str:
@@ -82,9 +94,26 @@ def depth(tree: Any) -> int:
     return deepest
 
 
-def _resiliparse(tree: Any) -> str:
+def _combined(tree: Any) -> list[str]:
+    """resiliparse's choice, mended; where it leaves much of the page, only its main part, or trafilatura's choice."""
+    found = _resiliparse(tree)
+    whole = _lines(extract_plain_text(tree, preserve_formatting=True, main_content=False, alt_texts=False))
+    if (size := page_lines.size(whole)) > _MAX_JUDGED:
+        return found
+    found = page_lines.mended(found, whole)
+    if size - page_lines.size(found) < max(_SMALL_FRAME, _FRAME_SHARE * size):
+        return found
+    main = page_lines.squeezed(main_part.text(tree).replace(_KEEP, ""))
+    inside = [line for line in found if page_lines.bare(line) in main]
+    if page_lines.size(inside) >= _SURE_SHARE * page_lines.size(found) > 0:
+        return inside
+    chosen = page_lines.selected(whole, "\n".join(_trafilatura(tree, fast=True)))
+    return chosen if page_lines.size(chosen) >= _LEAST_SHARE * page_lines.size(found) else found
+
+
+def _resiliparse(tree: Any) -> list[str]:
     _sink_shallow_lists(tree)
-    return str(extract_plain_text(tree, preserve_formatting=True, main_content=True, alt_texts=False))
+    return _lines(extract_plain_text(tree, preserve_formatting=True, main_content=True, alt_texts=False))
 
 
 def _sink_shallow_lists(tree: Any) -> None:
@@ -106,8 +135,8 @@ def _link_share(element: Any) -> float:
     return linked / max(1, len(element.text_content or ""))
 
 
-def _trafilatura(tree: Any) -> str:
-    return _load_trafilatura().extract(tree.document.html, include_comments=False) or ""
+def _trafilatura(tree: Any, fast: bool = False) -> list[str]:
+    return _lines(_load_trafilatura().extract(tree.document.html, include_comments=False, fast=fast) or "")
 
 
 @functools.cache
@@ -119,4 +148,4 @@ def _load_trafilatura() -> Any:
     return trafilatura
 
 
-_EXTRACTORS = {"resiliparse": _resiliparse, "trafilatura": _trafilatura}
+_EXTRACTORS = {"combined": _combined, "resiliparse": _resiliparse, "trafilatura": _trafilatura}

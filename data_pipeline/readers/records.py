@@ -56,7 +56,7 @@ class Settings:
     html_field: str = "html"
     url_field: str | None = None
     id_field: str = "id"
-    extractor: html.Extractor = "resiliparse"
+    extractor: html.Extractor = "combined"
     unicode: normalize.Form = "NFC"
 
 

@@ -67,7 +67,7 @@ def check(path: Path, form: str, data: bytes, variant: int = 0) -> None:
         MAX_BYTES,
         code=bool(variant & 1),
         unicode="NFKC" if variant & 2 else "NFC",
-        extractor="trafilatura" if variant & 4 else "resiliparse",
+        extractor="trafilatura" if variant & 4 else "combined",
     )
     last = -1
     for found in formats.read(path, form, settings):

@@ -12,10 +12,10 @@ FILLER = (
     "The old mill at the bend of the river stopped grinding in the autumn of 1931, and nobody in the village "
     "remembered afterwards who had turned the last wheel. Every spring she copied out the names of the farmers. "
 )
-EXTRACTORS = ("resiliparse", "trafilatura")
+EXTRACTORS = ("combined", "resiliparse", "trafilatura")
 
 
-def _text(inner: str, extractor: html.Extractor = "resiliparse") -> str:
+def _text(inner: str, extractor: html.Extractor = "combined") -> str:
     page = f"<!doctype html><meta charset=utf-8><body><article><p>{FILLER * 3}</p>{inner}<p>{FILLER}</p></article>"
     return html.main_text(page, extractor)
 
@@ -68,6 +68,30 @@ def test_lists_of_the_frame_are_left_to_the_extractor(around):
     items = "<li><a href=/>Terms and privacy</a></li><li><a href=/>All of our shops</a></li>"
     text = html.main_text(f"<body>{around.format(items)}<article><p>{FILLER * 3}</p></article>")
     assert text == (FILLER * 3).strip()
+
+
+ARTICLE = "".join(f"<p>In {1900 + year}, {FILLER}</p>" for year in range(9))
+MENU = "<nav>" + "".join(f"<a href=/{n}>Section {n} of the paper</a> " for n in range(60)) + "</nav>"
+CARDS = "".join(f"<h3>Story {n}</h3><div>Read how {n} people crossed the river in one day.</div>" for n in range(20))
+
+
+def test_text_beside_the_main_part_is_left_out_where_the_page_has_a_frame():
+    page = f"<body><div><div>{ARTICLE}</div></div><div>{CARDS}</div>{MENU}"
+    assert "Story 7" in html.main_text(page, "resiliparse")
+    text = html.main_text(page)
+    assert (text.count(FILLER.strip()), "Story 7" in text, "Section 7" in text) == (9, False, False)
+
+
+def test_trafilatura_decides_where_resiliparse_finds_nothing():
+    page = f"<body><div class=modal>{ARTICLE}</div>{MENU}"
+    assert html.main_text(page, "resiliparse") == ""
+    text = html.main_text(page)
+    assert (text.count(FILLER.strip()), "Section 7" in text) == (9, False)
+
+
+def test_what_resiliparse_drops_within_a_paragraph_is_put_back():
+    line = "Write to the list <code>&lt;debian-boot@lists.debian.org&gt;</code> or choose <span class=menu>Data</span> first."
+    assert "list <debian-boot@lists.debian.org> or choose Data first." in _text(f"<p>{line}</p>")
 
 
 TEX = r"\frac{1}{n^{2}}"

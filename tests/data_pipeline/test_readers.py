@@ -264,7 +264,7 @@ TAGS = [
 ]
 
 
-@pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
+@pytest.mark.parametrize("extractor", ["combined", "resiliparse", "trafilatura"])
 @given(tags=st.lists(st.sampled_from(TAGS), max_size=60))
 @settings(max_examples=60)
 def test_no_markup_raises(extractor, tags):
