@@ -113,18 +113,32 @@ def render(recipe: Recipe, found: Estimate, swept: Sequence[Estimate], constants
     shortest, longest = found.saving.write / 60, 24 * 60
     minutes = [shortest * (longest / shortest) ** (point / 60) for point in range(61)]
     kept = [100 * goodput.goodput(found.saving, 60 * value) for value in minutes]
+    chosen = (float(found.ranks), f"{found.ranks} devices")
     memory = {_label(way): _grouped(way.footprint.causes) for way in found.ways if not way.zero_plus}
     figures = {
-        "Memory of each device at the peak, GB": plots.stacked_bars(memory, "GB"),
-        "Seconds of a step": plots.stacked_bars(
-            {_label(way): _seconds(way) for way in found.ways if not way.zero_plus}, "s"
+        "Memory of each device at the peak, GB": plots.stacked_bars(
+            memory, "GB", (found.gpu.memory_bytes / 1e9, f"{found.gpu.name}: {format_bytes(found.gpu.memory_bytes)}")
         ),
-        "Days by number of devices": plots.lines({"days": (numbers, days)}, "devices", "days", logarithmic="xy"),
+        "Seconds of a step": plots.stacked_bars(
+            {_label(way): _seconds(way) for way in found.ways if not way.zero_plus}, "seconds"
+        ),
+        "Days by number of devices": plots.lines(
+            {"days": (numbers, days)}, "devices", "days", logarithmic="xy", mark=chosen
+        ),
         "MFU by number of devices": plots.lines(
-            {"full attention counted": (numbers, shares)}, "devices", "% of the peak", from_zero=True, logarithmic="x"
+            {"full attention counted": (numbers, shares)},
+            "devices",
+            "% of the peak",
+            from_zero=True,
+            logarithmic="x",
+            mark=chosen,
         ),
         "Goodput by checkpoint interval": plots.lines(
-            {"goodput": (minutes, kept)}, "minutes", "% of the time", logarithmic="x"
+            {"goodput": (minutes, kept)},
+            "minutes",
+            "% of the time",
+            logarithmic="x",
+            mark=(found.interval.seconds / 60, "best"),
         ),
     }
     return reports.render(
@@ -134,10 +148,10 @@ def render(recipe: Recipe, found: Estimate, swept: Sequence[Estimate], constants
         gpus=found.ranks,
         cards=[
             (f"{found.days:,.1f}", "days"),
-            (f"{format_count(found.device_hours)}", "device hours"),
+            (f"{format_count(found.device_hours)}", "device-hours"),
             (f"{best.utilisation['full']:.1%}", "MFU, full attention counted"),
-            (f"{best.tps / found.ranks:,.0f}", "tokens/s a device"),
-            (format_bytes(best.footprint.total), "memory a device"),
+            (f"{best.tps / found.ranks:,.0f}", "tokens/s per device"),
+            (format_bytes(best.footprint.total), "memory per device"),
             (f"{found.interval.goodput:.2%}", "goodput"),
         ],
         overrides=" ".join(best.overrides(recipe, found.gpu)),
@@ -153,8 +167,8 @@ def _print(recipe: Recipe, found: Estimate, console: Console) -> None:
     best = found.best
     console.print(
         f"[bold]{found.ranks} x {found.gpu.name}, computed[/bold]  {found.days:,.1f} days, "
-        f"{format_count(found.device_hours)} device hours, MFU {best.utilisation['full']:.1%} "
-        f"({best.utilisation['causal']:.1%} causal), {best.tps / found.ranks:,.0f} tokens/s a device"
+        f"{format_count(found.device_hours)} device-hours, MFU {best.utilisation['full']:.1%} "
+        f"({best.utilisation['causal']:.1%} causal), {best.tps / found.ranks:,.0f} tokens/s per device"
     )
     console.print(f"  [dim]{' '.join(best.overrides(recipe, found.gpu))}[/dim]", soft_wrap=True)
     for rows in (_way_rows(found), _memory_rows(best), _phase_rows(found), _cost_rows(recipe, found)):
@@ -183,7 +197,7 @@ def _way_rows(found: Estimate) -> list[dict[str, str]]:
 def _memory_rows(way: Way) -> list[dict[str, str]]:
     causes = sorted(way.footprint.causes.items(), key=lambda cause: -cause[1])
     rows = [{"memory at the peak": name, "bytes": format_bytes(size)} for name, size in causes]
-    return [*rows, {"memory at the peak": "in all", "bytes": format_bytes(way.footprint.total)}]
+    return [*rows, {"memory at the peak": "total", "bytes": format_bytes(way.footprint.total)}]
 
 
 def _phase_rows(found: Estimate) -> list[dict[str, str]]:
@@ -193,7 +207,7 @@ def _phase_rows(found: Estimate) -> list[dict[str, str]]:
             "steps": f"{phase.steps:,}",
             "tokens": format_count(phase.tokens),
             "days": f"{phase.days / found.interval.goodput:,.1f}",
-            "device hours": format_count(phase.device_hours / found.interval.goodput),
+            "device-hours": format_count(phase.device_hours / found.interval.goodput),
         }
         for phase in found.phases
     ]

@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import FuncFormatter
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Name -> (x, y)."""
@@ -49,18 +49,24 @@ def lines(
     height: float = 3.2,
     from_zero: bool = False,
     logarithmic: str = "",
+    mark: tuple[float, str] | None = None,
 ) -> str:
-    """Lines over a common axis with labelled bands behind them; `logarithmic` names axes (x, y, xy)."""
+    """Lines over a common axis with labelled bands behind them; `logarithmic` names axes (x, y, xy).
+
+    `mark` is a labelled place on the x axis.
+    """
     with _axes(_WIDTH, height) as (figure, axes):
         _draw_lines(axes, series, bands)
         _name_bands(axes, bands)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.set(**{f"{axis}scale": "log" for axis in logarithmic})
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(FuncFormatter(_number))
+        if mark:
+            _mark(axes, *mark)
         if from_zero:
             axes.set_ylim(bottom=0)
         if from_zero or "y" in logarithmic:
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.yaxis.set_major_formatter(FuncFormatter(_number))
         if len(series) > 1:
             axes.legend(**_LEGEND)
         return _svg(figure, f"{y_label} by {x_label}")
@@ -77,7 +83,7 @@ def panels(rows: Mapping[str, tuple[Series, float]], x_label: str, bands: Sequen
             axes.set(ylabel=y_label)
         _name_bands(stacked[0], bands)
         stacked[-1].set(xlabel=x_label)
-        stacked[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        stacked[-1].xaxis.set_major_formatter(FuncFormatter(_number))
         figure.align_ylabels(stacked)
         return _svg(figure, f"{', '.join(rows)}, by {x_label}")
 
@@ -107,7 +113,7 @@ def areas(
         for _, end, _ in bands:
             axes.axvline(end, color="white", lw=1.5)
         axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, 1), xlim=(x[0], x[-1]))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(FuncFormatter(_number))
         axes.legend(**_LEGEND, reverse=True)
         return _svg(figure, f"{y_label} by {x_label}: {', '.join(shares)}")
 
@@ -125,8 +131,8 @@ def dots(rows: Mapping[str, Sequence[float]], x_label: str) -> str:
         return _svg(figure, f"{x_label} by {', '.join(rows)}")
 
 
-def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str) -> str:
-    """A horizontal bar per row, divided into named parts (`kept` is green)."""
+def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str, limit: tuple[float, str] | None = None) -> str:
+    """A horizontal bar per row, divided into named parts (`kept` is green), and a labelled limit."""
     with _axes(_WIDTH, 0.9 + 0.32 * len(rows)) as (figure, axes):
         parts = list(dict.fromkeys(part for row in rows.values() for part in row))
         left = dict.fromkeys(rows, 0.0)
@@ -139,6 +145,8 @@ def stacked_bars(rows: Mapping[str, Mapping[str, float]], x_label: str) -> str:
         axes.invert_yaxis()
         axes.set(xlabel=x_label)
         axes.grid(axis="y", visible=False)
+        if limit:
+            _mark(axes, *limit)
         axes.legend(**_LEGEND)
         return _svg(figure, f"{x_label} by {', '.join(rows)}")
 
@@ -162,6 +170,18 @@ def _draw_lines(axes: Axes, series: Series, bands: Sequence[Band]) -> None:
 
 def _line(position: int) -> dict[str, Any]:
     return {"color": PALETTE[position % len(PALETTE)], "markersize": 3.5, "lw": 1.6}
+
+
+def _mark(axes: Axes, x: float, name: str) -> None:
+    axes.axvline(x, color="#B2182B", lw=1.2, ls="--")
+    axes.text(x, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", color="#B2182B", fontsize=9)
+
+
+def _number(value: float, _: object = None) -> str:
+    """0.05, 512, 4K, 1.5M, 2B."""
+    scales = (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3))
+    suffix, scale = next(((suffix, scale) for suffix, scale in scales if abs(value) >= scale), ("", 1.0))
+    return f"{value / scale:.4g}{suffix}"
 
 
 def _name_bands(axes: Axes, bands: Sequence[Band]) -> None:

@@ -57,3 +57,12 @@ def test_every_page_adapts_to_dark_paper_and_narrow_screens() -> None:
     page = reports.render("index.html", name="n", pages=[])
     for query in ("prefers-color-scheme: dark", "@media print", "max-width: 600px"):
         assert query in page
+
+
+def test_numbers_of_axes_are_read_as_words_and_limits_are_labelled() -> None:
+    assert [plots._number(value) for value in (0, 0.05, 512, 4096, 1.5e6, 2e9, 8e12)] == [
+        *("0", "0.05", "512", "4.096K", "1.5M", "2B", "8T")
+    ]
+    bars = plots.stacked_bars({"a": {"weights": 40.0}}, "GB", (80.0, "h100: 80 GB"))
+    assert "h100: 80 GB" in bars
+    assert "512 devices" in plots.lines({"days": ([8, 512], [9.0, 1.0])}, "devices", "days", mark=(512, "512 devices"))
