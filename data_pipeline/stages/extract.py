@@ -18,7 +18,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from configs.schema import Recipe
 from data_pipeline import tables
 from data_pipeline.readers import formats, sources
 from data_pipeline.readers.folders import InputFile, Listing
-from data_pipeline.stages import account
+from data_pipeline.stages import account, unique_ids
 from twofold.errors import Problem, UserError, user_error
 from twofold.files import atomic_path, write_json
 from twofold.stage import Stage
@@ -49,8 +47,6 @@ DOCUMENTS = pa.schema(
         ("text", pa.large_string()),
     ]
 )
-_UNIQUE = {"ids": "unique"}
-"""Parquet metadata of a file whose repeated ids were renamed."""
 _ONE_DOCUMENT_FORMATS = ("html", "text")
 _Found = formats.Document | formats.Reject | formats.Passed | None
 _LOOKS_NUMBERED = re.compile(r"~\d+$")
@@ -72,8 +68,7 @@ def build(recipe: Recipe, out: Path, work: Path, runner: TaskRunner) -> Mapping[
     runner.run("extract documents", _Extract(recipe, shares, out, work), len(shares), work / "extract")
     counts = _gather(recipe, listed, shares, work)
     _refuse_empty(recipe, counts)
-    for name in recipe.sources:
-        _make_ids_unique([share for share in shares if share.source == name], out, work)
+    unique_ids.make(out / "documents", work / "ids", work, runner)
     with atomic_path(out / "rejects.jsonl") as partial, partial.open("wb") as stream:
         for share in shares:
             stream.write(_side_file(work, "rejects", share, "jsonl").read_bytes())
@@ -160,39 +155,6 @@ def _settings(recipe: Recipe, name: str) -> formats.Settings:
         extractor=extract.html,
         unicode=extract.unicode,
     )
-
-
-def _make_ids_unique(shares: Sequence[sources.Share], out: Path, work: Path) -> None:
-    """Number the repeats of each id over all tasks of a source; rewrites only files that have repeats.
-
-    Ids are compared by 64-bit hash; a collision of two different ids only costs a needless `~2`.
-    """
-    hashes = [np.load(_side_file(work, "ids", share, "npy")) for share in shares]
-    values, counts = np.unique(np.concatenate(hashes), return_counts=True)
-    repeated = set(values[counts > 1].tolist())
-    if not repeated:
-        return
-    seen: Counter[int] = Counter()
-    for share, task_hashes in zip(shares, hashes, strict=True):
-        numbers: dict[int, int] = {}
-        for row in np.flatnonzero(np.isin(task_hashes, list(repeated))).tolist():
-            value = int(task_hashes[row])
-            seen[value] += 1
-            if seen[value] > 1:
-                numbers[row] = seen[value]
-        if numbers:
-            _rename(tables.task_path(out / "documents", share.source, share.number), numbers)
-
-
-def _rename(path: Path, numbers: Mapping[int, int]) -> None:
-    """Append `~<number>` to the ids of the rows in `numbers`; calling it again changes nothing."""
-    if (pq.read_schema(path).metadata or {}).get(b"ids") == b"unique":
-        return
-    rows = (
-        {**row, "id": f"{row['id']}~{numbers[place]}"} if place in numbers else row
-        for place, row in enumerate(tables.read_rows(path))
-    )
-    tables.write_rows(path, DOCUMENTS, rows, _UNIQUE)
 
 
 def _gather(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.stages import extract
+from data_pipeline.stages import extract, unique_ids
 from twofold.errors import UserError
 
 KOREAN = "가을 하늘은 높고 푸르다. 아이들은 운동장에서 공을 차며 논다."
@@ -115,9 +115,7 @@ def test_ids_are_unique_over_the_tasks_of_a_source(tmp_path, make_recipe, write_
     ]
     # A build that was killed after renaming starts again from the same files, and must not rename twice.
     before = _parquet_bytes(tmp_path / "out")
-    extract._make_ids_unique(
-        extract.sources.plan(recipe, extract.sources.list_files(recipe)), tmp_path / "out", tmp_path / "work"
-    )
+    unique_ids.make(tmp_path / "out/documents", tmp_path / "work/ids", tmp_path / "work", runner)
     assert _parquet_bytes(tmp_path / "out") == before
 
 
