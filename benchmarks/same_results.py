@@ -69,7 +69,7 @@ VOLATILE = re.compile(r"time|\w*seconds|\w+_s|tps|mfu\w*|data_loading_pct|memory
 """Keys, under their new names, that hold times, speeds, memory, processes, hosts and artifact identities."""
 VOLATILE_EVENTS = frozenset({"straggler", "stall", "warning"})
 """Events in metrics.jsonl that depend on the machine's speed, or are messages to people."""
-_IGNORED = re.compile(r"(.*/)?(manifest\.json|recipe\.yaml)|.*\.(html|log)|(wandb|beats|stalls)/.*|wandb-run-id")
+_IGNORED = re.compile(r"(.*/)?(manifest\.json|recipe\.yaml)|.*\.(html|log)|(wandb|beats|stalls|times)/.*|wandb-run-id")
 _VOCABULARIES = frozenset({"tokenizer.json", "tiktoken.json"})  # their keys are tokens, so no name is replaced
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Recipe
-from pretrain import layout
+from pretrain import goodput, layout
 from pretrain.checkpoints import manifest, past
 from pretrain.checkpoints.manifest import State, committed, read_manifest
 from pretrain.data.plan import Plan, check_supply
@@ -151,6 +151,8 @@ def _continue(training: _Training, plan: Plan, out: Path) -> None:
     copy_start(training.folder, training.checkpoint, plan, out)
     if (training.folder / _WANDB_FILE).exists():
         shutil.copyfile(training.folder / _WANDB_FILE, out / _WANDB_FILE)
+    if (training.folder / goodput.TIMES_DIR).exists():
+        shutil.copytree(training.folder / goodput.TIMES_DIR, out / goodput.TIMES_DIR, dirs_exist_ok=True)
     # The newest is shared first, so that an adoption that was killed is never taken for one of an older checkpoint.
     for checkpoint in reversed(committed(training.folder / layout.CHECKPOINTS_DIR)):
         share_checkpoint(checkpoint, out / layout.CHECKPOINTS_DIR)

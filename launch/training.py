@@ -31,7 +31,7 @@ from launch.cluster import command_lines, hostfile, hosts
 from launch.outcomes import Interrupted, TrainingFailed
 from launch.preflight import choose_device, fingerprint_checkpoint
 from launch.progress import follow
-from pretrain import layout
+from pretrain import goodput, layout
 from pretrain.checkpoints.manifest import committed
 from pretrain.hooks.metrics import METRICS_FILE
 from pretrain.hooks.stop_signals import SIGNALS
@@ -210,6 +210,7 @@ def _train(recipe: Recipe, inputs: list[str], out: Path) -> int:
     if command_lines.is_spread(recipe):
         logs.mkdir(exist_ok=True)
     command = command_lines.start_command(recipe, MODULE, inputs, logs)
+    goodput.launched(out)
     with _started(recipe, command, out) as (process, hangs), _signals_passed_on(out):
         return follow(process, out / METRICS_FILE, hangs)
 

@@ -7,6 +7,7 @@ weights/<phase>.safetensors   float32 master weights at the end of each phase, w
 checkpoints/step-00000100/    training state; see checkpoints/checkpoint.py
 summary.json                  counts for the manifest; exists exactly when training is complete
 error.json                    {"problems": [...]}: what the user can fix, along with exit code 2
+times/                        where the time of each start went; see goodput.py
 beats/, stalls/               heartbeat of each rank; stacks and verdict of a hang; see hooks/watchdog.py
 .trainer, .supervisor         leases (twofold/lease.py) of the first rank and of the process that started the ranks
 stop                          created by anyone: training finishes its step, saves, and ends with EXIT_CODE_STOPPED

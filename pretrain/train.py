@@ -34,6 +34,7 @@ from pretrain.data.plan import Plan, token_counts
 from pretrain.engine.deepspeed_adapter import start_ranks
 from pretrain.engine.distributed import Ranks, place
 from pretrain.engine.zero3 import Engine
+from pretrain.goodput import Ledger
 from pretrain.hooks.checkpointing import Checkpointer
 from pretrain.hooks.events import StepEvents
 from pretrain.hooks.hook import Hook, Progress, Run
@@ -50,7 +51,7 @@ from pretrain.model.decoder import initial_weights
 from pretrain.trainer import Trainer
 from twofold import VERSION, lease
 from twofold.errors import UserError, user_error
-from twofold.exit_codes import EXIT_CODE_USER_ERROR
+from twofold.exit_codes import EXIT_CODE_STOPPED, EXIT_CODE_USER_ERROR
 from twofold.files import write_json
 
 
@@ -63,14 +64,15 @@ def main(arguments: Sequence[str] | None = None, stop: StopSignals | None = None
 
     def program() -> int:
         recipe = load_recipe(options.recipe)
-        with Watch(recipe.watch, out, rank, size) as watch:
+        ledger = Ledger(out) if rank == 0 else None
+        with Watch(recipe.watch, out, rank, size, ledger) as watch:
             if rank == 0:
-                stop.watch(out)
+                stop.watch(out, lambda: watch.note("stopped"))
             ranks = start_ranks(options.device)
             if ranks.is_first:
                 (out / layout.ERROR_FILE).unlink(missing_ok=True)
             code = _train(recipe, options, ranks, stop, watch)
-            watch.done = code == 0
+            watch.outcome = {0: "done", EXIT_CODE_STOPPED: "stopped"}.get(code, "failed")
             return code
 
     try:
@@ -120,6 +122,7 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
         trainer.resume(*found)
     else:
         engine.set_weights(_start_weights(recipe))
+        watch.resumed(plan.start_step)
     code = 1
     try:
         _write_start(run)

@@ -46,6 +46,7 @@ class Trainer:
         with SavedTensors(folder) as saved:
             self.run.engine.restore(saved, state.optimizer_steps)
         self.run.progress.resume(state)
+        self.run.watch.resumed(state.step)
         self.guard.remember(state.guard)
         behind = self.run.ranks.gather(state.step)
         assert len(set(behind)) == 1, f"ranks resumed from different steps: {behind}"
@@ -87,6 +88,7 @@ class Trainer:
         self._mark(step, "data")
         batch_BU = self.batches.read(step, self._next_step(step))
         data_seconds = time.perf_counter() - begin
+        self.run.watch.measured(data_wait_s=data_seconds)
         self._mark(step, "gradients")
         loss, z_loss = engine.accumulate(batch_BU, step.z_loss, step.intra_document_masking)
         sums = self._local_sums(step, batch_BU, loss, z_loss)

@@ -72,6 +72,7 @@ class Checkpointer(Hook):
         if run.ranks.is_first:
             write_json(run.out / layout.TOKEN_COUNTS_FILE, run.token_counts().as_json())
         self.checkpoints.begin(state, run.engine.parts())
+        run.watch.saved(progress.done)
         self._saved_at = time.perf_counter()
         self._pause = self._saved_at - begin
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 from pretrain.data.plan import Step
-from pretrain.hooks.hook import Hook, StepResult
+from pretrain.hooks.hook import Hook
 from pretrain.profiling.timing import probe_seconds
 
 _COLLECT_EVERY_STEPS = 200
@@ -26,9 +26,6 @@ class GarbageCollection(Hook):
 
 class Stragglers(Hook):
     """Measures what each rank does alone, for its heartbeat, and reports ranks that are slower than the others."""
-
-    def after_step(self, result: StepResult) -> None:
-        self.run.watch.measured(data_wait_s=result.data_seconds)
 
     def after_advance(self, step: Step, stopping: bool) -> None:
         run = self.run

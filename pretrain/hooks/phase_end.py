@@ -23,7 +23,7 @@ class PhaseWeights(Hook):
         phase = run.plan.phase_ended_by(run.progress.done)
         if phase is None:
             return
-        run.watch.at(run.progress.done, "weights")
+        run.watch.at(run.progress.done, "phase weights")
         weights = run.engine.full_weights()
         if run.ranks.is_first:
             shapes = parameter_shapes(run.recipe.model, run.recipe.tokenizer.vocab_size)

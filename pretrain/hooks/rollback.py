@@ -43,6 +43,7 @@ class Rollback:
 
     def _roll_back(self, step: Step) -> bool:
         run, guard = self._run, self._guard
+        run.watch.at(step.index + 1, "rollback")
         margin = run.recipe.stability.rollback_after
         first = max(step.index + 1 - guard.bad_in_a_row - margin, run.plan.first_step(step.phase))
         found = self._checkpointer.checkpoints.newest(self._warn, upto=first)

@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -29,6 +30,7 @@ class StopSignals:
     def __init__(self) -> None:
         self._signaled, self._began = False, False
         self._out: Path | None = None
+        self._ending: Callable[[], object] = lambda: None
         self._supervised, self._looked = False, 0.0
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores hang-ups
@@ -40,8 +42,12 @@ class StopSignals:
         signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._end_while_starting, daemon=True).start()
 
-    def watch(self, out: Path) -> None:
-        """On the first rank: also stop for the file, and when a supervisor that is there now is gone."""
+    def watch(self, out: Path, ending: Callable[[], object] = lambda: None) -> None:
+        """On the first rank: also stop for the file, and when a supervisor that is there now is gone.
+
+        `ending` is called before the process ends while it starts; what hangs in it is not waited for.
+        """
+        self._ending = ending
         self._supervised = lease.is_held(out / layout.SUPERVISOR_LEASE)
         self._out = out
 
@@ -81,4 +87,7 @@ class StopSignals:
             except TimeoutError:
                 arrived = False
             if not self._began and (arrived or self.asked):
+                noting = threading.Thread(target=self._ending, daemon=True)
+                noting.start()
+                noting.join(_POLL_S)
                 os._exit(EXIT_CODE_STOPPED)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.launch_schema import Watch as Settings
+from pretrain.goodput import Ledger
 from pretrain.layout import BEATS_DIR, STALLS_DIR
 from twofold.exit_codes import EXIT_CODE_STALLED
 
@@ -56,18 +57,24 @@ class Beat:
     probe_s: float | None = None
     """Seconds for a fixed piece of work that this rank does alone (timing.py)."""
     data_wait_s: float | None = None
-    """Seconds that the last step waited for its batch."""
+    """Seconds that the newest step waited for its batch, or has waited for it so far."""
 
 
 class Watch:
-    """The heartbeat and the watchdog of this process, for a `with` block; once `done`, the beat's file is removed."""
+    """The heartbeat and the watchdog of this process, for a `with` block.
 
-    def __init__(self, settings: Settings, out: Path, rank: int, size: int) -> None:
+    Once `outcome` is `done`, the beat's file is removed. The ledger, on the first rank of a training, is told every
+    mark and written with every beat.
+    """
+
+    def __init__(self, settings: Settings, out: Path, rank: int, size: int, ledger: Ledger | None = None) -> None:
         self._settings, self._out, self._rank, self._size = settings, out, rank, size
         self._marks, self._step, self._doing, self._moved = 0, 0, "start", time.monotonic()
         self._measured: dict[str, float] = {}
         self._closed = threading.Event()
-        self.done = False
+        self._ledger = ledger
+        self.outcome = "failed"
+        """How the process ends, unless somebody says otherwise."""
         self._stragglers: list[dict[str, Any]] = []
         (out / BEATS_DIR).mkdir(parents=True, exist_ok=True)
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._beat_on, self._guard)]
@@ -78,6 +85,23 @@ class Watch:
         """Mark progress of the main thread; `step` counts from 1."""
         self._step, self._doing, self._moved = step, doing, time.monotonic()
         self._marks += 1
+        if self._ledger is not None:
+            self._ledger.mark(doing)
+
+    def resumed(self, step: int) -> None:
+        """Training goes on from this step, at its start or after a rollback."""
+        if self._ledger is not None:
+            self._ledger.resumed(step)
+
+    def saved(self, step: int) -> None:
+        """A checkpoint holds what was trained up to this step."""
+        if self._ledger is not None:
+            self._ledger.saved(step)
+
+    def note(self, outcome: str = "") -> None:
+        """Write where the time went; an outcome is the process's last word."""
+        if self._ledger is not None:
+            self._ledger.write(outcome)
 
     def measured(self, **seconds: float) -> None:
         """Set numbers of this rank's beats: `probe_s`, `data_wait_s`."""
@@ -99,12 +123,17 @@ class Watch:
         faulthandler.cancel_dump_traceback_later()
         self._doing = "ended"
         self._write()
-        if self.done:
+        self.note(self.outcome)
+        if self.outcome == "done":
             with contextlib.suppress(OSError):  # the folder goes with the last beat in it
                 beat_file(self._out, self._rank).unlink()
                 (self._out / BEATS_DIR).rmdir()
 
     def _beat(self) -> Beat:
+        since = time.monotonic() - self._moved
+        measured = dict(self._measured)
+        if self._doing == "data":  # the newest step's wait is not over
+            measured["data_wait_s"] = round(since, 3)
         return Beat(
             rank=self._rank,
             host=socket.gethostname(),
@@ -113,8 +142,8 @@ class Watch:
             marks=self._marks,
             step=self._step,
             doing=self._doing,
-            since_s=round(time.monotonic() - self._moved, 3),
-            **self._measured,
+            since_s=round(since, 3),
+            **measured,
         )
 
     def _write(self) -> None:
@@ -128,6 +157,7 @@ class Watch:
         reported: set[int] = set()
         while not self._closed.is_set():
             self._write()
+            self.note()
             if self._rank == 0:
                 found = find_stragglers(read_beats(self._out), self._settings.straggler_factor)
                 self._stragglers += [one for one in found if one["rank"] not in reported]
@@ -158,6 +188,7 @@ class Watch:
 
     def _write_stall(self) -> None:
         self._write()
+        self.note("stalled")
         folder = self._out / STALLS_DIR / f"step-{self._step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"rank-{self._rank:05d}.txt").open("w", encoding="utf-8") as stacks:

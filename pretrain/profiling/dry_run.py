@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if ranks.is_first:
                 write_json(options.out / layout.DRY_RUN_FILE, found)
             ranks.barrier()
-            watch.done = True
+            watch.outcome = "done"
         return 0
 
     return rank_program.exit_code_of(program, options.out)

@@ -65,7 +65,7 @@ def trainer() -> Trainer:
     recipe = world.recipe()
     plan = Plan(recipe)
     data = SimpleNamespace(batches=SimpleNamespace(read=lambda *_: torch.zeros(2, 33, dtype=torch.int64)))
-    quiet = SimpleNamespace(event=lambda *_, **__: None, at=lambda *_: None)
+    quiet = SimpleNamespace(event=lambda *_, **__: None, at=lambda *_: None, measured=lambda **_: None)
     engine = Engine({1: float("nan")})
     run = Run(
         recipe, Path("out"), cast(Any, data), plan, cast(Any, engine), cast(Any, quiet), cast(Any, quiet), Progress(0)

@@ -63,7 +63,7 @@ def test_beats_tell_where_the_main_thread_is_and_vanish_when_all_is_done(tmp_pat
         assert (found[0].step, found[0].doing, found[0].marks) == (7, "data", 1)
     assert read_beats(tmp_path)[0].doing == "ended"
     with Watch(Settings(beat_s=0.05), tmp_path, 0, 1) as watch:
-        watch.done = True
+        watch.outcome = "done"
     assert not (tmp_path / BEATS_DIR).exists()
 
 
