@@ -6,14 +6,13 @@ Contract: reads only `metrics.jsonl` and never affects the training. In a termin
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import statistics
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from configs.units import format_count
 from launch import terminal
+from pretrain.hooks.metrics import as_event
 from twofold.files import is_passing
 
 _POLL_SECONDS = 0.5
@@ -30,6 +30,10 @@ _LINE_SECONDS = 5.0
 """Between two step lines outside of a terminal."""
 _WAITING_SECONDS = 60.0
 """Between two lines that say that the ranks are still starting."""
+_TAIL_BYTES = 1 << 20
+"""Of a file that is there already, which is enough for the newest steps."""
+_REMEMBERED_BYTES = 256
+"""Before the place up to which a file was read: they tell whether its end was cut and written again."""
 _RECENT_STEPS = 20
 """Logged steps that speed and remaining time are taken from."""
 _INCIDENTS = ("rollback", "skipped_after_rollback", "warning", "straggler", "stall")
@@ -51,11 +55,16 @@ def follow(process: subprocess.Popen[bytes], metrics: Path, hangs: Callable[[], 
 
 
 class Follower:
-    """Reads the events that the trainer appends; starts over if the lines read so far were cut, as on resume."""
+    """Reads the events that the trainer appends, whatever it cuts or replaces meanwhile.
+
+    Begins near the end of a long file. Lines that were read stay where they are, unless a rollback cuts them: then the
+    lines before the place are others, and it goes on behind the newest event that it returned.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._position, self._last = 0, b""
+        self._inode, self._position, self._before = -1, 0, b""
+        self._newest = 0.0
 
     def new_events(self) -> list[dict[str, Any]]:
         """Events whose lines were completed since the last call."""
@@ -68,15 +77,23 @@ class Follower:
 
     def _read(self) -> list[dict[str, Any]]:
         with self._path.open("rb") as stream:
-            # A start cuts the lines of steps that it will make again, in place; lines differ at least in their time.
-            stream.seek(self._position - len(self._last))
-            if stream.read(len(self._last)) != self._last:
-                self._position, self._last = stream.seek(0), b""
-            lines = stream.read().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith(b"\n")]
-        self._position += sum(map(len, whole))
-        self._last = whole[-1] if whole else self._last
-        return [json.loads(line) for line in whole]
+            status = os.fstat(stream.fileno())
+            stream.seek(self._position - len(self._before))
+            is_cut = status.st_ino != self._inode or stream.read(len(self._before)) != self._before
+            if is_cut:
+                self._inode, self._position = status.st_ino, max(0, status.st_size - _TAIL_BYTES)
+                self._before = b""
+                stream.seek(self._position)
+            raw = stream.read()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if whole:
+            self._position += len(whole)
+            self._before = whole[-_REMEMBERED_BYTES:]
+        found = [event for event in map(as_event, whole.splitlines()) if event]
+        if is_cut:
+            found = [event for event in found if event["time"] > self._newest]
+        self._newest = max([self._newest, *(event["time"] for event in found)])
+        return found
 
 
 class Display:
@@ -152,10 +169,12 @@ class Display:
 
     def _numbers(self) -> str:
         step = self._steps[-1]
-        speed = statistics.median(one["tps"] for one in self._steps)
-        left = max(0, self._total_tokens - step["tokens"]) / speed if speed else 0.0
-        shown = [f"loss {decimal(step['loss'], 3)}", f"lr {step['lr']:.2e}", f"{format_count(speed)} tok/s"]
-        return "  ".join([*shown, f"eta {format_seconds(left)}"] if self._total_tokens else shown)
+        shown = [f"loss {number(step['loss'], '.3f')}", f"lr {number(step['lr'], '.2e')}"]
+        if speed := median_speed(self._steps):
+            shown.append(f"{format_count(speed)} tok/s")
+            left = max(0, self._total_tokens - step["tokens"]) / speed
+            shown += [f"eta {format_seconds(left)}"] if self._total_tokens else []
+        return "  ".join(shown)
 
     def _print(self, line: str) -> None:
         self._console.print(f"  {escape(line)}", soft_wrap=True)
@@ -165,7 +184,7 @@ def event_line(event: Event) -> str:
     """The line of an event that is not a step; "" if it has none."""
     kind, step = event["event"], event["step"]
     if kind == "validation":
-        bits = ", ".join(f"{name} {decimal(value, 3)}" for name, value in event["bits_per_byte"].items())
+        bits = ", ".join(f"{name} {number(value, '.3f')}" for name, value in event["bits_per_byte"].items())
         return f"validation at step {step:,}: bits per byte {bits}"
     if kind == "checkpoint":
         return f"checkpoint at step {step:,}: {event['path']} ({event['reason']})"
@@ -176,9 +195,15 @@ def event_line(event: Event) -> str:
     return ""
 
 
-def decimal(value: float | None, digits: int) -> str:
-    """A metric with that many digits; metrics.jsonl holds null where a value is not finite."""
-    return "not finite" if value is None else f"{value:.{digits}f}"
+def number(value: float | None, spec: str) -> str:
+    """A metric in that format; metrics.jsonl holds null where a value is not finite."""
+    return "not finite" if value is None else format(value, spec)
+
+
+def median_speed(steps: Iterable[Event]) -> float | None:
+    """Tokens per second; None if no step has a finite speed."""
+    known = [step["tps"] for step in steps if step["tps"]]
+    return statistics.median(known) if known else None
 
 
 def format_seconds(seconds: float) -> str:

@@ -18,7 +18,6 @@ import socket
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 
 from torch import Tensor
@@ -44,12 +43,12 @@ from pretrain.hooks.metrics import METRICS_FILE, Monitor, read_events
 from pretrain.hooks.phase_end import PhaseWeights, Summary
 from pretrain.hooks.skip_step import SpikeGuard
 from pretrain.hooks.stop_signals import StopSignals
-from pretrain.hooks.summary import summarize
+from pretrain.hooks.summary import made_with, summarize
 from pretrain.hooks.validating import Validate
 from pretrain.hooks.watchdog import Watch, unreported_stalls
 from pretrain.model.decoder import initial_weights
 from pretrain.trainer import Trainer
-from twofold import VERSION, lease
+from twofold import lease
 from twofold.errors import UserError, user_error
 from twofold.exit_codes import EXIT_CODE_STOPPED, EXIT_CODE_USER_ERROR
 from twofold.files import write_json
@@ -95,10 +94,9 @@ def _train(recipe: Recipe, options: argparse.Namespace, ranks: Ranks, stop: Stop
     data = inputs.open_inputs(recipe, options.shards, options.tokenizer, ranks)
     plan = Plan(recipe)
     warnings: list[str] = []
-    made_with = {"twofold": VERSION, **{name: version(name) for name in ("torch", "deepspeed")}}
     identity = past.identity(recipe, data.index, options.start_from)
     folder = out / layout.CHECKPOINTS_DIR
-    checkpoints = Checkpoints(folder, recipe.checkpoints.keep, identity, ranks, dump_recipe(recipe), made_with)
+    checkpoints = Checkpoints(folder, recipe.checkpoints.keep, identity, ranks, dump_recipe(recipe), made_with())
     found = checkpoints.newest(warnings.append)
     if found is None:
         _refuse_lost_checkpoints(out, ranks)

@@ -1,14 +1,16 @@
 """`twofold status`: show training progress from the files of the run folder.
 
-Contract: reads only; works on any host that sees the run folder, while training runs and afterwards.
+Contract: reads only; works on any host that sees the run folder, while training runs and afterwards. Reads each line
+of the metrics once and keeps the newest steps, so its memory does not depend on how long training has run.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import time
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from configs.recipe import load_recipe
+from configs.schema import Recipe
 from configs.units import format_bytes, format_count
-from launch.progress import decimal
-from pretrain import layout
+from launch.progress import format_seconds, median_speed, number
+from pretrain import goodput, layout
 from pretrain.data.plan import Plan
+from pretrain.goodput import Start
 from pretrain.hooks.metrics import METRICS_FILE, read_events
 from pretrain.hooks.watchdog import Beat, find_stragglers, read_beats
 from twofold.errors import user_error
@@ -28,103 +32,148 @@ from twofold.errors import user_error
 _RECENT = 50
 """Logged steps that speed is taken from."""
 _FRESH_BEATS = 4
+_RECIPE_FILE = "recipe.yaml"
 Event = dict[str, Any]
 
 
 def status(folder: Path, console: Console) -> None:
     """Print the state of the training in a run folder (or in its `train` artifact)."""
     out = training_folder(folder)
-    events = read_events(out / METRICS_FILE)
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in rows(out, events, read_beats(out), time.time()):
+    for name, value in rows(out, read_events(out / METRICS_FILE), time.time()):
         table.add_row(f"[bold]{name}[/bold]", escape(value))
     console.print(table)
 
 
 def training_folder(folder: Path) -> Path:
-    """Where the trainer of a run writes: the newest, finished or not."""
+    """Where the trainer of a run writes: the folder that was started or written last, finished or not."""
     if (folder / METRICS_FILE).exists():
         return folder
-    found = sorted(folder.glob(f"artifacts/train-*/{METRICS_FILE}"), key=lambda path: path.stat().st_mtime)
+    found = [path.parent for path in folder.glob(f"artifacts/train-*/{_RECIPE_FILE}")]
     if not found:
         raise user_error(
             str(folder), None, "holds no training", "name the run_dir of a recipe whose training has begun"
         )
-    return found[-1].parent
+    return max(found, key=_touched)
 
 
-def rows(out: Path, events: Sequence[Event], beats: Sequence[Beat], now: float) -> list[tuple[str, str]]:
+def _touched(out: Path) -> float:
+    files = (out / _RECIPE_FILE, out / METRICS_FILE)
+    return max(path.stat().st_mtime for path in files if path.exists())
+
+
+@dataclass
+class _Read:
+    """What status needs of the events."""
+
+    steps: deque[Event] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    newest: dict[str, Event] = field(default_factory=dict)
+    """The last event of each kind."""
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> _Read:
+        found = cls()
+        for event in events:
+            kind = event["event"]
+            found.newest[kind] = event
+            found.counts[kind] += 1
+            if kind == "train":
+                found.steps.append(event)
+                found.counts["skipped"] += event["skipped"]
+        return found
+
+
+def rows(out: Path, events: Iterable[Event], now: float) -> list[tuple[str, str]]:
     """Name and text of each line."""
-    recipe = load_recipe(out / "recipe.yaml")
-    plan = Plan(recipe)
-    steps = _of(events, "train")
-    found = [("run", f"{recipe.name}  {out}"), ("state", _state(out, events, beats, recipe.watch.beat_s, now))]
-    if steps:
-        last = steps[-1]
-        share = last["tokens"] / plan.total_tokens
-        found += [
-            (
-                "progress",
-                f"step {last['step']:,} of {plan.total_steps:,}, phase {last['phase']}, "
-                f"{format_count(last['tokens'])} of {format_count(plan.total_tokens)} tokens ({share:.1%})",
-            ),
-            ("loss", f"{decimal(last['loss'], 4)}, grad_norm {decimal(last['grad_norm'], 3)}, lr {last['lr']:.3g}"),
-            ("speed", _speed(steps, plan.total_tokens - last["tokens"])),
-        ]
-    if validations := _of(events, "validation"):
-        bits = validations[-1]["bits_per_byte"]
-        found.append(("bits per byte", ", ".join(f"{name} {value:.3f}" for name, value in bits.items())))
-    if checkpoints := _of(events, "checkpoint"):
-        last, age = checkpoints[-1], now - checkpoints[-1]["time"]
-        found.append(
-            ("checkpoint", f"{last['path']} ({last['reason']}), {_duration(age)} ago, {_size(out / last['path'])}")
-        )
-    found.append(("incidents", _incidents(events, out)))
+    recipe = load_recipe(out / _RECIPE_FILE)
+    found, beats, starts = _Read.of(events), read_beats(out), goodput.read(out)
+    is_alive = any(now - beat.time < _alive_s(recipe) and beat.doing != "ended" for beat in beats)
+    lines = [("run", f"{recipe.name}  {out}"), ("state", _state(out, starts, beats, is_alive, now))]
+    if found.steps:
+        lines += _progress(Plan(recipe), found.steps, is_alive)
+    if validation := found.newest.get("validation"):
+        bits = validation["bits_per_byte"]
+        lines.append(("bits per byte", ", ".join(f"{name} {number(value, '.3f')}" for name, value in bits.items())))
+    if last := found.newest.get("checkpoint"):
+        age, size = format_seconds(now - last["time"]), _size(out / last["path"])
+        lines.append(("checkpoint", f"{last['path']} ({last['reason']}), {age} ago, {size}"))
+    if starts:
+        lines.append(("time", time_by_cause(goodput.account(starts, int(now * 1e9), int(_alive_s(recipe) * 1e9)))))
+    lines.append(("incidents", _incidents(found, starts, is_alive, out)))
     if beats:
-        found.append(("ranks", _ranks(beats, recipe.watch.straggler_factor, recipe.watch.beat_s, now)))
-    return found
+        lines.append(("ranks", _ranks(beats, recipe.watch.straggler_factor, _alive_s(recipe), now)))
+    return lines
 
 
-def _of(events: Sequence[Event], kind: str) -> list[Event]:
-    return [event for event in events if event["event"] == kind]
+def time_by_cause(spent: dict[str, int]) -> str:
+    """`2h 10m in total: stepping 2h 03m (94.6 %), …`: every cause that took time, the longest first."""
+    total = sum(spent.values())
+    largest = sorted(((ns, cause) for cause, ns in spent.items() if ns), reverse=True)
+    parts = [f"{cause} {format_seconds(ns / 1e9)} ({ns / total:.1%})" for ns, cause in largest]
+    return f"{format_seconds(total / 1e9)} in total: " + ", ".join(parts)
 
 
-def _state(out: Path, events: Sequence[Event], beats: Sequence[Beat], beat_s: float, now: float) -> str:
+def _alive_s(recipe: Recipe) -> float:
+    """A heartbeat that is older belongs to a process that is dead or cut off."""
+    return _FRESH_BEATS * recipe.watch.beat_s
+
+
+def _state(out: Path, starts: Sequence[Start], beats: Sequence[Beat], is_alive: bool, now: float) -> str:
     if (out / layout.SUMMARY_FILE).exists():
         return "finished"
-    fresh = any(now - beat.time < _FRESH_BEATS * beat_s and beat.doing != "ended" for beat in beats)
-    if fresh:
+    if is_alive:
         return "stopping: asked to save and end" if (out / layout.STOP_FILE).exists() else "training"
-    last = events[-1]["event"] if events else ""
-    since = f", {_duration(now - events[-1]['time'])} ago" if events else ""
-    return f"stopped and saved{since}" if last == "stop" else f"not running: no heartbeat; last word `{last}`{since}"
+    if not starts:
+        return "not running"
+    outcome, since = starts[-1].outcome, format_seconds(now - starts[-1].time / 1e9)
+    if outcome == "stopped":
+        return f"stopped on request, {since} ago"
+    what = {"failed": "failed", "stalled": "ended by its watchdog"}.get(outcome, "not running: last heartbeat")
+    return f"{what} {since} ago; the log is {out / 'train.log'}"
 
 
-def _speed(steps: Sequence[Event], left: int) -> str:
-    speed = statistics.median(step["tps"] for step in steps[-_RECENT:])
-    utilisation = steps[-1]["mfu"]
-    share = f", MFU {utilisation:.1%} (full attention counted)" if utilisation else ""
-    return f"{format_count(round(speed))} tokens/s{share}; {_duration(left / speed)} to go"
+def _progress(plan: Plan, steps: Sequence[Event], is_alive: bool) -> list[tuple[str, str]]:
+    last = steps[-1]
+    speed, done = median_speed(steps), last["tokens"] / plan.total_tokens
+    pace = f"{format_count(round(speed))} tokens/s" if speed else "not known"
+    if last["mfu"]:
+        pace += f", MFU {last['mfu']:.1%} (full attention counted)"
+    if speed and is_alive:
+        pace += f"; {format_seconds((plan.total_tokens - last['tokens']) / speed)} to go"
+    norm, rate = number(last["grad_norm"], ".3f"), number(last["lr"], ".3g")
+    return [
+        (
+            "progress",
+            f"step {last['step']:,} of {plan.total_steps:,}, phase {last['phase']}, "
+            f"{format_count(last['tokens'])} of {format_count(plan.total_tokens)} tokens ({done:.1%})",
+        ),
+        ("loss", f"{number(last['loss'], '.4f')}, grad_norm {norm}, lr {rate}"),
+        ("speed", pace),
+    ]
 
 
-def _incidents(events: Sequence[Event], out: Path) -> str:
+def _incidents(found: _Read, starts: Sequence[Start], is_alive: bool, out: Path) -> str:
+    """What went wrong; a stop on request is no incident."""
+    ended = starts[:-1] if is_alive else starts
+    verdicts = sorted((out / layout.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
     counts = {
-        "skipped steps": sum(event["skipped"] for event in _of(events, "train")),
-        "rollbacks": len(_of(events, "rollback")),
-        "restarts": max(0, len(_of(events, "start")) - 1),
-        "stalls": len(list((out / layout.STALLS_DIR).glob("*/verdict.json"))),
-        "warnings": len(_of(events, "warning")),
+        "skipped steps": found.counts["skipped"],
+        "rollbacks": found.counts["rollback"],
+        "killed or crashed": sum(start.outcome == "" for start in ended),
+        "failed": sum(start.outcome == "failed" for start in ended),
+        "stalls": len(verdicts),
+        "warnings": found.counts["warning"],
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    verdicts = sorted((out / layout.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
     last = f"; last stall: {json.loads(verdicts[-1].read_text(encoding='utf-8'))['text']}" if verdicts else ""
     return (told or "none") + last
 
 
-def _ranks(beats: Sequence[Beat], factor: float, beat_s: float, now: float) -> str:
+def _ranks(beats: Sequence[Beat], factor: float, alive_s: float, now: float) -> str:
     hosts = {beat.host for beat in beats}
     told = [f"{len(beats)} on {len(hosts)} hosts"]
-    silent = [beat for beat in beats if now - beat.time > _FRESH_BEATS * beat_s and beat.doing != "ended"]
+    silent = [beat for beat in beats if now - beat.time > alive_s and beat.doing != "ended"]
     if silent:
         told.append("silent: " + ", ".join(f"{beat.rank} on {beat.host}" for beat in silent[:8]))
     for one in find_stragglers(beats, factor)[:8]:
@@ -136,12 +185,3 @@ def _ranks(beats: Sequence[Beat], factor: float, beat_s: float, now: float) -> s
 def _size(folder: Path) -> str:
     files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
     return format_bytes(sum(files)) if files else "no longer kept"
-
-
-def _duration(seconds: float) -> str:
-    minutes = int(seconds // 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    if minutes < 120:
-        return f"{minutes} min"
-    return f"{minutes / 60:.1f} h" if minutes < 2_880 else f"{minutes / 1_440:.1f} days"

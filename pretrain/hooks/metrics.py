@@ -23,7 +23,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -105,17 +105,23 @@ class Monitor:
             self._append("warning", self._step, {"message": message})
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a metrics file; one that a kill cut is left out."""
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """All complete lines of a metrics file, one at a time; one that a kill cut is left out."""
     if not path.exists():
-        return []
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue
-    return events
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if event := as_event(line):
+                yield event
+
+
+def as_event(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None if it is cut."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
 
 
 def _cut_after(path: Path, step: int) -> None:

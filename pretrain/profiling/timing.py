@@ -7,9 +7,12 @@ fault, and a throttled clock is.
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,6 +48,17 @@ def synchronize(device: torch.device) -> None:
     """Wait for what the device was given to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def peak_memory(device: torch.device) -> int:

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import errno
 import io
+<<<<<<< HEAD
 import os
+=======
+import json
+import tempfile
+>>>>>>> dac3239 (Status accounts for every second by cause, says how a start ended, and reads the metrics in one pass; progress survives a cut file and missing numbers)
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
+<<<<<<< HEAD
 from benchmarks.failing_calls import Once, failing_calls
 from launch import terminal
+=======
+from configs.recipe import dump_recipe, load_recipe
+from launch import progress, terminal
+from launch.actions.status import rows
+>>>>>>> dac3239 (Status accounts for every second by cause, says how a start ended, and reads the metrics in one pass; progress survives a cut file and missing numbers)
 from launch.progress import Display, Follower, event_line, format_seconds
 from pretrain.hooks.metrics import finite
+from pretrain.hooks.wandb_mirror import numbers
+from tests.launch.conftest import SMOKE
+
+RECIPE = dump_recipe(load_recipe(SMOKE))
 
 START = {"event": "start", "step": 0, "total_steps": 175, "total_tokens": 1750, "world_size": 2, "device": "cpu"}
 
@@ -85,6 +102,90 @@ def test_every_loss_that_training_can_log_is_shown(
     with display:
         display.show([START, train(3, loss)])
     assert shown in output.getvalue()
+
+
+EVENTS: dict[str, dict[str, Any]] = {
+    "train": train(3, z_loss=0.5, grad_norm=1.0, mfu=0.5, mfu_causal=0.4, data_loading_pct=1.0, step_seconds=0.5,
+                   seconds=9.0, memory_bytes=5, tokens_by_source={"news": 64}),
+    "validation": {"phase": "general", "tokens": 30, "bits_per_byte": {"news": 2.0, "law": 1.0}, "samples": [],
+                   "elapsed_seconds": 0.5},
+    "checkpoint": {"path": "checkpoints/step-00000003", "reason": "tokens", "pause_seconds": 0.1,
+                   "elapsed_seconds": 0.2},
+    "straggler": {"rank": 1, "host": "node1", "measure": "probe_s", "seconds": 2.0, "median_seconds": 1.0},
+    "rollback": {"at_step": 5, "first_skipped": 4, "last_skipped": 5, "checkpoint": "step-00000003"},
+    "skipped_after_rollback": {"tokens": 30}, "warning": {"message": "W&B"}, "stall": {"message": "rank 1"},
+    "start": START, "stop": {}, "end": {},
+}  # fmt: skip
+FLOATS = sorted({name for fields in EVENTS.values() for name, value in fields.items() if isinstance(value, float)})
+
+
+@given(st.sets(st.sampled_from(FLOATS)), st.sets(st.sampled_from(["news", "law"])))
+def test_every_number_of_every_event_may_be_missing(missing: set[str], sources: set[str]) -> None:
+    """What is not finite is null in metrics.jsonl; the bar, the lines, status and W&B show what there is."""
+    events = [
+        {
+            "event": kind, "step": 3, "time": time.time() + 1,
+            **{name: None if name in missing else value for name, value in fields.items()},
+        }
+        for kind, fields in EVENTS.items()
+    ]  # fmt: skip
+    bits = next(event["bits_per_byte"] for event in events if event["event"] == "validation")
+    events[1]["bits_per_byte"] = {name: None if name in sources else value for name, value in bits.items()}
+    for is_terminal in (False, True):
+        with Display(Console(file=io.StringIO(), width=100, force_terminal=is_terminal)) as display:
+            display.show(events)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "recipe.yaml").write_text(RECIPE)
+        told = dict(rows(Path(folder), events, time.time()))
+    assert ("not finite" in told["loss"]) == bool({"loss", "grad_norm", "lr"} & missing)
+    assert ("not finite" in told["bits per byte"]) == bool(sources)
+    assert not [value for event in events for value in numbers(event, "x").values() if value is None]
+
+
+class File:
+    """A metrics file that a trainer writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+        self.time = 0
+
+    def line(self, step: int) -> bytes:
+        self.time += 1
+        return json.dumps({"event": "train", "step": step, "time": self.time}).encode() + b"\n"
+
+
+@given(st.data())
+def test_what_is_appended_is_seen_once_whatever_is_cut(data: st.DataObject) -> None:
+    """A rollback cuts the end of the file in place; the next poll may find it shorter, or longer again."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "_REMEMBERED_BYTES", data.draw(st.integers(20, 200)))
+        file = File(Path(folder) / "metrics.jsonl")
+        follower, lines, seen, expected = Follower(file.path), [], [], []
+        for action in data.draw(st.lists(st.sampled_from(["append", "append", "half", "cut", "poll"]), max_size=30)):
+            if action == "append":
+                lines.append(file.line(len(lines)))
+                expected.append(file.time)
+            elif action == "cut" and lines:
+                kept = data.draw(st.integers(0, len(lines)))
+                lost = {json.loads(line)["time"] for line in lines[kept:]} - set(seen)
+                expected = [at for at in expected if at not in lost]
+                lines = lines[:kept]
+            half = b'{"event": "tr' if action == "half" else b""
+            file.path.write_bytes(b"".join(lines) + half)
+            if action == "poll":
+                seen += [event["time"] for event in follower.new_events()]
+        seen += [event["time"] for event in follower.new_events()]
+        assert seen == expected
+
+
+def test_a_long_file_is_followed_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_TAIL_BYTES", 200)
+    file = File(tmp_path / "metrics.jsonl")
+    file.path.write_bytes(b"".join(file.line(step) for step in range(1000)))
+    steps = [event["step"] for event in Follower(file.path).new_events()]
+    assert steps == list(range(1000 - len(steps), 1000))
+    assert 0 < len(steps) < 6
 
 
 def test_a_skipped_update_is_printed_at_once(display: Display, output: io.StringIO) -> None:

@@ -174,7 +174,7 @@ def test_a_wandb_failure_is_told_once_and_stops_nothing(
     for step in (1, 2, 3):
         monitor.event("train", step, loss=1.0)
     monitor.close(0)
-    events = read_events(tmp_path / "metrics.jsonl")
+    events = list(read_events(tmp_path / "metrics.jsonl"))
     assert [event["step"] for event in events if event["event"] == "train"] == [1, 2, 3]
     (warning,) = [event for event in events if event["event"] == "warning"]
     assert "W&B failed and is now off" in warning["message"]
