@@ -33,6 +33,8 @@ _RECENT = 50
 """Logged steps that speed is taken from."""
 _FRESH_BEATS = 4
 _RECIPE_FILE = "recipe.yaml"
+_BEGUN = (_RECIPE_FILE, METRICS_FILE)
+"""What a start of training writes."""
 Event = dict[str, Any]
 
 
@@ -49,7 +51,8 @@ def training_folder(folder: Path) -> Path:
     """Where the trainer of a run writes: the folder that was started or written last, finished or not."""
     if (folder / METRICS_FILE).exists():
         return folder
-    found = [path.parent for path in folder.glob(f"artifacts/train-*/{_RECIPE_FILE}")]
+    begun = (path for name in _BEGUN for path in folder.glob(f"artifacts/train-*/{name}"))
+    found = {path.parent for path in begun}
     if not found:
         raise user_error(
             str(folder), None, "holds no training", "name the run_dir of a recipe whose training has begun"
@@ -58,8 +61,7 @@ def training_folder(folder: Path) -> Path:
 
 
 def _touched(out: Path) -> float:
-    files = (out / _RECIPE_FILE, out / METRICS_FILE)
-    return max(path.stat().st_mtime for path in files if path.exists())
+    return max(path.stat().st_mtime for path in (out / name for name in _BEGUN) if path.exists())
 
 
 @dataclass

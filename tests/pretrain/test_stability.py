@@ -12,7 +12,7 @@ import torch
 import world
 from safetensors.torch import load_file
 
-from pretrain import layout
+from pretrain import goodput, layout
 from twofold.exit_codes import EXIT_CODE_STOPPED
 
 pytestmark = pytest.mark.e2e
@@ -69,6 +69,9 @@ def test_skipping_that_does_not_help_becomes_a_rollback_that_survives_a_stop(
     assert [event["step"] for event in run.events("train") if event["skipped"]] == [30]
     report = json.loads((run.out / layout.INCIDENTS_DIR / "rollback-00000029.json").read_text())
     assert report == {"returned_to_step": 16, "first_skipped": 24, "last_skipped": 29}
+    (start,) = goodput.read(run.out)
+    assert start.spent["repeated work"] > 0
+    assert [lap.step for lap in start.laps] == sorted({lap.step for lap in start.laps})
 
     other = _run(tmp_path / "b", tokenizer_dir, bad, stability=settings)
     for stop in (20, 26, 33):
@@ -139,6 +142,12 @@ def test_a_rank_killed_while_it_saves_leaves_the_checkpoint_before_and_the_run_g
     assert [event["step"] for event in run.events("start")] == [0, 4]
     assert [event["step"] for event in run.events("train")] == list(range(1, 15))
     assert not list((run.out / layout.CHECKPOINTS_DIR).glob("*.partial"))
+    first, second = goodput.read(run.out)
+    assert (first.laps[0].step, second.laps[0].step, second.outcome) == (0, 4, "done")
+    spent = goodput.account([first, second], second.time, 0)
+    assert sum(spent.values()) == pytest.approx(second.time - first.launched, abs=50e6), "to 50 ms"
+    assert all(spent[cause] > 0 for cause in ("stepping", "starting", "validating", "saving checkpoints", "down"))
+    assert spent["repeated work"] > 0, "steps 5 to 8 were trained twice"
 
 
 def test_no_rank_waits_for_one_that_failed(
