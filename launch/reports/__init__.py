@@ -35,6 +35,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 def render(template: str, **values: Any) -> str:
     """The page of a file in launch/reports/templates."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment.filters["number"] = lambda value, spec: "–" if value is None else spec % value
     return environment.get_template(template).render(**values)
 
 
@@ -43,6 +44,7 @@ def render_yaml(template: str, **values: Any) -> str:
     loader = FileSystemLoader(TEMPLATES)
     environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters["flow"] = _flow
+    environment.filters["number"] = lambda value, spec: "–" if value is None else spec % value
     return environment.get_template(template).render(**values)
 
 

@@ -20,16 +20,20 @@ from configs.recipe import dump_recipe
 from configs.schema import Recipe
 from configs.units import format_bytes, format_count
 from launch import reports
+from launch.progress import format_seconds, number
 from launch.reports import plan, plots
+from pretrain import goodput
+from pretrain.hooks.metrics import METRICS_FILE, read_events
 from pretrain.model.sizes import n_parameters
 from twofold import VERSION
 from twofold.artifacts import Artifact, git_revision
 from twofold.stage import Stage
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 _REASONS_DRAWN = 8
 _REASONS_LISTED = 3
 _PII_POLICIES = {"mask": "masked", "drop": "dropped with its document", "keep": "kept"}
+_DRAWN = ("event", "tokens", "loss", "lr", "grad_norm", "tps", "bits_per_byte")
 Row = dict[str, Any]
 
 
@@ -71,7 +75,7 @@ STAGE = Stage(
 
 def write_page(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> Mapping[str, Any]:
     """Write `report.html`; return its counts."""
-    train = _events(artifacts["train"].path / "metrics.jsonl")
+    train = [_drawn(event) for event in read_events(artifacts["train"].path / METRICS_FILE)]
     page = reports.render(
         "report.html",
         recipe=recipe,
@@ -90,7 +94,8 @@ def write_page(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> 
         groups=_groups(recipe, artifacts),
         samples=json.loads((artifacts["export"].path / "samples.json").read_text(encoding="utf-8")),
         training_note=_training_note(artifacts["train"].counts),
-        resolved=dump_recipe(recipe),
+        times=_times(artifacts["train"].path),
+        resolved=dump_recipe(_without_environment(recipe)),
         lineage=[_lineage_row(name, artifact) for name, artifact in artifacts.items()],
         figures={name: Markup(svg) for name, svg in _figures(recipe, artifacts, train).items()},
     )
@@ -98,8 +103,24 @@ def write_page(recipe: Recipe, artifacts: Mapping[str, Artifact], out: Path) -> 
     return {"bytes": len(page.encode("utf-8")), "training_events": len(train)}
 
 
-def _events(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def _drawn(event: Row) -> Row:
+    """What the figures show of an event; a long training has millions of them."""
+    return {name: event[name] for name in _DRAWN if name in event}
+
+
+def _times(train: Path) -> list[Row]:
+    """Seconds by cause since the first launch; none for a training of an earlier version."""
+    starts = goodput.read(train)
+    spent = goodput.account(starts, starts[-1].time, 0) if starts else {}
+    total = sum(spent.values())
+    return [
+        {"cause": cause, "time": format_seconds(ns / 1e9), "share": ns / total} for cause, ns in spent.items() if ns
+    ]
+
+
+def _without_environment(recipe: Recipe) -> Recipe:
+    """Variables may hold secrets, and a report is shared."""
+    return recipe.model_copy(update={"launch": recipe.launch.model_copy(update={"environment": {}})})
 
 
 def _cards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[tuple[str, str]]:
@@ -111,8 +132,8 @@ def _cards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[tuple[str,
         (f"{recipe.tokenizer.vocab_size:,}", "token ids"),
         (format_count(n_parameters(recipe.model, recipe.tokenizer.vocab_size)), "parameters"),
         (format_count(trained["tokens"]), "tokens trained"),
-        (f"{trained['phases'][-1]['last_loss']:.3f}", "final loss"),
-        (f"{trained['tps']:,.0f}", "tokens per second"),
+        (number(trained["phases"][-1]["last_loss"], ".3f"), "final loss"),
+        (number(trained["tps"], ",.0f"), "tokens per second"),
     ]
 
 
@@ -171,7 +192,8 @@ def _validation(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
         ends = [phase["bits_per_byte"][source] for phase in phases]
         before = ends[-2] if len(ends) > 1 else first
         domain = recipe.destinations[source]
-        rows.append({"source": source, "domain": domain, "start": first, "ends": ends, "change": ends[-1] - before})
+        change = None if None in (ends[-1], before) else ends[-1] - before
+        rows.append({"source": source, "domain": domain, "start": first, "ends": ends, "change": change})
     return sorted(rows, key=lambda row: (row["domain"] != "general", row["domain"], row["source"]))
 
 
@@ -187,19 +209,30 @@ def _groups(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Row]:
     rows = []
     for kind, sources in groups.items():
         means = [
-            sum(table[source] for source in sources) / len(sources)
+            _mean([table[source] for source in sources])
             for table in (counts["start_bits_per_byte"], *(phase["bits_per_byte"] for phase in phases))
         ]
-        changes = [(after - before) / size for before, after, size in zip(means, means[1:], millions, strict=False)]
+        changes = [
+            None if after is None or before is None else (after - before) / size
+            for before, after, size in zip(means, means[1:], millions, strict=False)
+        ]
         rows.append({"group": kind, "start": means[0], "phases": list(zip(means[1:], changes, strict=True))})
     return rows
 
 
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None if a value is missing: the mean of the others would be of other sources."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
 def _training_note(counts: Mapping[str, Any]) -> str:
+    made_with = ", ".join(f"{name} {version}" for name, version in counts.get("made_with", {}).items())
+    versions = f" Trained with {made_with}." if made_with else ""
     branches = [f" Branched at step {one['step']:,} from {one['run']}." for one in counts.get("lineage", ())]
     return (
-        f"{counts['steps']:,} steps on {counts['world_size']} ranks ({counts['device']}), "
-        f"{format_count(counts['tokens'])} tokens in {counts['wall_time_s']:,.0f} s." + "".join(branches)
+        f"{counts['steps']:,} steps on {counts['world_size']} ranks ({counts.get('hardware', counts['device'])}), "
+        f"{format_count(counts['tokens'])} tokens in {counts['wall_time_s']:,.0f} s.{versions}" + "".join(branches)
     )
 
 

@@ -97,17 +97,40 @@ def test_every_loss_that_training_can_log_is_shown(
 
 
 EVENTS: dict[str, dict[str, Any]] = {
-    "train": train(3, z_loss=0.5, grad_norm=1.0, mfu=0.5, mfu_causal=0.4, data_loading_pct=1.0, step_seconds=0.5,
-                   seconds=9.0, memory_bytes=5, tokens_by_source={"news": 64}),
-    "validation": {"phase": "general", "tokens": 30, "bits_per_byte": {"news": 2.0, "law": 1.0}, "samples": [],
-                   "elapsed_seconds": 0.5},
-    "checkpoint": {"path": "checkpoints/step-00000003", "reason": "tokens", "pause_seconds": 0.1,
-                   "elapsed_seconds": 0.2},
+    "train": train(
+        3,
+        z_loss=0.5,
+        grad_norm=1.0,
+        mfu=0.5,
+        mfu_causal=0.4,
+        data_loading_pct=1.0,
+        step_seconds=0.5,
+        seconds=9.0,
+        memory_bytes=5,
+        tokens_by_source={"news": 64},
+    ),
+    "validation": {
+        "phase": "general",
+        "tokens": 30,
+        "bits_per_byte": {"news": 2.0, "law": 1.0},
+        "samples": [],
+        "elapsed_seconds": 0.5,
+    },
+    "checkpoint": {
+        "path": "checkpoints/step-00000003",
+        "reason": "tokens",
+        "pause_seconds": 0.1,
+        "elapsed_seconds": 0.2,
+    },
     "straggler": {"rank": 1, "host": "node1", "measure": "probe_s", "seconds": 2.0, "median_seconds": 1.0},
     "rollback": {"at_step": 5, "first_skipped": 4, "last_skipped": 5, "checkpoint": "step-00000003"},
-    "skipped_after_rollback": {"tokens": 30}, "warning": {"message": "W&B"}, "stall": {"message": "rank 1"},
-    "start": START, "stop": {}, "end": {},
-}  # fmt: skip
+    "skipped_after_rollback": {"tokens": 30},
+    "warning": {"message": "W&B"},
+    "stall": {"message": "rank 1"},
+    "start": START,
+    "stop": {},
+    "end": {},
+}
 FLOATS = sorted({name for fields in EVENTS.values() for name, value in fields.items() if isinstance(value, float)})
 
 
@@ -116,11 +139,13 @@ def test_every_number_of_every_event_may_be_missing(missing: set[str], sources: 
     """What is not finite is null in metrics.jsonl; the bar, the lines, status and W&B show what there is."""
     events = [
         {
-            "event": kind, "step": 3, "time": time.time() + 1,
+            "event": kind,
+            "step": 3,
+            "time": time.time() + 1,
             **{name: None if name in missing else value for name, value in fields.items()},
         }
         for kind, fields in EVENTS.items()
-    ]  # fmt: skip
+    ]
     bits = next(event["bits_per_byte"] for event in events if event["event"] == "validation")
     events[1]["bits_per_byte"] = {name: None if name in sources else value for name, value in bits.items()}
     for is_terminal in (False, True):

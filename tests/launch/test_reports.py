@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from configs.recipe import load_recipe
 from launch import reports
-from launch.reports import plots
+from launch.reports import plots, report
 from launch.reports.report import _in_words
+from pretrain.goodput import CAUSES, Start
+from tests.launch.conftest import SMOKE
 
 
 def test_figures_say_what_they_show_and_are_the_same_for_the_same_numbers() -> None:
@@ -66,3 +75,68 @@ def test_numbers_of_axes_are_read_as_words_and_limits_are_labelled() -> None:
     bars = plots.stacked_bars({"a": {"weights": 40.0}}, "GB", (80.0, "h100: 80 GB"))
     assert "h100: 80 GB" in bars
     assert "512 devices" in plots.lines({"days": ([8, 512], [9.0, 1.0])}, "devices", "days", mark=(512, "512 devices"))
+
+
+def _artifacts(root: Path, missing: bool) -> dict[str, Any]:
+    """What the page reads of a run; `missing`: no number of training is finite."""
+    number = None if missing else 1.5
+    source = {
+        "read": 2,
+        "kept": 1,
+        "kept_bytes": 10,
+        "dropped": {"words<30": 1},
+        "rejects": {},
+        "personal_information": {},
+    }
+    bits = {"ko-web": number, "law": number}
+    phase = {"name": "general", "tokens_by_source": {"ko-web": 64}, "last_loss": number, "bits_per_byte": bits}
+    trained = {
+        "steps": 3,
+        "tokens": 64,
+        "phases": [phase, {**phase, "name": "domain"}],
+        "start_bits_per_byte": bits,
+        "world_size": 2,
+        "device": "cpu",
+        "hardware": "Some CPU",
+        "wall_time_s": 5.0,
+        "tps": number,
+        "made_with": {"torch": "2.13.0"},
+        "lineage": [{"step": 2, "run": "runs/first"}],
+    }
+    counts = {
+        "extract": {"sources": {"ko-web": source}},
+        "filter": {"sources": {"ko-web": source}},
+        "train": trained,
+        "tokenizer": {"held_out": {}},
+        "shards": {},
+        "export": {},
+    }
+    found = {}
+    for stage, numbers in counts.items():
+        (root / stage).mkdir(parents=True)
+        made_by = {"revision": "abc", "seconds": "12.5"}
+        manifest = SimpleNamespace(identity="0" * 64, inputs={}, files=[], made_by=made_by, created="2026-01-01T00:00")
+        found[stage] = SimpleNamespace(path=root / stage, counts=numbers, manifest=manifest)
+    (root / "export" / "samples.json").write_text("[]")
+    (root / "shards" / "index.json").write_text(json.dumps({"splits": {"train": {}, "validation": {}}}))
+    step = {"event": "train", "step": 1, "tokens": 64, "loss": number, "lr": number, "grad_norm": number, "tps": number}
+    events = [step, {"event": "validation", "step": 1, "tokens": 64, "bits_per_byte": bits}]
+    (root / "train" / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    return found
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_report_shows_hardware_versions_lineage_and_where_the_time_went(tmp_path: Path, missing: bool) -> None:
+    artifacts = _artifacts(tmp_path, missing)
+    start = Start(0, 4 * 10**9, dict.fromkeys(CAUSES, 0) | {"stepping": 3 * 10**9, "starting": 10**9}, outcome="done")
+    (tmp_path / "train" / "times").mkdir()
+    (tmp_path / "train" / "times" / "start-0001.json").write_text(json.dumps(asdict(start)))
+    recipe = load_recipe(SMOKE, ["launch.environment={SECRET: hunter2}"])
+    report.write_page(recipe, artifacts, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for shown in ("2 ranks (Some CPU)", "torch 2.13.0", "Branched at step 2 from runs/first", "12.5"):
+        assert shown in page
+    assert '<td>stepping</td><td class="n">3s</td><td class="n">75.0%</td>' in page
+    assert '<td>starting</td><td class="n">1s</td><td class="n">25.0%</td>' in page
+    assert ('<td class="n">–</td>' in page) == missing
+    assert "hunter2" not in page

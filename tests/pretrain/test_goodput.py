@@ -19,10 +19,16 @@ from pretrain.goodput import CAUSES, WORK, Ledger, Start, account
 from pretrain.hooks.watchdog import Watch, read_beats
 
 MARKS = {
-    "data": "waiting for data", "gradients": "stepping", "agreement": "stepping", "update": "stepping",
-    "validation": "validating", "checkpoint": "saving checkpoints", "phase weights": "saving checkpoints",
-    "rollback": "repeated work", "weights": "starting",
-}  # fmt: skip
+    "data": "waiting for data",
+    "gradients": "stepping",
+    "agreement": "stepping",
+    "update": "stepping",
+    "validation": "validating",
+    "checkpoint": "saving checkpoints",
+    "phase weights": "saving checkpoints",
+    "rollback": "repeated work",
+    "weights": "starting",
+}
 ALIVE = 40
 
 
