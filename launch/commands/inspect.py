@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -82,22 +81,13 @@ def _verify(options: argparse.Namespace, console: Console) -> None:
 
 def _clean_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="remove them")
+    parser.add_argument("--trainings", action="store_true", help="also trainings, after a question")
 
 
 def _clean(options: argparse.Namespace, console: Console) -> None:
-    from configs.units import format_bytes
-    from launch.preflight import only_run
-    from launch.runner import unused
+    from launch.actions.clean import clean
 
-    recipe = recipe_of(options)
-    with only_run(Path(recipe.run_dir)):
-        folders = unused(recipe)
-        for folder in folders:
-            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            console.print(f"  {folder}  {format_bytes(size)}")
-            if options.yes:
-                folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
-    console.print(f"{len(folders)} unused" + ("" if options.yes or not folders else "; `--yes` removes them"))
+    clean(recipe_of(options), options.yes, options.trainings, console)
 
 
 COMMANDS = (
