@@ -21,7 +21,7 @@ from pretrain.engine.ds_lint import lint
 from twofold import lease
 from twofold.artifacts import digest
 from twofold.errors import UserError, user_error
-from twofold.files import remembered_sha256
+from twofold.files import HASHES_FILE, remembered_sha256
 
 
 def check_package_roots() -> None:
@@ -99,7 +99,8 @@ def fingerprint_checkpoint(folder: str, run_dir: Path) -> str:
             "name the folder that holds config.json and *.safetensors",
         )
     files = sorted(path.glob("*.safetensors"))
-    hashes = [[file.name, remembered_sha256(file, run_dir / ".hashes.json")] for file in files]
+    found = remembered_sha256(files, run_dir / HASHES_FILE)
+    hashes = [[file.name, sha256] for file, sha256 in zip(files, found, strict=True)]
     return digest([hashes, (path / "config.json").read_text(encoding="utf-8")])
 
 

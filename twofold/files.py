@@ -15,13 +15,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from twofold.errors import Problem, UserError, user_error
 
+HASHES_FILE = ".hashes.json"
+"""In a run folder: the hashes of files from outside."""
 PARTIAL_PATTERN = ".*.partial-*"
 """Names of files that `atomic_path` was writing when the process was killed."""
 _HINTS = {
@@ -45,6 +48,7 @@ _PASSING = frozenset(
 """Errors of a network, a server or a machine that may be gone a moment later."""
 _PATIENCE_S = 60.0
 _FIRST_WAIT_S = 0.1
+_SETTLED_S, _REMEMBERED_EVERY_S = 2.0, 60.0
 _LONGEST_WAIT_S = 5.0
 _Given = ParamSpec("_Given")
 _T = TypeVar("_T")
@@ -137,19 +141,38 @@ def sha256_of(path: Path) -> str:
     return patiently(digest)
 
 
-def remembered_sha256(path: Path, memory: Path) -> str:
-    """`sha256_of`, computed once for each size and time of change of a file; `memory` is a JSON file."""
-    stat = path.stat()
-    key = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+def remembered_sha256(paths: Sequence[Path], memory: Path) -> list[str]:
+    """`sha256_of` each file on all cores, computed once for each size and time of change; `memory` is a JSON file.
+
+    The hash of a file that changed just now is not remembered: it may change again within the clock's resolution.
+    """
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):
         known = json.loads(memory.read_text(encoding="utf-8"))
-    if key not in known:
-        known[key] = sha256_of(path)
-        if memory.parent.is_dir():
-            with suppress(UserError):  # a folder that may only be read
-                write_json(memory, known)
-    return known[key]
+    keys = [_state(path) for path in paths]
+    unknown = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]
+    found: dict[str, str] = {}
+    written = time.monotonic()
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for (key, path), sha256 in zip(unknown, threads.map(sha256_of, [path for _, path in unknown]), strict=True):
+            found[key] = sha256
+            if time.time() - path.stat().st_mtime > _SETTLED_S:
+                known[key] = sha256
+            if path is unknown[-1][1] or time.monotonic() - written > _REMEMBERED_EVERY_S:
+                written = time.monotonic()
+                _remember(known, memory)
+    return [known.get(key) or found[key] for key in keys]
+
+
+def _state(path: Path) -> str:
+    stat = path.stat()
+    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+
+
+def _remember(known: dict[str, str], memory: Path) -> None:
+    if known and memory.parent.is_dir():
+        with suppress(UserError):  # a folder that may only be read
+            write_json(memory, known)
 
 
 @contextmanager

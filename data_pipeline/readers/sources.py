@@ -4,13 +4,14 @@ Contract: nothing here parses a document. A source is on a local disk or at any 
 (`s3://bucket/folder`). Its files (readers/folders.py) are sorted by relative path (code points), whatever the order
 of the file system, so "the first documents of a source" are the same on every machine. A path that is missing, has
 no file of the format, or cannot be read is a `UserError` that names the source. `fingerprints` reads every byte once
-(about 1 GB/s on a local disk), or with `data.extract.fingerprint: stat` only modification times or entity tags.
+(about 1 GB/s a core) and remembers the hashes of local files by size and time of change in the run folder, or with
+`data.extract.fingerprint: stat` reads only modification times or entity tags.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from data_pipeline.readers import folders, storage
 from data_pipeline.readers.folders import InputFile, Listing
 from twofold.artifacts import digest
 from twofold.errors import Problem, UserError
+from twofold.files import HASHES_FILE, remembered_sha256
 
 UNLIMITED_BYTES = 2**62
 """`max_bytes` of a source without a limit (the schema's default)."""
@@ -80,9 +82,13 @@ def list_files(recipe: Recipe) -> dict[str, Listing]:
 
 def fingerprints(recipe: Recipe) -> dict[str, str]:
     """Source -> hash of its files' relative paths, sizes and contents (or modification times)."""
-    by_content = recipe.data.extract.fingerprint == "content"
     return {
-        name: digest([[file.relative, file.bytes, _mark(name, file, by_content)] for file in listing.files])
+        name: digest(
+            [
+                [file.relative, file.bytes, mark]
+                for file, mark in zip(listing.files, _marks(recipe, name, listing.files), strict=True)
+            ]
+        )
         for name, listing in list_files(recipe).items()
     }
 
@@ -149,6 +155,19 @@ def _remote(name: str, address: str, endings: tuple[str, ...]) -> Listing:
     if not listing.found:
         raise _problem(name, address, "does not exist or is empty", "correct the address, or remove the source")
     return listing
+
+
+def _marks(recipe: Recipe, name: str, files: Sequence[InputFile]) -> list[str]:
+    """What changes with each file; hashes of local files are remembered in the run folder."""
+    by_content = recipe.data.extract.fingerprint == "content"
+    local = [file.location for file in files if isinstance(file.location, Path)]
+    if by_content and len(local) == len(files):
+        try:
+            return remembered_sha256(local, Path(recipe.run_dir) / HASHES_FILE)
+        except OSError as error:
+            location = error.filename or recipe.sources[name].path
+            raise _refusal(name, location, error, "restore the file, or remove it") from error
+    return [_mark(name, file, by_content) for file in files]
 
 
 def _mark(name: str, file: InputFile, by_content: bool) -> str:

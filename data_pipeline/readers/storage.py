@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twofold.files import sha256_of
-
 Location = Path | str
 
 _BUFFER_BYTES = 1 << 20
@@ -97,8 +95,6 @@ def find(address: str) -> list[Entry]:
 
 def content_hash(location: Location) -> str:
     """Hex SHA-256 of the file's bytes."""
-    if isinstance(location, Path):
-        return sha256_of(location)
     with open_binary(location) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -10,6 +10,7 @@ import fsspec
 import pytest
 
 from data_pipeline.readers import folders, sources, storage
+from twofold import files
 from twofold.errors import UserError
 
 
@@ -135,9 +136,22 @@ def test_fingerprint_of_a_file_that_vanishes(tmp_path, make_recipe, monkeypatch)
     def vanished(location):
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(storage, "content_hash", vanished)
+    monkeypatch.setattr(files, "sha256_of", vanished)
     with pytest.raises(UserError, match="No such file"):
         sources.fingerprints(make_recipe({"s": {"path": str(tmp_path)}}))
+
+
+def test_contents_are_read_again_only_if_a_file_changed(tmp_path, make_recipe, monkeypatch):
+    _touch(tmp_path / "in" / "a.jsonl", 3)
+    os.utime(tmp_path / "in" / "a.jsonl", ns=(1, 1))
+    recipe = make_recipe({"s": {"path": str(tmp_path / "in")}}).model_copy(update={"run_dir": str(tmp_path / "run")})
+    (tmp_path / "run").mkdir()
+    before = sources.fingerprints(recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sha256_of", lambda path: pytest.fail("was read again"))
+        assert sources.fingerprints(recipe) == before
+    (tmp_path / "in" / "a.jsonl").write_bytes(b"yyy")
+    assert sources.fingerprints(recipe) != before
 
 
 def test_plan_cuts_whole_files_and_keeps_capped_sources_in_one_task(tmp_path, make_recipe):

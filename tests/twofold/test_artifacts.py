@@ -165,17 +165,22 @@ def test_what_tasks_hashed_is_not_read_again_unless_it_changed(
 
 
 def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, memory = tmp_path / "weights", tmp_path / "run" / ".hashes.json"
-    file.write_text("one")
-    first = files.remembered_sha256(file, memory)
+    paths, memory = [tmp_path / "weights", tmp_path / "more"], tmp_path / "run" / ".hashes.json"
+    for path in paths:
+        path.write_text("one")
+        os.utime(path, ns=(1, 1))
+    first = files.remembered_sha256(paths, memory)
+    assert first == [files.sha256_of(path) for path in paths]
     assert not memory.exists()  # no run folder, nothing is written
     memory.parent.mkdir()
-    assert files.remembered_sha256(file, memory) == first
+    assert files.remembered_sha256(paths, memory) == first
     with monkeypatch.context() as patch:
         patch.setattr(files, "sha256_of", lambda _: pytest.fail("was read again"))
-        assert files.remembered_sha256(file, memory) == first
-    file.write_text("two")  # of the same size
-    assert files.remembered_sha256(file, memory) != first
+        assert files.remembered_sha256(paths, memory) == first
+    paths[0].write_text("two")  # of the same size
+    assert files.remembered_sha256(paths, memory)[0] != first[0]
+    paths[0].write_text("six")  # perhaps within the resolution of the clock
+    assert files.remembered_sha256(paths, memory) == [files.sha256_of(path) for path in paths]
 
 
 def test_going_back_reuses_the_former_artifact(tmp_path: Path) -> None:
