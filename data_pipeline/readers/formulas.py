@@ -11,15 +11,21 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+KEEP = "\ufdd0"
+"""A noncharacter, which no text may hold, at the end of text nodes that the extractor would drop."""
 _RENDERED = (
     ".katex-html, .MathJax_Preview, .MathJax_Display, .MathJax, .MathJax_CHTML, .MathJax_SVG, .MathJax_SVG_Display,"
     " .mwe-math-fallback-image-inline, .mwe-math-fallback-image-display"
 )
 """The drawn copy beside a formula's source."""
-_SOURCES = "math, script[type^='math/'], img[alt*='\\\\'], mjx-container"
-_TEX_COMMAND = re.compile(r"\\[A-Za-z]{2,}")
+_COPIES = ".MathJax, .MathJax_SVG, .MathJax_CHTML, .MJX_Assistive_MathML"
+"""What MathJax 2 draws, from a script that the page holds as well."""
+_SCRIPTS = "script[type^='math/']"
+_PICTURES = "img[alt*='\\\\'], img[alt^='$'], img.tex, img.latex, img.math"
+_SOURCES = rf"math, m\:math, mml\:math, [data-mathml], {_SCRIPTS}, {_PICTURES}"
+_TEX_PICTURE = re.compile(r"\\[A-Za-z]{2,}|^\$.*\$$|[\^_=]", re.DOTALL)
 _TEX_WRAPPING = re.compile(r"^\s*\{?\\(?:displaystyle|textstyle)\s*|^\s*\$+|\$+\s*$")
-_SHORT = re.compile(r"[+\-−]?[\w.]{1,8}[+\-−]?|[+\-−*′]", re.ASCII)
+_SHORT = re.compile(r"[\wα-ωΑ-Ω.,+\-−*/=′^{}]{1,12}", re.ASCII)
 _ORDINAL = re.compile(r"st|nd|rd|th|er|re|ème|TM|SM")
 _NOTE = re.compile(r"note|ref|cite|fn", re.IGNORECASE)
 _MAX_MATHML_DEPTH = 100
@@ -28,22 +34,28 @@ _MAX_MATHML_DEPTH = 100
 def rewrite(tree: Any) -> None:
     """Edit `tree`, a parsed page, in place."""
     _rewrite_formulas(tree.document)
-    for element in _all(tree.document, "sup, sub"):
+    for element in reversed(_all(tree.document, "sup, sub")):
         _rewrite_script(element)
     for element in _all(tree.document, "rt"):
         _rewrite_ruby(element)
 
 
+def _text(node: Any) -> str:
+    return (node.text_content or "").replace(KEEP, "")
+
+
 def _all(document: Any, selector: str) -> Sequence[Any]:
     """The elements that the selector finds; iterating over its result queries again for each (docs/dependencies.md)."""
-    return document.query_selector_all(selector).values()
+    found: Sequence[Any] = document.query_selector_all(selector).values()
+    return found
 
 
 def _rewrite_formulas(document: Any) -> None:
     sources = _all(document, _SOURCES)
-    texts = [_latex(source) for source in sources]
+    has_scripts = document.query_selector(_SCRIPTS) is not None
+    texts = ["" if has_scripts and _is_copy(source) else _latex(source, document) for source in sources]
     for drawn in _all(document, _RENDERED) if any(texts) else ():
-        if drawn.query_selector("math") is None:
+        if has_scripts or drawn.query_selector("math") is None:
             drawn.text_content = ""
     for source, text in zip(sources, texts, strict=True):
         if not text or source.parent_node is None:
@@ -58,27 +70,37 @@ def _shown(source: Any) -> Any:
     return source.closest(".mwe-math-element, .katex, .MathJax, mjx-container") or source
 
 
+def _is_copy(source: Any) -> bool:
+    return source.local_name != "script" and source.closest(_COPIES) is not None
+
+
 def _is_display(source: Any) -> bool:
     kind = source.get_attribute("type") or ""
     return "mode=display" in kind or "block" in (source.get_attribute("display"), source.get_attribute("mode"))
 
 
-def _latex(source: Any) -> str:
+def _latex(source: Any, document: Any) -> str:
     """The formula's LaTeX; `""` if the element holds no formula of its own."""
     name = source.local_name
-    if name == "script":
-        kind = (source.get_attribute("type") or "").lower()
-        text = source.text_content or ""
-        return _bare(text) if "mml" not in kind else ""
+    if name == "script" and "mml" not in (source.get_attribute("type") or ""):
+        return _bare(_text(source))
     if name == "img":
         text = source.get_attribute("alt") or ""
-        return _bare(text) if _TEX_COMMAND.search(text) and source.closest(".mwe-math-element") is None else ""
-    if name == "mjx-container":
-        return ""  # its assistive MathML, if any, is a source of its own
+        return _bare(text) if _TEX_PICTURE.search(text) and not _beside_mathml(source) else ""
+    if name == "script" or source.has_attribute("data-mathml"):
+        holder = document.create_element("div")
+        holder.inner_html = source.text_content if name == "script" else source.get_attribute("data-mathml")
+        math = holder.query_selector("math")
+        return _latex(math, document) if math is not None else ""
     note = source.query_selector("annotation[encoding*='tex'], annotation[encoding*='TeX']")
-    if note is not None and (note.text_content or "").strip():
-        return _bare(note.text_content)
+    if note is not None and _text(note).strip():
+        return _bare(_text(note))
     return _bare(source.get_attribute("alttext") or "") or _children(source, 0).strip()
+
+
+def _beside_mathml(picture: Any) -> bool:
+    formula = picture.closest(".mwe-math-element")
+    return formula is not None and formula.query_selector("math") is not None
 
 
 def _bare(text: str) -> str:
@@ -103,24 +125,41 @@ _TEMPLATES = {
     "mover": "%s^{%s}",
     "munderover": "%s_{%s}^{%s}",
 }
+_ACCENTS = {
+    "^": r"\hat",
+    "ˆ": r"\hat",
+    "~": r"\tilde",
+    "˜": r"\tilde",
+    "¯": r"\overline",
+    "‾": r"\overline",
+    "→": r"\vec",
+    "˙": r"\dot",
+    "¨": r"\ddot",
+    "⏞": r"\overbrace",
+}
 
 
 def _mathml(node: Any, depth: int) -> str:
     """A MathML element as LaTeX."""
-    name = getattr(node, "local_name", None)
-    if name is None:
-        return (node.text_content or "").strip()
-    if name.startswith("annotation") or depth > _MAX_MATHML_DEPTH:
+    name = (getattr(node, "local_name", None) or "").rpartition(":")[2]
+    if not name:
+        return _text(node).strip()
+    if name.startswith("annotation") or name == "mphantom" or depth > _MAX_MATHML_DEPTH:
         return ""
+    if name == "mtext":
+        text = re.sub(r"\s+", " ", _text(node))
+        return rf"\text{{{text}}}" if text.strip() else " "
     parts = [_mathml(child, depth + 1) for child in node.children.values()]
+    if name == "mover" and len(parts) == 2 and parts[1] in _ACCENTS:
+        return f"{_ACCENTS[parts[1]]}{{{parts[0]}}}"
     if name in _TEMPLATES and len(parts) == _TEMPLATES[name].count("%s"):
         return _TEMPLATES[name] % tuple(parts)
     if name == "mroot" and len(parts) == 2:
         return rf"\sqrt[{parts[1]}]{{{parts[0]}}}"
-    if name == "mtd":
-        return f"{_children(node, depth + 1)} & "
+    if name == "mtable":
+        return r"\begin{matrix}" + r" \\ ".join(parts) + r"\end{matrix}"
     if name == "mtr":
-        return f"{''.join(parts).removesuffix(' & ')} \\\\ "
+        return " & ".join(parts)
     if name == "mspace":
         return " "
     if name == "mfenced":
@@ -132,13 +171,13 @@ def _mathml(node: Any, depth: int) -> str:
 
 def _rewrite_script(element: Any) -> None:
     """Mark a short sub- or superscript; notes, ordinals and links stay as they are."""
-    text = (element.text_content or "").strip()
-    if not _SHORT.fullmatch(text) or element.query_selector("a, sup, sub") or element.closest("a, pre, code"):
+    text = _text(element).strip()
+    if not _SHORT.fullmatch(text) or element.query_selector("a") or element.closest("a, pre, code"):
         return
     if _ORDINAL.fullmatch(text) or _NOTE.search(f"{element.class_name or ''} {element.id or ''}"):
         return
     before = element.previous_sibling
-    base = before.text_content if before is not None else ""
+    base = _text(before) if before is not None else ""
     if not base or not (base[-1].isalnum() or base[-1] in ")]}"):
         return
     mark = "^" if element.local_name == "sup" else "_"
@@ -149,4 +188,4 @@ def _rewrite_ruby(element: Any) -> None:
     """Put the reading in brackets unless the page does."""
     before = element.previous_element_sibling
     if before is None or before.local_name != "rp":
-        element.text_content = f"({(element.text_content or '').strip()})"
+        element.text_content = f"({_text(element).strip()})"

@@ -27,8 +27,6 @@ MAX_DEPTH = 2_000
 
 _DEEP = " > ".join(["*"] * 200)
 """Selects elements this deep, which few pages hold, at the cost of a walk in C."""
-_KEEP = "\ufdd0"
-"""A noncharacter, which no text may hold, appended to short text nodes."""
 _SHORT_TEXT = re.compile(
     r"(?<=>)([ \t\r\n\f]*+(?!¶|&para;|[\ue000-\uf8ff]|&#[xX](?:[eE][0-9a-fA-F]|[fF][0-8])[0-9a-fA-F]{2};)"
     r"(?:[\x21-\x7f]?[^\x00-\x7f]|[^\s<>&]?&\#?\w{1,31};))(?=[ \t\r\n\f]*+(?:<|\Z))"
@@ -59,7 +57,7 @@ class TooDeep(ValueError):
 def main_text(html: str, extractor: Extractor = "combined") -> str:
     """The main content, one list item or table row per line; resiliparse separates paragraphs by blank lines."""
     page = html.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # no lone surrogates
-    tree: Any = HTMLTree.parse(_SHORT_TEXT.sub(rf"\1{_KEEP}", page))
+    tree: Any = HTMLTree.parse(_SHORT_TEXT.sub(rf"\1{formulas.KEEP}", page))
     if page.count("<") > MAX_DEPTH and tree.document.query_selector(_DEEP) is not None and depth(tree) > MAX_DEPTH:
         raise TooDeep(f"more than {MAX_DEPTH} open elements")
     formulas.rewrite(tree)
@@ -67,7 +65,7 @@ def main_text(html: str, extractor: Extractor = "combined") -> str:
 
 
 def _lines(text: str) -> list[str]:
-    return [_tidied(line) for line in text.replace("\r", "").replace(_KEEP, "").split("\n")]
+    return [_tidied(line) for line in text.replace("\r", "").replace(formulas.KEEP, "").split("\n")]
 
 
 def _tidied(line: str) -> str:
@@ -103,7 +101,7 @@ def _combined(tree: Any) -> list[str]:
     found = page_lines.mended(found, whole)
     if size - page_lines.size(found) < max(_SMALL_FRAME, _FRAME_SHARE * size):
         return found
-    main = page_lines.squeezed(main_part.text(tree).replace(_KEEP, ""))
+    main = page_lines.squeezed(main_part.text(tree).replace(formulas.KEEP, ""))
     inside = [line for line in found if page_lines.bare(line) in main]
     if page_lines.size(inside) >= _SURE_SHARE * page_lines.size(found) > 0:
         return inside

@@ -8,7 +8,7 @@ Source: Arc90's Readability (2009), as kept by Mozilla, without its penalty for 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 _SHARES = (1.0, 1 / 2, 1 / 6)
@@ -33,17 +33,17 @@ def text(tree: Any) -> str:
     return "\n".join(parts)
 
 
-def _scores(tree: Any) -> Counter[Any]:
-    level: Counter[Any] = Counter()
+def _scores(tree: Any) -> defaultdict[Any, float]:
+    level: defaultdict[Any, float] = defaultdict(float)
     for paragraph in tree.document.query_selector_all("p, pre").values():
         content = paragraph.text_content or ""
         length = len(content.encode())  # a Korean sentence has a third of the characters of an English one
         if length >= _MIN_PARAGRAPH:
             commas = content.count(",") + content.count("、")
             level[paragraph.parent_node] += 1 + commas + min(length // 100, 3)
-    scores: Counter[Any] = Counter()
+    scores: defaultdict[Any, float] = defaultdict(float)
     for share in _SHARES:
-        above: Counter[Any] = Counter()
+        above: defaultdict[Any, float] = defaultdict(float)
         for element, score in level.items():
             if element.node_name not in ("html", "#document"):
                 scores[element] += score * share
