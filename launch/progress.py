@@ -58,7 +58,7 @@ class Follower:
     """Reads the events that the trainer appends, whatever it cuts or replaces meanwhile.
 
     Begins near the end of a long file. Lines that were read stay where they are, unless a rollback cuts them: then the
-    lines before the place are others, and it goes on behind the newest event that it returned.
+    lines before the place are others, and reading resumes behind the newest event that was returned.
     """
 
     def __init__(self, path: Path) -> None:

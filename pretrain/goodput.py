@@ -1,6 +1,6 @@
 """Where the time of a run goes: every second since its first start has one cause.
 
-    times/start-0001.json    what one start of the trainer spent its time on, rewritten with every heartbeat
+    times/start-000001.json    what one start of the trainer spent its time on, rewritten with every heartbeat
 
 Contract: the first rank's marks (hooks/watchdog.py) fill a `Ledger`; `account` adds up the files of all starts. All
 times are whole nanoseconds, so causes add up exactly. Within a start they are measured by a clock that never jumps;
@@ -97,13 +97,19 @@ def account(starts: Sequence[Start], now: int, alive_ns: int) -> dict[str, int]:
 
 
 def read(out: Path) -> list[Start]:
-    """All starts of a training folder, in order."""
+    """All starts of a training folder, in order; the time of one whose file is damaged counts as `down`."""
     found = []
-    for path in sorted((out / TIMES_DIR).glob("start-*.json")):
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        laps = tuple(Lap(lap["step"], tuple(lap["spent"])) for lap in raw.pop("laps"))
-        found.append(Start(laps=laps, **raw))
+    for path in _files(out):
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            laps = tuple(Lap(lap["step"], tuple(lap["spent"])) for lap in raw.pop("laps"))
+            spent = {cause: int(raw["spent"][cause]) for cause in CAUSES}
+            found.append(Start(**{**raw, "laps": laps, "spent": spent}))
     return found
+
+
+def _files(out: Path) -> list[Path]:
+    return sorted((out / TIMES_DIR).glob("start-*.json"))
 
 
 def launched(out: Path) -> None:
@@ -121,8 +127,7 @@ class Ledger:
         with contextlib.suppress(OSError, ValueError):
             begun = min(now, int(note.read_text(encoding="ascii")))
             note.unlink()
-        number = 1 + len(list((out / TIMES_DIR).glob("start-*.json")))
-        self._path = out / TIMES_DIR / f"start-{number:04d}.json"
+        self._path = out / TIMES_DIR / f"start-{len(_files(out)) + 1:06d}.json"
         self._start = Start(begun, now)
         self._start.spent["starting"] = now - begun
         self._clock = time.monotonic_ns()
@@ -142,7 +147,7 @@ class Ledger:
             self._start = replace(self._start, laps=(*self._start.laps, lap))
 
     def resumed(self, step: int) -> None:
-        """Training goes on from this step, at the start or after a rollback."""
+        """Training resumes from this step, at the start or after a rollback."""
         with self._lock:
             self._spend()
             start = self._start.returned_to(step)

@@ -14,12 +14,13 @@ from rich.console import Console
 from configs.recipe import dump_recipe
 from launch import lineage
 from launch.actions.branch import branch
-from pretrain import layout
+from pretrain import goodput, layout
 from pretrain.checkpoints import past, training_state
 from pretrain.checkpoints.checkpoint import Checkpoints
 from pretrain.checkpoints.manifest import State, committed, read_manifest
 from pretrain.data.plan import Plan
 from pretrain.engine.distributed import Ranks
+from pretrain.goodput import Ledger
 from tests.pretrain import world
 from tokenizer.shards import Index, read_index
 from twofold.errors import UserError
@@ -59,6 +60,7 @@ def _train(folder: Path, recipe: Any, index: Index, *steps: int) -> Path:
     lines = [{"event": "train", "step": step, "phase": "general"} for step in range(1, max(steps) + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "wandb-run-id").write_text("abc")
+    Ledger(folder).write("done")
     (folder / "summary.json").write_text("{}")
     return folder
 
@@ -96,6 +98,7 @@ def test_a_finished_training_stays_and_shares_its_files(tmp_path: Path, index: I
     assert (out / layout.weights_file("domain")).read_text() == "domain"
     assert not (out / "summary.json").exists()
     assert (out / "wandb-run-id").read_text() == "abc"
+    assert goodput.read(out) == goodput.read(old), "the account is of the run since its first start"
     newest = committed(out / "checkpoints")[-1]
     file = training_state.file_name(0, 1)
     assert (newest / file).samefile(old / "checkpoints" / newest.name / file)

@@ -130,7 +130,7 @@ def test_the_report_shows_hardware_versions_lineage_and_where_the_time_went(tmp_
     artifacts = _artifacts(tmp_path, missing)
     start = Start(0, 4 * 10**9, dict.fromkeys(CAUSES, 0) | {"stepping": 3 * 10**9, "starting": 10**9}, outcome="done")
     (tmp_path / "train" / "times").mkdir()
-    (tmp_path / "train" / "times" / "start-0001.json").write_text(json.dumps(asdict(start)))
+    (tmp_path / "train" / "times" / "start-000001.json").write_text(json.dumps(asdict(start)))
     recipe = load_recipe(SMOKE, ["launch.environment={SECRET: hunter2}"])
     report.write_page(recipe, artifacts, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -42,7 +42,7 @@ def _folder(tmp_path: Path, *events: dict[str, Any], beats: tuple[Beat, ...] = (
 
 def _starts(out: Path, *starts: Start) -> None:
     for number, start in enumerate(starts, 1):
-        path = out / goodput.TIMES_DIR / f"start-{number:04d}.json"
+        path = out / goodput.TIMES_DIR / f"start-{number:06d}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(asdict(start)))
 

@@ -138,6 +138,17 @@ def test_time_after_a_training_that_is_done_is_not_counted() -> None:
     assert account([done, Start(launched=800, time=900, outcome="done")], 1000, ALIVE)["down"] == 0
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"launched": 1}', '{"laps": [], "spent": {}}'])
+def test_a_damaged_file_hides_no_other(tmp_path: Path, damage: str) -> None:
+    for _ in range(3):
+        Ledger(tmp_path).write("failed")
+    starts = goodput.read(tmp_path)
+    (tmp_path / "times" / "start-000002.json").write_text(damage)
+    assert goodput.read(tmp_path) == [starts[0], starts[2]]
+    spent = account(goodput.read(tmp_path), starts[2].time, 0)
+    assert sum(spent.values()) == pytest.approx(starts[2].time - starts[0].launched, abs=50e6)
+
+
 def test_a_full_disk_disturbs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(tmp_path)
     monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
@@ -163,4 +174,4 @@ def test_the_watch_fills_the_ledger_and_writes_it_with_every_beat(tmp_path: Path
     assert start.outcome == "stopped"
     assert [lap.step for lap in start.laps] == [0, 1]
     assert start.spent["waiting for data"] > 0
-    assert json.loads((tmp_path / "times" / "start-0001.json").read_text())["outcome"] == "stopped"
+    assert json.loads((tmp_path / "times" / "start-000001.json").read_text())["outcome"] == "stopped"
