@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from configs.recipe import dump_recipe
+from pretrain import goodput
 from pretrain.engine.distributed import Ranks
 from tests.pretrain import world
 from twofold.errors import UserError, user_error
@@ -118,10 +119,12 @@ def _another_holds(path: Path) -> Iterator[None]:
 
 STARTING = """
 import ctypes, pathlib, sys
+from pretrain.goodput import Ledger
 from pretrain.hooks.stop_signals import StopSignals
 assert "torch" not in sys.modules
-stop = StopSignals()
-stop.watch(pathlib.Path(sys.argv[1]))
+stop, out = StopSignals(), pathlib.Path(sys.argv[1])
+ledger = Ledger(out)
+stop.watch(out, lambda: ledger.write("stopped"))
 print("starting", flush=True)
 ctypes.CDLL(None).poll(None, 0, 60_000)  # in C, as a rank that waits for others; a signal ends only one such call
 ctypes.CDLL(None).poll(None, 0, 60_000)
@@ -139,6 +142,8 @@ def test_a_rank_that_is_starting_ends_at_once(tmp_path: Path, how: signal.Signal
         else:
             (tmp_path / how).touch()
         assert process.wait(timeout=30) == EXIT_CODE_STOPPED
+    (start,) = goodput.read(tmp_path)
+    assert start.outcome == "stopped", "a stop on request is no incident"
 
 
 def test_a_second_trainer_is_refused_and_leaves_the_folder_alone(
