@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Feature:
-    """The value is `min(limit, scale * count / per)`, and 0 where `per` is 0."""
+    """The value is `min(limit, scale * count / max(per, least))`, and 0 where `per` is 0."""
 
     description: str
     count: str | None = None
@@ -34,6 +34,8 @@ class Feature:
     per: str = "one"
     """The count `one` is always 1."""
     scale: int = 1
+    least: int = 1
+    """A share of fewer lines than this says little about a document."""
     limit: float = math.inf
 
 
@@ -61,7 +63,9 @@ FEATURES: dict[str, Feature] = {
     "hash_to_word_ratio": Feature("# signs per word", "hashes", "words"),
     "ellipsis_to_word_ratio": Feature("... or … per word", "ellipses", "words"),
     "bullet_line_frac": fraction("non-empty lines that begin with a bullet", "bullet_lines", "lines"),
-    "ellipsis_line_frac": fraction("non-empty lines that end with an ellipsis", "ellipsis_lines", "lines"),
+    "ellipsis_line_frac": Feature(
+        "lines that end with an ellipsis among 10 non-empty lines or more", "ellipsis_lines", "lines", least=10
+    ),
     "punctuated_line_frac": fraction(
         "non-empty lines that end in terminal punctuation (Korean: or in 다 요 까 죠)", "punctuated_lines", "lines"
     ),
@@ -72,6 +76,20 @@ FEATURES: dict[str, Feature] = {
     "prose_sentences": Feature(
         "sentences in lines of 3 words or more that end as prose or speech and are not notices (C4)", "prose_sentences"
     ),
+    "running_text_frac": fraction(
+        "code points in lines of running text: they end as prose or speech and have 3 words or more (Korean: 2), or "
+        "every eighth word is a stop word (Korean: every sixth closes with an ending), and two are or the line is long",
+        "running_characters",
+        "characters",
+    ),
+    "menu_char_frac": fraction(
+        "code points in lines of bare words, as menus, tags and names are: not running text, no digit, no sign of code",
+        "menu_characters",
+        "characters",
+    ),
+    "menu_line_frac": fraction("non-empty lines of bare words", "menu_lines", "lines"),
+    "letters_per_word": Feature("letters per word that holds some", "letters", "letter_words"),
+    "syllables_per_word": Feature("Hangul syllables per word that holds some", "hangul", "hangul_words"),
     "new_line_ratio": Feature("line breaks per word", "newlines", "words"),
     "dup_line_frac": fraction("non-empty lines that repeat an earlier line", "repeated_lines", "lines"),
     "dup_line_char_frac": fraction(
@@ -93,7 +111,11 @@ FEATURES: dict[str, Feature] = {
         )
         for n in range(5, 11)
     },
-    "hangul_frac": fraction("Hangul syllables among non-space code points", "hangul", "visible"),
+    "hangul_frac": fraction(
+        "Hangul syllables among non-space code points in lines that hold some or are running text, so not in code",
+        "hangul",
+        "text_visible",
+    ),
     "latin_frac": fraction("Latin letters among non-space code points", "latin", "visible"),
     "han_frac": fraction("Hanja and other Han characters among non-space code points", "han", "visible"),
     "digit_frac": fraction("digits and other numerals among non-space code points", "digits", "visible"),
@@ -130,6 +152,12 @@ COUNTS = tuple(
 def formula_table() -> dict[str, list[object]]:
     """The registry without its descriptions, as JSON: it is part of what identifies attributes."""
     return {
-        name: [feature.count, feature.per, feature.scale, None if math.isinf(feature.limit) else feature.limit]
+        name: [
+            feature.count,
+            feature.per,
+            feature.scale,
+            feature.least,
+            None if math.isinf(feature.limit) else feature.limit,
+        ]
         for name, feature in FEATURES.items()
     }

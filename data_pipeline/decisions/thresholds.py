@@ -37,7 +37,8 @@ from twofold.errors import Problem, UserError, user_error
 FIXED = (
     *("characters", "words", "lines", "paragraphs", "sentences", "prose_sentences", "longest_word", "longest_line"),
     *("language_score", "quality_score", "toxicity_score", "broken_character_frac", "hangul_frac"),
-    *("spam_terms_per_1000_words", "curly_brackets", "lorem_ipsum", "symbol_frac"),
+    *("spam_terms_per_1000_words", "curly_brackets", "lorem_ipsum", "symbol_frac", "stop_words"),
+    *("running_text_frac", "menu_char_frac", "menu_line_frac"),
 )
 FEWEST_IN_TAIL = 5
 _DIGITS = 2

@@ -22,9 +22,19 @@ import numpy as np
 
 from configs import features
 from data_pipeline.features import repetition, spans, terms
-from data_pipeline.features.terms import BULLET, ELLIPSIS, FEED, HASH, KO_LINE_END, LINE_END, QUOTE_END
+from data_pipeline.features.terms import BULLET, CODE, ELLIPSIS, FEED, HASH, KO_LINE_END, LINE_END, QUOTE_END
 from data_pipeline.readers import characters
-from data_pipeline.readers.characters import HAN, LETTER, MISREAD_TAIL, QUOTE, RARE_HANGUL, SENTENCE_END, SPACE
+from data_pipeline.readers.characters import (
+    DIGIT,
+    HAN,
+    HANGUL,
+    LETTER,
+    MISREAD_TAIL,
+    QUOTE,
+    RARE_HANGUL,
+    SENTENCE_END,
+    SPACE,
+)
 from twofold.compiled import compiled, entry_point
 
 AT: Any = namedtuple("AT", features.COUNTS)(*range(len(features.COUNTS)))
@@ -67,13 +77,14 @@ def _count(codes, flags, words, lines, paragraphs, language, lexicon, multiplier
     counts[AT.one], counts[AT.characters] = 1, len(codes)
     counts[AT.words], counts[AT.lines], counts[AT.paragraphs] = len(words[0]), len(lines[0]), len(paragraphs[0])
     _count_characters(codes, flags, counts)
-    _count_words(codes, flags, words, counts)
-    _count_lines(codes, flags, words, lines, KO_LINE_END if language == KOREAN else LINE_END, lexicon, counts)
+    classes = _count_words(codes, flags, words, counts)
     firsts = repetition.firsts_of(codes, words, multiplier)
+    functional = np.zeros(len(firsts), np.bool_)
     if language == ENGLISH:
-        counts[AT.stop_words] = terms.stop_words(codes, flags, words, firsts, lexicon.english)
+        counts[AT.stop_words], functional = terms.function_words(codes, flags, words, firsts, lexicon.english, True)
     elif language == KOREAN:
-        counts[AT.stop_words] = terms.endings(codes, flags, words, firsts, lexicon.korean)
+        counts[AT.stop_words], functional = terms.function_words(codes, flags, words, firsts, lexicon.korean, False)
+    _count_lines(codes, flags, words, classes, functional, lines, language == KOREAN, lexicon, counts)
     grams = repetition.count_grams(words, firsts, multiplier)
     for i in range(len(_GRAM_COLUMNS)):
         counts[_GRAM_COLUMNS[i]] = grams[2 + i]
@@ -87,11 +98,11 @@ def _count(codes, flags, words, lines, paragraphs, language, lexicon, multiplier
 
 @compiled
 def _count_characters(codes, flags, counts):  # type: ignore[no-untyped-def]
-    counts[AT.hangul] = _flagged(flags, characters.HANGUL)
+    counts[AT.hangul] = _flagged(flags, HANGUL)
     counts[AT.latin] = _flagged(flags, characters.LATIN)
-    counts[AT.han] = _flagged(flags, characters.HAN)
-    counts[AT.digits] = _flagged(flags, characters.DIGIT)
-    counts[AT.letters] = _flagged(flags, characters.LETTER)
+    counts[AT.han] = _flagged(flags, HAN)
+    counts[AT.digits] = _flagged(flags, DIGIT)
+    counts[AT.letters] = _flagged(flags, LETTER)
     counts[AT.upper] = _flagged(flags, characters.UPPER)
     counts[AT.punctuation] = _flagged(flags, characters.PUNCTUATION)
     counts[AT.emoji] = _flagged(flags, characters.EMOJI)
@@ -175,22 +186,27 @@ def _misread_cp949(codes):  # type: ignore[no-untyped-def]
 
 @compiled
 def _count_words(codes, flags, words, counts):  # type: ignore[no-untyped-def]
+    """Returns the flags that occur in each word, uint32 (words,)."""
+    classes = np.zeros(len(words[0]), np.uint32)
     for word in range(len(words[0])):
         start, end = words[0][word], words[1][word]
         counts[AT.longest_word] = max(counts[AT.longest_word], end - start)
-        classes, marks = np.uint32(0), False
+        here, marks = np.uint32(0), False
         for flag in flags[start:end]:
-            classes |= flag
+            here |= flag
             marks |= flag & _ALPHANUMERIC == 0
-        tokens, letters = np.int64(1), np.int64(classes & LETTER != 0)
+        classes[word] = here
+        tokens, letters = np.int64(1), np.int64(here & LETTER != 0)
         counts[AT.letter_words] += letters
+        counts[AT.hangul_words] += here & HANGUL != 0
         if marks:
             joints, apostrophes = _inner_marks(codes, flags, start, end)
-            tokens = _edge_marks(codes, flags, start, end) + (classes & _ALPHANUMERIC != 0) + 2 * joints + apostrophes
+            tokens = _edge_marks(codes, flags, start, end) + (here & _ALPHANUMERIC != 0) + 2 * joints + apostrophes
             letters += joints + apostrophes
             counts[AT.url_characters] += end - start if _is_url(codes, start, end) else 0
         counts[AT.tokens] += tokens
         counts[AT.letter_tokens] += letters
+    return classes
 
 
 @compiled
@@ -232,9 +248,11 @@ def _inner_marks(codes, flags, start, end):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _count_lines(codes, flags, words, lines, line_end, lexicon, counts):  # type: ignore[no-untyped-def]
+def _count_lines(codes, flags, words, classes, functional, lines, korean, lexicon, counts):  # type: ignore[no-untyped-def]
+    """`classes`: the flags in each word; `functional`: whether it is a stop word or closes with a Korean ending."""
     word = 0
     found = np.zeros(3, np.int64)
+    line_end = np.uint32(KO_LINE_END if korean else LINE_END)
     for line in range(len(lines[0])):
         start, end = lines[0][line], lines[1][line]
         counts[AT.longest_line] = max(counts[AT.longest_line], end - start)
@@ -245,9 +263,14 @@ def _count_lines(codes, flags, words, lines, line_end, lexicon, counts):  # type
         terms.count_terms(codes, flags, start, end, lexicon, found)
         notice = found[terms.NOTICE] > notices
         counts[AT.notice_lines] += notice
-        words_here = longest = 0
+        words_here = longest = functional_here = visible = 0
+        classes_here = np.uint32(0)
         while word < len(words[0]) and words[0][word] < end:
-            words_here += words[0][word] >= start
+            if words[0][word] >= start:
+                words_here += 1
+                functional_here += functional[word]
+                classes_here |= classes[word]
+                visible += words[1][word] - words[0][word]
             longest = max(longest, words[1][word] - words[0][word])
             word += 1
         if start < end:
@@ -256,11 +279,29 @@ def _count_lines(codes, flags, words, lines, line_end, lexicon, counts):  # type
             counts[AT.bullet_lines] += flags[start] & BULLET != 0
             counts[AT.ellipsis_lines] += ellipsis
             counts[AT.punctuated_lines] += punctuated
-            prose = (punctuated or quoted) and not ellipsis and not notice
-            if prose and words_here >= PROSE_WORDS and longest <= PROSE_WORD_LENGTH:
+            sentence = (punctuated or quoted) and not ellipsis
+            if sentence and not notice and words_here >= PROSE_WORDS and longest <= PROSE_WORD_LENGTH:
                 counts[AT.prose_sentences] += max(1, sentences)
                 counts[AT.curly_brackets] += (codes[start:end] == 0x7B).sum()
+            running = _is_running(sentence, words_here, functional_here, korean) and longest <= PROSE_WORD_LENGTH
+            menu = not running and classes_here & LETTER != 0 and classes_here & (DIGIT | CODE) == 0
+            counts[AT.running_characters] += end - start if running else 0
+            counts[AT.menu_characters] += end - start if menu else 0
+            counts[AT.menu_lines] += menu
+            counts[AT.text_visible] += visible if running or classes_here & HANGUL != 0 else 0
     counts[AT.spam_terms], counts[AT.lorem_ipsum] = found[terms.SPAM], found[terms.LOREM_IPSUM]
+
+
+@compiled
+def _is_running(sentence, words, functional, korean):  # type: ignore[no-untyped-def]
+    """Whether a line is running text: it ends as a sentence, or has enough stop words or Korean endings.
+
+    Verse, headlines, definitions and paragraphs whose last full stop is missing have them; menus, tags and names
+    do not.
+    """
+    if korean:
+        return (sentence and words >= 2) or (functional * 6 >= words and functional >= (1 if words >= 5 else 2))
+    return (sentence and words >= 3) or (functional * 8 >= words and functional >= (1 if words >= 7 else 2))
 
 
 @compiled

@@ -89,21 +89,22 @@ def _multiplier() -> np.uint64:
 
 
 def _divided(counts: Counts) -> npt.NDArray[np.float64]:
-    parts, wholes, scales, limits = _columns()
+    parts, wholes, scales, least, limits = _columns()
     over = counts[:, wholes].astype(np.float64)
     values = np.zeros(over.shape)
-    np.divide(counts[:, parts] * scales, over, out=values, where=over > 0)
+    np.divide(counts[:, parts] * scales, np.maximum(over, least), out=values, where=over > 0)
     return np.minimum(values, limits, out=values)
 
 
 @functools.cache
-def _columns() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Counts, npt.NDArray[np.float64]]:
-    """For each text feature: the columns of its two counts, its scale, and the most it can be."""
+def _columns() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Counts, Counts, npt.NDArray[np.float64]]:
+    """For each text feature: the columns of its two counts, its scale, the least divisor, and the most it can be."""
     column = {name: place for place, name in enumerate(COUNTS)}
     found = [FEATURES[name] for name in TEXT_FEATURES]
     return (
         np.array([column[feature.count] for feature in found if feature.count]),
         np.array([column[feature.per] for feature in found]),
         np.array([feature.scale for feature in found], dtype=np.int64),
+        np.array([feature.least for feature in found], dtype=np.int64),
         np.array([feature.limit for feature in found]),
     )

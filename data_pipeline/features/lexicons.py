@@ -7,7 +7,11 @@ names, menus and keywords have few.
 
 from __future__ import annotations
 
-_EN_STOP_WORDS = "the be to of and that have with is are was were in for on as by it this from at not or an a which"
+_EN_STOP_WORDS = (
+    "the be to of and that have with is are was were in for on as by it this from at not or an a which "
+    "he she we they you i his her their its my your our him them me us who what when where how if but so than then "
+    "there these those has had do did does can could will would should may might must no into about been all any"
+)
 EN_STOP_WORDS = frozenset(_EN_STOP_WORDS.split())
 
 _KO_ENDINGS = (
@@ -42,6 +46,8 @@ KO_LINE_ENDS = (*LINE_ENDS, "다", "요", "까", "죠")
 """In Korean, also the ends of sentences: informal writing often omits the full stop."""
 EDGE_PUNCTUATION = tuple(".,;:!?\"'()[]“”‘’…")
 """Stripped from words before stop words and endings are looked up."""
+CODE_SIGNS = tuple("{}<=;\\_")
+"""A line with one of these is code or a formula rather than a menu."""
 LOREM_IPSUM = "lorem ipsum"
 NOTICES = (
     *("javascript", "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies"),

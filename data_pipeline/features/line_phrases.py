@@ -18,6 +18,13 @@ def _any_of(*lists: str) -> str:
 
 
 C4_POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+ADDRESSES_READER = (
+    r"\byour\b|\byou (?:agree|accept|consent|acknowledge|may|can|must)\b|\bwe (?:use|and our)\b"
+    r"|\bour (?:privacy|cookie|terms|use|partners|web ?site|site)\b|\bthis (?:web ?)?(?:site|page)\b"
+    r"|\bby (?:using|continuing|clicking|browsing|visiting)\b"
+    r"|^\W*(?:please )?(?:read|see|view|review|accept|manage|click|check)\b"
+)
+"""What notices say to whoever reads the page, while a report or a story about them does not."""
 
 # --- lines that consist of links and buttons ----------------------------------------------------
 

@@ -6,8 +6,8 @@ that look like code or mathematics (`code_like`, `fenced`: statements, braces, b
 removed or cut; the caller leaves out documents of kind `code`. The rules:
 
     javascript               asks for JavaScript or reports that it is missing (C4 drops any line with the word)
-    policy                   terms of use, privacy, cookies: C4's phrases in lines of at most 200 code points;
-                             in Korean, cookie notices and lines that consist of such links
+    policy                   terms of use, privacy, cookies: C4's phrases in lines of at most 200 code points that are
+                             links or speak to the reader; in Korean, cookie notices and lines of such links
     boilerplate              consists of menus, sharing, comments, copyright or a reporter's byline
     spam                     gambling, escorts, loans, pills: dense in such terms, or one term with a contact
     javascript_mentions      C4's own rule: contains the word
@@ -119,10 +119,19 @@ def _advertises(line: str) -> bool:
     return len(line) <= _SHORT and bool(_CONTACT.search(_SPAM.sub("", line)))
 
 
+_ADDRESSES_READER = re.compile(phrases.ADDRESSES_READER)
+_LINK = 40
+"""Code points: a shorter line that names a policy is a link to it."""
+
+
+def _is_notice(line: str) -> bool:
+    return len(line) <= _LINK or _ADDRESSES_READER.search(line) is not None
+
+
 _PATTERNS: dict[str, tuple[_Pattern, ...]] = {
     "javascript": (_pattern(phrases.JAVASCRIPT_NOTICE, "javascript", "자바스크립트", "자바 스크립트"),),
     "policy": (
-        _pattern("|".join(phrases.C4_POLICY), *phrases.C4_POLICY),
+        _pattern("|".join(phrases.C4_POLICY), *phrases.C4_POLICY, judge=_is_notice),
         _pattern(phrases.POLICY_LINKS, "약관", "방침", "정책", "수집", "쿠키", "고지"),
         _pattern(phrases.COOKIE_NOTICE, "쿠키"),
     ),

@@ -27,6 +27,7 @@ ELLIPSIS = 1 << 21
 FEED = 1 << 22
 HASH = 1 << 23
 ASCII_WORD = 1 << 24  # an ASCII letter, digit or _
+CODE = 1 << 25  # is frequent in code and formulas, not in words
 
 SPAM, LOREM_IPSUM, NOTICE = range(3)
 """Kinds of terms."""
@@ -67,6 +68,7 @@ def lexicon() -> Lexicon:
             KO_LINE_END: lexicons.KO_LINE_ENDS,
             QUOTE_END: lexicons.QUOTE_ENDS,
             EDGE: lexicons.EDGE_PUNCTUATION,
+            CODE: lexicons.CODE_SIGNS,
         },
         english=lexicons.EN_STOP_WORDS,
         korean=lexicons.KO_ENDINGS,
@@ -110,34 +112,29 @@ def _phrases(found: Iterable[str]) -> Phrases:
 
 
 @compiled
-def stop_words(codes, flags, words, firsts, wanted):  # type: ignore[no-untyped-def]
-    """How many of the phrases `wanted` are words, without punctuation at their edges."""
+def function_words(codes, flags, words, firsts, wanted, whole):  # type: ignore[no-untyped-def]
+    """How many of the phrases `wanted` occur, and which words hold one, bool (words,).
+
+    A word is looked up without punctuation at its edges. It holds a phrase if it is the phrase (`whole`), or else if
+    it ends in it and has two syllables or more.
+    """
     phrases, bounds = wanted
-    seen = np.zeros(len(bounds) - 1, np.bool_)
+    seen, holds = np.zeros(len(bounds) - 1, np.bool_), np.zeros(len(firsts), np.bool_)
     for word in range(len(firsts)):
         if firsts[word] == word:
             start, end = words[0][word], _bare_end(flags, words[0][word], words[1][word])
-            while end > start and flags[start] & EDGE != 0:
+            while whole and end > start and flags[start] & EDGE != 0:
                 start += 1
             for number in range(len(seen)):
-                if end - start == bounds[number + 1] - bounds[number] and not seen[number]:
-                    seen[number] = _matches(codes, start, end, phrases, bounds[number])
-    return seen.sum()
-
-
-@compiled
-def endings(codes, flags, words, firsts, wanted):  # type: ignore[no-untyped-def]
-    """How many of the phrases `wanted` close words of two syllables or more, without punctuation."""
-    phrases, bounds = wanted
-    seen = np.zeros(len(bounds) - 1, np.bool_)
-    for word in range(len(firsts)):
-        if firsts[word] == word:
-            start, end = words[0][word], _bare_end(flags, words[0][word], words[1][word])
-            for number in range(len(seen)):
                 length = bounds[number + 1] - bounds[number]
-                if end - start >= max(2, length) and not seen[number]:
-                    seen[number] = _matches(codes, end - length, end, phrases, bounds[number])
-    return seen.sum()
+                fits = end - start == length if whole else end - start >= max(2, length)
+                if fits and not (seen[number] and holds[word]):
+                    found = _matches(codes, end - length, end, phrases, bounds[number])
+                    seen[number] |= found
+                    holds[word] |= found
+        else:
+            holds[word] = holds[firsts[word]]
+    return seen.sum(), holds
 
 
 @compiled

@@ -128,6 +128,30 @@ def is_prose(line: str, ends: tuple[str, ...]) -> bool:
     return plain and len(parts) >= 3 and max(map(len, parts)) <= 1000
 
 
+def holds_function_word(word: str, language: str) -> bool:
+    edges = "".join(lexicons.EDGE_PUNCTUATION)
+    if language == "en":
+        return "".join(c.lower() if c.isascii() else c for c in word.strip(edges)) in lexicons.EN_STOP_WORDS
+    bare = word.rstrip(edges)
+    return language == "ko" and len(bare) > 1 and bare.endswith(tuple(lexicons.KO_ENDINGS))
+
+
+def is_running(line: str, language: str, ends: tuple[str, ...]) -> bool:
+    parts = line.split()
+    if max(map(len, parts), default=0) > 1000:
+        return False
+    fewest, every, long_line = (2, 6, 5) if language == "ko" else (3, 8, 7)
+    if len(parts) >= fewest and line.endswith(ends + lexicons.QUOTE_ENDS) and not line.endswith(lexicons.ELLIPSES):
+        return True
+    functional = sum(holds_function_word(part, language) for part in parts)
+    return functional * every >= len(parts) and functional >= (1 if len(parts) >= long_line else 2)
+
+
+def is_menu(line: str, language: str, ends: tuple[str, ...]) -> bool:
+    digits = any(unicodedata.category(c)[0] == "N" or c in lexicons.CODE_SIGNS for c in line)
+    return has_letter(line) and not digits and not is_running(line, language, ends)
+
+
 def tokens(word: str) -> list[str]:
     """Marks at the edges, one by one or runs of . or -; then the rest, cut at what joins letters."""
 
@@ -179,6 +203,10 @@ def reference(text: str, language: str) -> dict[str, float]:
     urls = [part for part in parts if "://" in part or "www." in part]
     pieces = [token for part in parts for token in tokens(part)]
     prose = [line for line in lines if is_prose(line, ends)]
+    running = [line for line in lines if is_running(line, language, ends)]
+    menu = [line for line in lines if is_menu(line, language, ends)]
+    hangul = sum("가" <= c <= "힣" for c in visible)
+    korean_lines = [line for line in lines if line in running or any("가" <= c <= "힣" for c in line)]
     broken = sum(c == "\ufffd" or "\x80" <= c <= "\x9f" for c in text) + mojibake_pairs(text) + misread_syllables(text)
     spam = len(KO_SPAM.findall(text)) + len(EN_SPAM.findall(text))
     return {
@@ -196,11 +224,16 @@ def reference(text: str, language: str) -> dict[str, float]:
         "hash_to_word_ratio": ratio(text.count("#"), len(parts)),
         "ellipsis_to_word_ratio": ratio(text.count("...") + text.count("…"), len(parts)),
         "bullet_line_frac": share(sum(line[0] in lexicons.BULLETS for line in lines), len(lines)),
-        "ellipsis_line_frac": share(sum(line.endswith(lexicons.ELLIPSES) for line in lines), len(lines)),
+        "ellipsis_line_frac": share(sum(line.endswith(lexicons.ELLIPSES) for line in lines), max(10, len(lines))),
         "punctuated_line_frac": share(sum(line.endswith(ends) for line in lines), len(lines)),
         "short_line_frac": share(sum(len(line) <= 30 for line in lines), len(lines)),
         "notice_line_frac": share(sum(bool(NOTICE.search(line)) for line in lines), len(lines)),
         "prose_sentences": sum(max(1, sentence_ends(line)) for line in prose),
+        "running_text_frac": share(len("".join(running)), len(text)),
+        "menu_char_frac": share(len("".join(menu)), len(text)),
+        "menu_line_frac": share(len(menu), len(lines)),
+        "letters_per_word": ratio(len(letters), sum(map(has_letter, parts))),
+        "syllables_per_word": ratio(hangul, sum(any("가" <= c <= "힣" for c in part) for part in parts)),
         "new_line_ratio": ratio(text.count("\n"), len(parts)),
         "dup_line_frac": share(len(repeated(lines)), len(lines)),
         "dup_line_char_frac": share(len("".join(repeated(lines))), len(text)),
@@ -208,7 +241,7 @@ def reference(text: str, language: str) -> dict[str, float]:
         "dup_para_char_frac": share(len("".join(repeated(paragraphs))), len(text)),
         **{f"top_{n}gram_char_frac": top_n_gram(text, n) for n in (2, 3, 4)},
         **{f"dup_{n}gram_char_frac": duplicate_n_gram(text, n) for n in range(5, 11)},
-        "hangul_frac": share(sum("가" <= c <= "힣" for c in visible), len(visible)),
+        "hangul_frac": share(hangul, len("".join("".join(korean_lines).split()))),
         "latin_frac": share(sum(flags[c] & characters.LATIN > 0 for c in visible), len(visible)),
         "han_frac": share(sum(flags[c] & characters.HAN > 0 for c in visible), len(visible)),
         "digit_frac": share(sum(category[c][0] == "N" for c in visible), len(visible)),
@@ -247,6 +280,8 @@ Lorem ipsum at https://a.kr # 1 casino...
 We use cookies here.
 
 가나 大 ㅋㅋㅋ 😀 + \ufffd
+
+Menu
 
 Twice.
 

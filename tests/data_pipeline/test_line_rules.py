@@ -21,6 +21,9 @@ GOES = {
     "policy": [
         "By using this site you agree to our Terms of Use.",
         "This website uses cookies to improve your experience.",
+        "We use cookies and similar techniques.",
+        "Please read the Terms of Use before you go on.",
+        "Privacy Policy",
         "개인정보처리방침",
         "이용약관 | 개인정보 처리방침 | 청소년보호정책 | 고객센터",
         "이 사이트는 더 나은 서비스를 위해 쿠키를 사용합니다.",
@@ -68,6 +71,9 @@ STAYS = [
     "그는 카지노에서 일하며 소설을 썼다고 한다. 그 소설은 훗날 마을 사람들이 모두 아는 이야기가 되었다.",
     "The casino closed in 1932 and became a library.",
     "We share what we read, and print what we like.",
+    "The hospital rewrote its privacy policy after the theft, but nobody read the new one.",
+    "Her thesis asks how terms of use became contracts that no reader signs.",
+    "A shop that uses cookies must say so, the court held in its second ruling.",
 ]
 CODE = [
     'document.write("Please enable JavaScript");',

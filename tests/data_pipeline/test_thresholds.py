@@ -20,7 +20,7 @@ from twofold.errors import UserError
 
 RULES = {
     "characters": Bound(min=100.0),
-    "stop_words": Bound(min=5.0),
+    "alpha_word_ratio": Bound(min=5.0),
     "mean_word_length": Bound(min=1.0, max=9.0),
     "ellipsis_line_frac": Bound(max=0.15),
 }
@@ -42,7 +42,7 @@ def test_no_reference_loses_more_than_its_share(documents: int, seed: int, share
     assert [(t.feature, t.side) for t in found] == [
         ("mean_word_length", "min"),
         ("mean_word_length", "max"),
-        ("stop_words", "min"),
+        ("alpha_word_ratio", "min"),
         ("ellipsis_line_frac", "max"),
     ]
     for threshold in found:
@@ -57,12 +57,12 @@ def test_no_reference_loses_more_than_its_share(documents: int, seed: int, share
 
 def test_the_bound_is_as_tight_as_the_share_allows_and_rounded_outwards() -> None:
     values = np.arange(1, 1001) / 1000
-    measured = {"a": columns(1000, 0, ellipsis_line_frac=values, stop_words=values * 100)}
-    found = {t.feature: t for t in thresholds(measured, RULES, Settings(("a",), 0.01, {"stop_words": 0.055}))}
+    measured = {"a": columns(1000, 0, ellipsis_line_frac=values, alpha_word_ratio=values * 100)}
+    found = {t.feature: t for t in thresholds(measured, RULES, Settings(("a",), 0.01, {"alpha_word_ratio": 0.055}))}
     assert found["ellipsis_line_frac"].value == 0.99, "0.99 itself is kept"
     assert found["ellipsis_line_frac"].dropped == {"a": 0.01}
-    assert found["stop_words"].value == 5.6
-    assert found["stop_words"].dropped == {"a": 0.055}
+    assert found["alpha_word_ratio"].value == 5.6
+    assert found["alpha_word_ratio"].dropped == {"a": 0.055}
 
 
 @pytest.mark.parametrize("value", [0.28, 0.07, 0.29, 0.58, 1.1, 110.0, 0.0028])
