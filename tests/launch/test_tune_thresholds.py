@@ -40,7 +40,8 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
         for source in ("ko-text", "ko-web") if out.name.startswith("score") else ():
             values = {name: dice.random(800) * 0.5 for name in FEATURES}
             large = dict.fromkeys(
-                ("characters", "words", "stop_words", "hangul_frac", "language_score"), np.full(800, 999.0)
+                ("characters", "words", "stop_words", "hangul_frac", "language_score", "running_text_frac"),
+                np.full(800, 999.0),
             )
             table = pa.table({"language": ["ko"] * 800, **values, **large, "spam_terms_per_1000_words": np.zeros(800),
                               "broken_character_frac": np.zeros(800), "symbol_frac": np.zeros(800),
