@@ -38,9 +38,13 @@ _BEGUN = (_RECIPE_FILE, METRICS_FILE)
 Event = dict[str, Any]
 
 
-def status(folder: Path, console: Console) -> None:
+def status(folder: Path, as_json: bool, console: Console) -> None:
     """Print the state of the training in a run folder (or in its `train` artifact)."""
     out = training_folder(folder)
+    if as_json:
+        found = numbers(out, read_events(out / METRICS_FILE), time.time())
+        console.print(json.dumps(found, ensure_ascii=False, indent=2), markup=False, soft_wrap=True)
+        return
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows(out, read_events(out / METRICS_FILE), time.time()):
         table.add_row(f"[bold]{name}[/bold]", escape(value))
@@ -90,8 +94,8 @@ def rows(out: Path, events: Iterable[Event], now: float) -> list[tuple[str, str]
     """Name and text of each line."""
     recipe = load_recipe(out / _RECIPE_FILE)
     found, beats, starts = _Read.of(events), read_beats(out), goodput.read(out)
-    is_alive = any(now - beat.time < _alive_s(recipe) and beat.doing != "ended" for beat in beats)
-    lines = [("run", f"{recipe.name}  {out}"), ("state", _state(out, starts, beats, is_alive, now))]
+    is_alive = _is_alive(recipe, beats, now)
+    lines = [("run", f"{recipe.name}  {out}"), ("state", _state(out, starts, is_alive, now))]
     if found.steps:
         lines += _progress(Plan(recipe), found.steps, is_alive)
     if validation := found.newest.get("validation"):
@@ -101,11 +105,35 @@ def rows(out: Path, events: Iterable[Event], now: float) -> list[tuple[str, str]
         age, size = format_seconds(now - last["time"]), _size(out / last["path"])
         lines.append(("checkpoint", f"{last['path']} ({last['reason']}), {age} ago, {size}"))
     if starts:
-        lines.append(("time", time_by_cause(goodput.account(starts, int(now * 1e9), int(_alive_s(recipe) * 1e9)))))
+        lines.append(("time", time_by_cause(_account(recipe, starts, now))))
     lines.append(("incidents", _incidents(found, starts, is_alive, out)))
     if beats:
         lines.append(("ranks", _ranks(beats, recipe.watch.straggler_factor, _alive_s(recipe), now)))
     return lines
+
+
+def numbers(out: Path, events: Iterable[Event], now: float) -> dict[str, Any]:
+    """The same for programs: newest events as they are in the metrics, where null is what was not finite."""
+    recipe = load_recipe(out / _RECIPE_FILE)
+    found, beats, starts = _Read.of(events), read_beats(out), goodput.read(out)
+    is_alive = _is_alive(recipe, beats, now)
+    return {
+        "run": recipe.name,
+        "folder": str(out),
+        "state": _state(out, starts, is_alive, now),
+        "total_steps": Plan(recipe).total_steps,
+        **{kind: found.newest.get(kind) for kind in ("train", "validation", "checkpoint")},
+        "seconds": {cause: ns / 1e9 for cause, ns in _account(recipe, starts, now).items()},
+        "incidents": _counts(found, starts, is_alive, out),
+    }
+
+
+def _is_alive(recipe: Recipe, beats: Sequence[Beat], now: float) -> bool:
+    return any(now - beat.time < _alive_s(recipe) and beat.doing != "ended" for beat in beats)
+
+
+def _account(recipe: Recipe, starts: Sequence[Start], now: float) -> dict[str, int]:
+    return goodput.account(starts, int(now * 1e9), int(_alive_s(recipe) * 1e9))
 
 
 def time_by_cause(spent: dict[str, int]) -> str:
@@ -121,7 +149,7 @@ def _alive_s(recipe: Recipe) -> float:
     return _FRESH_BEATS * recipe.watch.beat_s
 
 
-def _state(out: Path, starts: Sequence[Start], beats: Sequence[Beat], is_alive: bool, now: float) -> str:
+def _state(out: Path, starts: Sequence[Start], is_alive: bool, now: float) -> str:
     if (out / layout.SUMMARY_FILE).exists():
         return "finished"
     if is_alive:
@@ -155,21 +183,29 @@ def _progress(plan: Plan, steps: Sequence[Event], is_alive: bool) -> list[tuple[
     ]
 
 
-def _incidents(found: _Read, starts: Sequence[Start], is_alive: bool, out: Path) -> str:
+def _counts(found: _Read, starts: Sequence[Start], is_alive: bool, out: Path) -> dict[str, int]:
     """What went wrong; a stop on request is no incident."""
     ended = starts[:-1] if is_alive else starts
-    verdicts = sorted((out / layout.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
-    counts = {
+    return {
         "skipped steps": found.counts["skipped"],
         "rollbacks": found.counts["rollback"],
         "killed or crashed": sum(start.outcome == "" for start in ended),
         "failed": sum(start.outcome == "failed" for start in ended),
-        "stalls": len(verdicts),
+        "stalls": len(_verdicts(out)),
         "warnings": found.counts["warning"],
     }
+
+
+def _incidents(found: _Read, starts: Sequence[Start], is_alive: bool, out: Path) -> str:
+    counts, verdicts = _counts(found, starts, is_alive, out), _verdicts(out)
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     last = f"; last stall: {json.loads(verdicts[-1].read_text(encoding='utf-8'))['text']}" if verdicts else ""
     return (told or "none") + last
+
+
+def _verdicts(out: Path) -> list[Path]:
+    """Of the watchdogs, the newest last."""
+    return sorted((out / layout.STALLS_DIR).glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
 
 
 def _ranks(beats: Sequence[Beat], factor: float, alive_s: float, now: float) -> str:

@@ -41,12 +41,13 @@ def _completion(options: argparse.Namespace, console: Console) -> None:
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the recipe's run_dir")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _status(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.status import status
 
-    status(options.folder, console)
+    status(options.folder, options.json, console)
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from benchmarks.failing_calls import Once, failing_calls
 from configs.recipe import dump_recipe, load_recipe
 from launch import progress, terminal
+from launch.actions.status import numbers as status_numbers
 from launch.actions.status import rows
 from launch.progress import Display, Follower, event_line, format_seconds
 from pretrain.hooks.metrics import finite
@@ -154,6 +155,9 @@ def test_every_number_of_every_event_may_be_missing(missing: set[str], sources: 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "recipe.yaml").write_text(RECIPE)
         told = dict(rows(Path(folder), events, time.time()))
+        as_json = json.loads(json.dumps(status_numbers(Path(folder), events, time.time()), allow_nan=False))
+    assert as_json["train"] == events[0]
+    assert as_json["validation"]["bits_per_byte"] == events[1]["bits_per_byte"]
     assert ("not finite" in told["loss"]) == bool({"loss", "grad_norm", "lr"} & missing)
     assert ("not finite" in told["bits per byte"]) == bool(sources)
     assert not [value for event in events for value in numbers(event, "x").values() if value is None]

@@ -13,6 +13,7 @@ import pytest
 
 from configs.recipe import dump_recipe, load_recipe
 from launch.actions.status import rows, training_folder
+from launch.cli import main
 from pretrain import goodput, layout
 from pretrain.goodput import CAUSES, Start
 from pretrain.hooks.metrics import METRICS_FILE, read_events
@@ -148,3 +149,14 @@ def test_a_training_that_is_starting_is_shown_instead_of_the_finished_one(tmp_pa
 def test_a_folder_without_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no training"):
         training_folder(tmp_path)
+
+
+def test_json_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = _folder(tmp_path, _step(1, loss=None), beats=(_beat(0, age=3600.0),))
+    _starts(out, _start(60, "failed", stepping=30))
+    assert main(["status", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["train"]["loss"], found["train"]["step"]) == (None, 1)
+    assert found["seconds"]["stepping"] == 30
+    assert found["incidents"]["failed"] == 1
+    assert found["checkpoint"] is None
