@@ -7,16 +7,16 @@
 
 `.ds` and `.ds.index` are datatrove's (its `TokenizedFile`), so its readers open them too.
 
-Contract: `open_tokens` maps a shard without reading it. `read_index` refuses a folder whose shards are missing, differ
-in size from the index, hold an id outside the vocabulary, or were made with another tokenizer than asked for; it takes
-two `stat` calls per shard. A file system that fails for a while is waited for (twofold/files.py). Counts are 64-bit.
-The module needs numpy only, and pyarrow to write or read documents.
+Contract: `open_tokens` maps a shard without reading it. `read_index` reads one file, and refuses shards that hold an id
+outside the vocabulary or were made with another tokenizer than asked for. `check_files` refuses shards that are missing
+or differ in size from the index; it takes two `stat` calls per shard. A file system that fails for a while is waited
+for (twofold/files.py). Counts are 64-bit. The module needs numpy only, and pyarrow to write or read documents.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -141,7 +141,7 @@ def write_index(
 
 
 def read_index(folder: Path, tokenizer_identity: str | None = None) -> Index:
-    """Read the index of a folder of shards, and check every shard against it.
+    """Read the index of a folder of shards; `check_files` looks at the files.
 
     `tokenizer_identity`, if given, is the tokenizer that the shards must have been made with.
     """
@@ -160,10 +160,24 @@ def read_index(folder: Path, tokenizer_identity: str | None = None) -> Index:
     if tokenizer_identity not in (None, index.tokenizer_identity):
         problem = f"was made with another tokenizer than {tokenizer_identity}"
         raise user_error(str(path), index.tokenizer_identity, problem, "use the shards and the tokenizer of one run")
-    for sources in splits.values():
-        for shard in chain.from_iterable(entry.shards for entry in sources.values()):
-            _check(index, shard)
+    for shard in _shards(index):
+        if shard.largest_id >= index.vocab_size:
+            problem = f"holds the id {shard.largest_id}, beyond the vocabulary of {index.vocab_size}"
+            raise _damaged(folder / shard.path, problem)
     return index
+
+
+def check_files(index: Index) -> None:
+    """Check that the files of every shard are there with the size that the index says."""
+    for shard in _shards(index):
+        for path, expected in (
+            (index.folder / shard.path, shard.tokens * TOKEN_DTYPE.itemsize),
+            (index.folder / f"{shard.path}.index", shard.documents * END_DTYPE.itemsize),
+        ):
+            size = size_of(path)
+            if size != expected:
+                found = "is missing" if size is None else f"has {size} bytes, and the index says {expected}"
+                raise _damaged(path, found)
 
 
 def open_tokens(path: Path, scattered: bool = False) -> npt.NDArray[np.uint32]:
@@ -198,17 +212,8 @@ def _source_shards(raw: Mapping[str, Any]) -> SourceShards:
     return SourceShards(**{**raw, "shards": tuple(Shard(**shard) for shard in raw["shards"])})
 
 
-def _check(index: Index, shard: Shard) -> None:
-    for path, expected in (
-        (index.folder / shard.path, shard.tokens * TOKEN_DTYPE.itemsize),
-        (index.folder / f"{shard.path}.index", shard.documents * END_DTYPE.itemsize),
-    ):
-        size = size_of(path)
-        if size != expected:
-            raise _damaged(path, "is missing" if size is None else f"has {size} bytes, and the index says {expected}")
-    if shard.largest_id >= index.vocab_size:
-        problem = f"holds the id {shard.largest_id}, beyond the vocabulary of {index.vocab_size}"
-        raise _damaged(index.folder / shard.path, problem)
+def _shards(index: Index) -> Iterator[Shard]:
+    return chain.from_iterable(entry.shards for sources in index.splits.values() for entry in sources.values())
 
 
 def _map(path: Path, dtype: np.dtype[Any], scattered: bool = False) -> npt.NDArray[Any]:

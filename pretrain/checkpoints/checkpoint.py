@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pretrain.checkpoints import manifest, past, training_state
 from pretrain.checkpoints.manifest import MANIFEST_FILE, RECIPE_FILE, Damaged, State, read_manifest
@@ -40,7 +40,6 @@ from twofold.files import disk_errors, sha256_of, sync, write_json
 
 _PATIENCE_S = 30.0
 """How long a rank waits until its file system shows what the first rank sees."""
-_T = TypeVar("_T")
 
 
 class Checkpoints:
@@ -67,19 +66,19 @@ class Checkpoints:
         intact.
         """
         damaged: list[tuple[Path, str]] = []
-        for name in self._first(lambda: self._names(upto)):
+        for name in self.ranks.on_first(lambda: self._names(upto)):
             path = self.root / name
             damage = self._damage(path)
             if damage is not None:
                 damaged.append((path, damage))
                 continue
-            state = self._first(partial(self._opened, path))
+            state = self.ranks.on_first(partial(self._opened, path))
             for broken, why in damaged:
-                moved = self._first(partial(manifest.set_aside, broken)).name
+                moved = self.ranks.on_first(partial(manifest.set_aside, broken)).name
                 warn(f"{broken} is damaged ({why}) and now named {moved}; using the previous checkpoint")
             return state, path
         if upto is None:
-            self._first(lambda: self._refuse_to_start_anew(damaged))
+            self.ranks.on_first(lambda: self._refuse_to_start_anew(damaged))
         return None
 
     @property
@@ -148,7 +147,7 @@ class Checkpoints:
 
     def _damage(self, path: Path) -> str | None:
         """What is wrong with a checkpoint, the same answer on every rank; each reads its share of the files."""
-        found: str | tuple[str, list[manifest.Entry]] = self._first(lambda: _described(path))
+        found: str | tuple[str, list[manifest.Entry]] = self.ranks.on_first(lambda: _described(path))
         if isinstance(found, str):
             return found
         digest, files = found
@@ -157,7 +156,7 @@ class Checkpoints:
         seen = self.ranks.is_first or _sees(path / MANIFEST_FILE, digest)
         reports = self.ranks.gather((mine, seen))
         for rank, (report, sees) in enumerate(reports):
-            if report and self._first(partial(manifest.damage_in, path, files[report[0]])):
+            if report and self.ranks.on_first(partial(manifest.damage_in, path, files[report[0]])):
                 return str(report[1])
             if report or not sees:
                 what = report[1] if report else f"{MANIFEST_FILE} is another one"
@@ -176,20 +175,6 @@ class Checkpoints:
             f"is damaged ({why}), and none of the {count} checkpoints can be used",
             "restore one of them from a copy, or train from step 0 with `twofold run RECIPE --fresh`",
         )
-
-    def _first(self, action: Callable[[], _T]) -> _T:
-        """What `action` returns on the first rank, on every rank; its failure there ends all of them."""
-        value, failure = None, None
-        if self.ranks.is_first:
-            try:
-                value = action()
-            except Exception as error:
-                failure = error
-        found, failed = self.ranks.from_first((value, failure is not None))
-        if failed:
-            raise failure or OtherRankFailed(str(self.root))
-        answer: _T = found
-        return answer
 
     def _prepare(self, final: Path, folder: Path) -> None:
         manifest.remove(folder)

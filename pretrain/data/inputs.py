@@ -1,7 +1,7 @@
 """Opens what training reads, and refuses inputs that do not fit together before anything is allocated.
 
 Contract: `open_inputs` returns ready objects or raises `UserError`; it reads the index, the byte table and the
-held-out windows (a few MB), and maps shards lazily.
+held-out windows (a few MB), and maps shards lazily. Only the first rank asks for the size of every shard.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pretrain.data.order import Order
 from pretrain.data.plan import check_supply
 from pretrain.data.validation import Validation, read_token_bytes
 from pretrain.engine.distributed import Ranks
-from tokenizer.shards import Index, read_index
+from tokenizer.shards import Index, check_files, read_index
 from twofold.artifacts import MANIFEST_FILE
 from twofold.errors import UserError, user_error
 from twofold.files import read_json
@@ -39,7 +39,10 @@ def open_inputs(recipe: Recipe, shards: Path, tokenizer: Path, ranks: Ranks) -> 
     ]
     if any(cuts):
         raise UserError([problem for problem in cuts if problem is not None])
-    index = read_index(shards, _identity_of(tokenizer))
+    identity = _identity_of(tokenizer)
+    # The first rank looks at every shard; hundreds of others that did so too would busy a file server for minutes.
+    ranks.on_first(lambda: check_files(read_index(shards, identity)))
+    index = read_index(shards, identity)
     if index.vocab_size != recipe.tokenizer.vocab_size:
         problem = f"differs from the {index.vocab_size} that the shards in {index.folder} were built with"
         raise user_error(

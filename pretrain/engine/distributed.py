@@ -8,13 +8,14 @@ anyone acts on it, because ranks that take different branches hang ZeRO-3.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+_T = TypeVar("_T")
 _OF_SLURM = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
 
 
@@ -70,6 +71,20 @@ class Ranks:
         values = [value]
         dist.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
+
+    def on_first(self, action: Callable[[], _T]) -> _T:
+        """What `action` returns on the first rank, on every rank; its failure there ends all of them."""
+        value, failure = None, None
+        if self.is_first:
+            try:
+                value = action()
+            except Exception as error:
+                failure = error
+        found, failed = self.from_first((value, failure is not None))
+        if failed:
+            raise failure or OtherRankFailed
+        answer: _T = found
+        return answer
 
     def barrier(self) -> None:
         self.sum([0.0])

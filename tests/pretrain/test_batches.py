@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 import world
 
+from benchmarks.failing_calls import failing_calls
 from pretrain.checkpoints import past
 from pretrain.data import inputs
 from pretrain.data.batches import Batches, TokenStream, batch_hash
@@ -85,6 +87,27 @@ def test_inputs_open(shards_dir: Path, tokenizer_dir: Path) -> None:
     opened = inputs.open_inputs(world.recipe(), shards_dir, tokenizer_dir, ALONE)
     assert opened.validation.sources == tuple(world.SOURCES)
     assert opened.order.sources == ("news", "books", "law", "code")
+
+
+@dataclass(frozen=True)
+class SecondRank(Ranks):
+    """The second of two ranks, for which the first one does its work elsewhere."""
+
+    def from_first(self, value: Any) -> Any:
+        return None, False
+
+
+def test_only_the_first_rank_looks_at_every_shard(shards_dir: Path, tokenizer_dir: Path) -> None:
+    """Two calls a shard and rank would be 10^8 calls for trillions of tokens on hundreds of ranks."""
+
+    def asked(ranks: Ranks) -> list[str]:
+        names: list[str] = []
+        with failing_calls(shards_dir, lambda call, path: names.append(path)):
+            inputs.open_inputs(world.recipe(), shards_dir, tokenizer_dir, ranks)
+        return [name for name in names if "/train/" in name]
+
+    assert len(asked(ALONE)) == 2 * 2 * len(world.SOURCES)
+    assert asked(SecondRank(1, 2, torch.device("cpu"))) == []
 
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused(shards_dir: Path, tokenizer_dir: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_damaged_shard_is_named(packed: Artifact, ending: str, damage: str) ->
         os.truncate(path, 8)
     problem = "is missing" if damage == "missing" else "has 8 bytes, and the index says"
     with pytest.raises(UserError, match=f"00000.ds{ending}: {problem}.*Hint: restore it, or remove the folder"):
-        shards.read_index(packed.path)
+        shards.check_files(shards.read_index(packed.path))
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ENOMEM, errno.EMFILE])
@@ -173,6 +173,7 @@ def test_a_file_system_that_fails_is_no_damage(packed: Artifact, number: int, mo
 
     def read() -> int:
         index = shards.read_index(packed.path)
+        shards.check_files(index)
         paths = [packed.path / shard.path for entry in index.splits["train"].values() for shard in entry.shards]
         return sum(int(shards.open_tokens(path).sum()) + len(shards.open_document_ends(path)) for path in paths)
 
