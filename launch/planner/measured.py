@@ -75,9 +75,11 @@ def _update_rest(recipe: Recipe, found: Mapping[str, Any], gpu: Gpu, constants: 
 
 def _device(found: Mapping[str, Any]) -> Gpu:
     if found["kind"] == "cuda":
-        for name in sorted(GPUS, key=len, reverse=True):
-            if name.split("-")[0] in found["device"].lower():
-                return GPUS[name]
+        families = {name.split("-")[0] for name in GPUS}
+        for family in sorted(families, key=len, reverse=True):  # a GB200's name holds that of the B200
+            if family in found["device"].lower():
+                alike = [gpu for name, gpu in GPUS.items() if name.split("-")[0] == family]
+                return min(alike, key=lambda gpu: abs(gpu.memory_bytes - int(found["memory_bytes"])))
     rates = found["rates"]
     link = float(rates.get("link_bytes_per_s", rates["copy_bytes_per_s"]))
     return Gpu(

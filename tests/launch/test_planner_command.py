@@ -177,6 +177,20 @@ def test_an_h100_that_was_measured_keeps_its_datasheet() -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("device", "memory_gib", "name"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 79.2, "a100"),
+        ("NVIDIA A100-SXM4-40GB", 39.5, "a100-40gb"),
+        ("NVIDIA GB200", 184.0, "gb200"),
+        ("NVIDIA B200", 178.0, "b200"),
+    ],
+)
+def test_a_device_is_known_by_its_name_and_its_memory(device: str, memory_gib: float, name: str) -> None:
+    found = {"kind": "cuda", "device": device, "memory_bytes": int(memory_gib * 2**30)}
+    assert measured._device(found).name == name
+
+
 def test_a_real_profile_of_this_machine(tmp_path: Path) -> None:
     out = tmp_path / "constants.json"
     told = (f"run_dir={tmp_path / 'run'}", *TINY_TRAINING)

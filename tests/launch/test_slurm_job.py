@@ -95,7 +95,9 @@ def _run(tmp_path: Path, training: str, *overrides: str, **environment: str) -> 
 
 
 REQUEUE = "scontrol requeue 7"
-CHECKPOINT = "mkdir -p artifacts/train-abc/checkpoints/step-00000010\n"
+CHECKPOINT = "mkdir -p artifacts/train-abc/checkpoints/step-00000010; touch $_/manifest.json\n"
+COPY = "mkdir -p artifacts/train-abc/checkpoints/step-00000010-backup; touch $_/manifest.json\n"
+UNFINISHED = "mkdir -p artifacts/train-abc/checkpoints/step-00000010.partial; touch $_/manifest.json\n"
 
 
 def test_training_that_is_done_ends_the_job(tmp_path: Path) -> None:
@@ -134,6 +136,7 @@ def test_a_job_that_goes_on_has_no_preflight(tmp_path: Path) -> None:
         ("exit 1", {}, False),
         (CHECKPOINT + "exit 1", {}, True),
         (CHECKPOINT + "exit 2", {}, False),
+        (COPY + UNFINISHED + "exit 1", {}, False),
     ],
 )
 def test_when_the_job_is_queued_again(tmp_path: Path, training: str, environment: dict[str, str], queued: bool) -> None:
