@@ -86,21 +86,23 @@ def main() -> None:
     options = parser.parse_args()
     _compile()
     sizes = sorted(parse_tokens(size) for size in options.documents)
-    found = {size: measured(size, options) for size in sizes}
+    found: dict[int, dict[str, Any]] = {}
+    for size in sizes:
+        found[size] = measured(size, options)
+        common.report("scale", _result(found), options.json)  # what is measured stays if a larger size is stopped
+
+
+def _result(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
     seconds = {size: sum(figures["cpu_seconds"].values()) for size, figures in found.items()}
     names = list(next(iter(found.values())))
     by_size = {name: {str(size): figures[name] for size, figures in found.items()} for name in names}
-    largest = max((size for size in sizes if size in _PEER_DRIVER_GB), default=None)
+    largest = max((size for size in found if size in _PEER_DRIVER_GB), default=None)
     ratio = _PEER_DRIVER_GB[largest] / found[largest]["driver_peak_gb"] if largest else None
-    common.report(
-        "scale",
-        {
-            "ours": {**by_size, "growth_exponent": growth_exponent(seconds) if len(sizes) > 1 else None},
-            "peers": {"twofold-59e4efc": {"driver_cpu_seconds": _PEER_DRIVER_S, "driver_peak_gb": _PEER_DRIVER_GB}},
-            "ratio": ratio,
-        },
-        options.json,
-    )
+    return {
+        "ours": {**by_size, "growth_exponent": growth_exponent(seconds) if len(found) > 1 else None},
+        "peers": {"twofold-59e4efc": {"driver_cpu_seconds": _PEER_DRIVER_S, "driver_peak_gb": _PEER_DRIVER_GB}},
+        "ratio": ratio,
+    }
 
 
 def _compile() -> None:

@@ -22,7 +22,7 @@ with one key, each is compared with the longest 32 and the next 8. A cluster onl
 
 The result does not depend on how documents are divided into tasks. Everything travels through files between tasks
 (data_pipeline/shuffle.py): about 600 bytes of keys and 1 to 3 kB of sketches a document, each written and read once.
-A task that pairs keys has at most 16 million documents (1.5 GB). Linking is one task: 8 bytes of memory a document.
+A task that pairs keys has about 4 million documents (0.5 GB). Linking is one task: 8 bytes of memory a document.
 `benchmarks/scale.py` measures how time and memory grow.
 """
 
@@ -55,7 +55,7 @@ CLUSTERS = pa.schema(
 )
 PAIRS = near_pairs.SIMILAR
 CLUSTERS_FOLDER, PAIRS_FOLDER = "clusters", "pairs"
-PART_DOCUMENTS = 16_000_000
+PART_DOCUMENTS = 4_000_000
 _EXACT, _URL = "exact_hash", "url_hash"
 _LINKS = ("exact", "url", "all")
 _LINKED_AT_ONCE = 1_000_000

@@ -12,7 +12,7 @@ each document alone, `duplicates` about those that duplicate each other, `splits
 
 `destination` is the source, or the first of data.routes whose domain the classifier predicts. It is a
 `UserError` if a source or route keeps nothing. The result does not depend on how documents are divided into
-tasks. Cost: 70,000 documents/s per core. Clusters are settled in parts of about 4 million documents, which take about
+tasks. Cost: 70,000 documents/s per core. Clusters are settled in parts of about a million documents, which take about
 300 bytes of memory for each.
 """
 
@@ -50,7 +50,7 @@ _FROM_ATTRIBUTES = [
     *("id", "bytes", "language", *FEATURES, "domain_label", "domain_score"),
     *(f"pii_{kind}" for kind in pii.TYPES),
 ]
-PART_DOCUMENTS = 4_000_000
+PART_DOCUMENTS = 1_000_000
 _NOT_CONTAMINATED: dict[str, Any] = {"benchmarks": [], "contamination_matches": 0, "contamination_share": 0.0}
 _KINDS = {"reasons": pa.list_(pa.string()), "duplicate_similarity": pa.float64()}
 _NOT_LOST: dict[str, Any] = {"duplicate_of": None, "similarity": None}

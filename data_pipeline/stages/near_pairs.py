@@ -51,9 +51,10 @@ _SKETCHES = pa.schema([("document", pa.int64()), ("sketch", pa.binary(minhash.BI
 def to_compare(keys: npt.NDArray[np.uint64], copies: npt.NDArray[np.uint64], sizes: Numbers) -> Pairs:
     """Positions of documents with an equal key; `copies`: exact hashes, two words each; `sizes`: bytes."""
     order = shared(keys)
-    order = order[np.lexsort((order, -sizes[order], copies[order, 1], copies[order, 0], keys[order]))]
-    order = order[first_of_run(np.column_stack([keys[order], copies[order]]))]
-    order = order[np.lexsort((order, -sizes[order], keys[order]))]
+    order = order[np.lexsort((-sizes[order], keys[order]))]
+    same = np.lexsort((copies[order, 1], copies[order, 0], keys[order]))
+    first = first_of_run(np.column_stack([keys[order], copies[order]])[same])
+    order = order[np.sort(same[first])]
     return order[_within_groups(keys[order])]
 
 
@@ -78,15 +79,14 @@ def _within_groups(keys: npt.NDArray[np.uint64]) -> Pairs:
     starts = np.flatnonzero(first_of_run(keys[:, None]))
     lengths = np.diff(np.append(starts, len(keys)))
     start, length = np.repeat(starts, lengths), np.repeat(lengths, lengths)
-    place = np.arange(len(keys))
+    place, long = np.arange(len(keys)), np.flatnonzero(length > ALL_PAIRS)
     found = [np.zeros((0, 2), np.int64)]
-    for step in range(1, min(ALL_PAIRS, lengths.max(initial=0))):
-        chosen = place[(place - start >= step) & ((length <= ALL_PAIRS) | (step <= _NEXT))]
-        found.append(np.stack([chosen - step, chosen], axis=1))
-    if lengths.max(initial=0) > ALL_PAIRS:
-        for step in range(_LONGEST):
-            chosen = place[(place - start > step + _NEXT) & (length > ALL_PAIRS)]
-            found.append(np.stack([start[chosen] + step, chosen], axis=1))
+    for step in range(1, ALL_PAIRS):
+        place = place[(place - start[place] >= step) & ((length[place] <= ALL_PAIRS) | (step <= _NEXT))]
+        found.append(np.stack([place - step, place], axis=1))
+    for step in range(_LONGEST):
+        chosen = long[long - start[long] > step + _NEXT]
+        found.append(np.stack([start[chosen] + step, chosen], axis=1))
     return np.concatenate(found)
 
 
