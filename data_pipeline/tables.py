@@ -1,6 +1,6 @@
 """How every stage here reads and writes files: Parquet with zstd, bounded row groups, one file per task.
 
-Contract: a file is complete or absent, and the same rows give the same bytes. A row group has at most 1,000
+Contract: a file is complete or absent, and the same rows give the same bytes. A row group has at most 10,000
 rows and about 8 MB of text, or 65,536 rows of small columns, so a reader needs no more memory than that. The files
 of a source are `<folder>/<source>/<task:05d>.parquet` in every stage, which keeps the stages row-aligned.
 """
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from twofold.files import atomic_path
 
-_ROWS = 1_000
+_ROWS = 10_000
 _NARROW_ROWS = 65_536
 _GROUP_CHARACTERS = 4_000_000
 

@@ -28,6 +28,17 @@ def test_of_small_groups_every_pair_of_different_texts_is_compared(found: list[t
     assert pairs.tolist() == sorted(map(list, expected))
 
 
+def test_of_large_groups_each_is_compared_with_the_longest_and_the_next() -> None:
+    sizes = np.random.default_rng(1).permutation(100)
+    keys = np.repeat(np.array([5, 6], np.uint64), [100, 64])
+    sizes = np.concatenate([sizes, sizes[:64]])
+    copies = np.arange(2 * len(keys), dtype=np.uint64).reshape(-1, 2)
+    pairs = {tuple(pair) for pair in near_pairs.to_compare(keys, copies, sizes).tolist()}
+    large, small = (sorted(np.flatnonzero(keys == key).tolist(), key=lambda place: -sizes[place]) for key in (5, 6))
+    expected = {pair for pair in combinations(range(100), 2) if pair[0] < 32 or pair[1] - pair[0] <= 8}
+    assert pairs == {(large[one], large[other]) for one, other in expected} | set(combinations(small, 2))
+
+
 def test_large_groups_are_compared_with_the_longest_in_linear_numbers() -> None:
     count = 5_000
     keys, sizes = np.zeros(count, np.uint64), np.random.default_rng(0).permutation(count)
