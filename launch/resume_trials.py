@@ -73,11 +73,6 @@ class Trials:
         if code not in (0, EXIT_CODE_STOPPED):
             raise TrainingFailed(training.log_end(self.out))
 
-    def kill_in_step(self, step: int, fraction: float, chosen: float) -> int:
-        """SIGKILL a rank during the step after `step`; return the number of completed steps."""
-        self.kill_at("step", step, fraction, chosen)
-        return self.done
-
     def kill_at(self, moment: Moment, step: int, fraction: float, chosen: float) -> bool:
         """Start, SIGKILL a rank at a moment, and wait until all have ended; return whether there was a rank to kill.
 

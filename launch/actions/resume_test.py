@@ -66,9 +66,8 @@ def _interrupted(whole: Trials, folder: Path, draw: random.Random, console: Cons
         stop = draw.randint(first + 1, max(first + 1, last - 2))
         trials.train("--stop-after-step", str(stop))
         ends.append(f"stopped after {stop}")
-        killed = trials.kill_in_step(min(stop + 1, last), draw.random(), draw.random())
-        ends.append(f"killed in {killed + 1}")
-        if last > killed:
+        ends.append(_kill(trials, min(stop + 1, last), draw))
+        if last > trials.done:
             trials.train("--stop-after-step", str(last))
             ends.append(f"stopped at the phase's end, {last}")
         first = last
@@ -76,6 +75,12 @@ def _interrupted(whole: Trials, folder: Path, draw: random.Random, console: Cons
     console.print(f"[bold]interrupted[/bold]  {', '.join(ends)}")
     trials.train()
     return compare(whole, trials, ends[:1], exactly=True)
+
+
+def _kill(trials: Trials, step: int, draw: random.Random) -> str:
+    """Kill a random rank behind `step`; what came of it, since a kill that meets nobody does not count."""
+    met = trials.kill_at("step", step, draw.random(), draw.random())
+    return f"killed after step {trials.done}" if met else "not killed (training had ended)"
 
 
 def _elastic(whole: Trials, folder: Path, console: Console) -> list[Check]:

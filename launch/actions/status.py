@@ -137,11 +137,11 @@ def _account(recipe: Recipe, starts: Sequence[Start], now: float) -> dict[str, i
 
 
 def time_by_cause(spent: dict[str, int]) -> str:
-    """`2h 10m in total: stepping 2h 03m (94.6 %), …`: every cause that took time, the longest first."""
+    """`2h 10m since the first launch: stepping 2h 03m (94.6%), …`: every cause that took time, the longest first."""
     total = sum(spent.values())
     largest = sorted(((ns, cause) for cause, ns in spent.items() if ns), reverse=True)
     parts = [f"{cause} {format_seconds(ns / 1e9)} ({ns / total:.1%})" for ns, cause in largest]
-    return f"{format_seconds(total / 1e9)} in total: " + ", ".join(parts)
+    return f"{format_seconds(total / 1e9)} since the first launch: " + ", ".join(parts)
 
 
 def _alive_s(recipe: Recipe) -> float:

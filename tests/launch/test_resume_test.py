@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -11,11 +12,12 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from configs.recipe import load_recipe
+from launch.actions import resume_test
 from launch.resume_trials import Trials, compare, ranks_of, shortened, with_ranks
 from tests.launch.conftest import SMOKE, TINY_TRAINING, twofold
 
@@ -28,6 +30,12 @@ def test_the_plan_is_shortened_and_nothing_else() -> None:
     assert [phase.mixture for phase in short.phases] == [phase.mixture for phase in recipe.phases]
     assert short.monitor.wandb == "off"
     assert with_ranks(short, 4).launch.cpu_ranks == 4
+
+
+@pytest.mark.parametrize(("met", "told"), [(True, "killed after step 12"), (False, "not killed (training had ended)")])
+def test_a_kill_that_meets_nobody_does_not_count(met: bool, told: str) -> None:
+    trials = SimpleNamespace(kill_at=lambda *_: met, done=12)
+    assert resume_test._kill(cast(Trials, trials), 12, random.Random(0)) == told
 
 
 def _finished(folder: Path, **changes: Any) -> Trials:
@@ -111,7 +119,7 @@ def test_a_real_run_resumes_bit_for_bit(packed_run: Path, tmp_path: Path) -> Non
     code, out, err = twofold("resume-test", str(SMOKE), *arguments)
     assert code == 0, out + err
     assert "DIFFERS" not in out
-    for fact in ("stopped after", "killed in", "stopped at the phase's end", "damaged"):
+    for fact in ("stopped after", "killed after step", "stopped at the phase's end", "damaged"):
         assert fact in out.replace("\n", " "), fact
     for fact in (
         "each kill hit a rank",

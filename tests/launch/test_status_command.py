@@ -116,7 +116,7 @@ def test_the_time_of_a_training_that_runs_is_told_by_cause(tmp_path: Path) -> No
     told = _told(out)
     # the second start was launched 2,412 s ago: from 3,600 s ago to then nothing ran
     assert told["time"] == (
-        "1h 10m in total: stepping 30m 00s (42.9%), starting 20m 00s (28.6%), down 19m 48s (28.3%), "
+        "1h 10m since the first launch: stepping 30m 00s (42.9%), starting 20m 00s (28.6%), down 19m 48s (28.3%), "
         "waiting for data 12s (0.3%)"
     )
     assert told["incidents"] == "1 killed or crashed"
