@@ -19,6 +19,7 @@ from rich.console import Console
 
 from configs.schema import Recipe
 from configs.units import format_bytes
+from launch import kernels
 from launch.executors import task_runner
 from launch.lineage import set_aside
 from launch.preflight import check_package_roots, check_training_fits, only_run
@@ -137,6 +138,8 @@ def _make(recipe: Recipe, stages: Sequence[Stage], run_dir: Path, console: Conso
 def _build(
     stage: Stage, recipe: Recipe, artifacts: Mapping[str, Artifact], runner: TaskRunner, out: Path, work: Path
 ) -> Mapping[str, Any]:
+    if stage.name == "score" and recipe.data.executor.kind == "local" and not kernels.are_compiled():
+        runner.run("compile kernels, once", kernels.compile_kernels, len(kernels.GROUPS), work / "kernels")
     counts = stage.run(recipe, artifacts, runner, out, work)
     if stage.name in _PAGES:
         importlib.import_module(_PAGES[stage.name]).write(out)

@@ -41,5 +41,5 @@ def verbose() -> bool:
 
 
 def print_json(value: Any) -> None:
-    """Print what `--json` asks for, even with `-q`."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    """Print what `--json` asks for, even with `-q`; bytes as hexadecimal."""
+    print(json.dumps(value, ensure_ascii=False, indent=1, default=lambda other: getattr(other, "hex", other.__str__)()))

@@ -11,7 +11,7 @@ from launch.commands import Command, recipe_of, training_recipe_of
 from launch.terminal import print_json
 
 
-def _validate_arguments(parser: argparse.ArgumentParser) -> None:
+def _json_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -54,12 +54,15 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "document", metavar="DOC_ID", help="as in the decisions; source/file#index for a rejected record"
     )
+    _json_arguments(parser)
 
 
 def _explain(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.explain import explain
 
-    explain(recipe_of(options), options.document, console)
+    row = explain(recipe_of(options), options.document, Console(quiet=True) if options.json else console)
+    if options.json:
+        print_json(row)
 
 
 def _inspect_batch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +79,11 @@ def _inspect_batch(options: argparse.Namespace, console: Console) -> None:
 def _verify(options: argparse.Namespace, console: Console) -> None:
     from launch.runner import verify_run
 
-    artifacts = verify_run(recipe_of(options), console)
-    console.print(f"[green]OK[/green]  {len(artifacts)} artifacts" if artifacts else "nothing has been built yet")
+    artifacts = verify_run(recipe_of(options), Console(quiet=True) if options.json else console)
+    if options.json:
+        print_json({name: artifact.manifest.identity for name, artifact in artifacts.items()})
+    else:
+        console.print(f"[green]OK[/green]  {len(artifacts)} artifacts" if artifacts else "nothing has been built yet")
 
 
 def _clean_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +104,7 @@ COMMANDS = (
         "validate a recipe and show what it would train; needs no data or GPU",
         "twofold validate smoke",
         _validate,
-        _validate_arguments,
+        _json_arguments,
     ),
     Command(
         "schema",
@@ -148,6 +154,7 @@ COMMANDS = (
         "compare every byte of a recipe's artifacts with their manifests",
         "twofold verify smoke",
         _verify,
+        _json_arguments,
     ),
     Command(
         "clean",

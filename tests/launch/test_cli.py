@@ -78,7 +78,7 @@ def test_a_new_module_registers_its_command(tmp_path, monkeypatch, capsys) -> No
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = ("torch", "datatrove", "pyarrow", "numpy", "numba", "matplotlib", "tokenizers")
+    heavy = ("torch", "datatrove", "pyarrow", "numpy", "numba", "matplotlib", "tokenizers", "pydantic", "yaml")
     script = (
         "import sys; from launch.cli import _options, all_commands; all_commands(); "
         f"sys.exit(', '.join(name for name in {heavy} if name in sys.modules) or 0)"

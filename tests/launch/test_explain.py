@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,12 @@ def test_an_unknown_id_is_refused_with_its_neighbours(recipe: Recipe, packed_run
     assert code == 2
     assert err.startswith("error: DOC_ID = 'nowhere/x'")
     assert "Traceback" not in err
+
+
+def test_json_is_the_whole_row(packed_run: Path) -> None:
+    code, out, err = twofold("explain", str(SMOKE), "ko-text/laughter", f"run_dir={packed_run}", "--json")
+    row = json.loads(out)
+    assert (code, err, row["id"], row["keep"]) == (0, "", "ko-text/laughter", False)
 
 
 def test_without_decisions_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

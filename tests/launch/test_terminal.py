@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from launch import terminal
@@ -27,3 +30,8 @@ def test_quiet_prints_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.configure(quiet=True, verbose=False)
     assert terminal.OUT.quiet
     assert not terminal.ERRORS.quiet
+
+
+def test_json_holds_korean_as_it_is_and_bytes_as_hexadecimal(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.print_json({"text": "글", "hash": b"\x0a", "path": Path("a")})
+    assert json.loads(capsys.readouterr().out) == {"text": "글", "hash": "0a", "path": "a"}
