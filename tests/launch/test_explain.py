@@ -64,7 +64,7 @@ def test_an_unknown_id_is_refused_with_its_neighbours(recipe: Recipe, packed_run
 def test_json_is_the_whole_row(packed_run: Path) -> None:
     code, out, err = twofold("explain", str(SMOKE), "ko-text/laughter", f"run_dir={packed_run}", "--json")
     row = json.loads(out)
-    assert (code, err, row["id"], row["keep"]) == (0, "", "ko-text/laughter", False)
+    assert (code, err, row["id"], row["decision"]) == (0, "", "ko-text/laughter", "dropped")
 
 
 def test_without_decisions_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
