@@ -123,6 +123,8 @@ def _make(recipe: Recipe, stages: Sequence[Stage], run_dir: Path, console: Conso
             started = time.monotonic()
             if artifact is None:
                 console.print(f"[bold]{stage.name}[/bold]  [dim]{stage.makes}[/dim]")
+                if _compiles(stage, recipe):
+                    console.print("  compiling the kernels of all text stages: about half a minute, once")
             build = functools.partial(_build, stage, recipe, artifacts, runner)
             artifacts[stage.name] = use(run_dir, artifact) if artifact else ensure(run_dir, spec, build)
             if artifact is None:
@@ -135,11 +137,16 @@ def _make(recipe: Recipe, stages: Sequence[Stage], run_dir: Path, console: Conso
     return Finished(artifacts, seconds)
 
 
+def _compiles(stage: Stage, recipe: Recipe) -> bool:
+    """Whether kernels are compiled before this stage, the first one that needs them."""
+    return stage.name == "score" and recipe.data.executor.kind == "local" and not kernels.are_compiled()
+
+
 def _build(
     stage: Stage, recipe: Recipe, artifacts: Mapping[str, Artifact], runner: TaskRunner, out: Path, work: Path
 ) -> Mapping[str, Any]:
-    if stage.name == "score" and recipe.data.executor.kind == "local" and not kernels.are_compiled():
-        runner.run("compile kernels, once", kernels.compile_kernels, len(kernels.GROUPS), work / "kernels")
+    if _compiles(stage, recipe):
+        runner.run("compile kernels", kernels.compile_kernels, len(kernels.GROUPS), work / "kernels")
     counts = stage.run(recipe, artifacts, runner, out, work)
     if stage.name in _PAGES:
         importlib.import_module(_PAGES[stage.name]).write(out)
