@@ -31,7 +31,11 @@ _ARC = (rb"[a-z][a-z0-9+.-]{1,20}:[^\r\n]{1,8000}?", _ADDRESS, rb"[^\r\n]*?", rb
 _ARC_LINE = re.compile(b"(%s)%s(%s)%s(%s)%s" % _ARC)
 _HEAD_LINE = b"(?:%s|%s)" % (_WARC_LINE, b"".join(_ARC))
 _HEAD = re.compile(rb"[\r\n]*" + _HEAD_LINE)
-_HEAD_AFTER_LINE = re.compile(rb"(?<=\n)" + _HEAD_LINE)
+_HEAD_ANYWHERE = re.compile(rb"%s(?=[A-Za-z-]+:)|(?<=\n)%s" % (_WARC_LINE, b"".join(_ARC)))
+_SWALLOWED = re.compile(rb"\n\r?\n%sWARC-|\n%s" % (_WARC_LINE, b"".join(_ARC)))
+_MAY_HOLD_RECORDS = re.compile(
+    rb"(?i)content-type:[ \t]*(?:application/(?:x-)?warc|application/octet-stream|text/plain)"
+)
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _HEAD_BYTES = 262_144
 """A longer head is a damage."""
@@ -218,6 +222,8 @@ class Records:
         body, found = tape.take(length, self._keep_bytes)
         if found < length:
             raise BrokenStream(f"a record ends after {found} of {length} bytes")
+        if _SWALLOWED.search(body) and not _MAY_HOLD_RECORDS.search(body[: _WARC_LINE_BYTES * 64]):
+            raise BrokenStream("a record's length leads into another record")
         self._pass_ending(end_of_line * (2 if headers.get("warc-type") else 1))
         return Entry(kind, headers, body, tape.place().raw)
 
@@ -239,6 +245,8 @@ class Records:
             raise BrokenStream(f"a record's length is {length[:20]!r}")
         tape.skip(blank.end())
         kind = headers.setdefault("warc-type", "unknown").lower()
+        if "," in kind:
+            raise BrokenStream("a record's head goes over into another one")
         return kind, headers, int(length), end_of_line
 
     def _arc_head(self) -> tuple[str, dict[str, str], int, bytes]:
@@ -292,9 +300,9 @@ class Records:
             self._tape.take(begin.offset + 1, 0)
 
     def _find_head(self) -> bool:
-        """To the next line of this member that begins a record."""
+        """To the next place in this member that looks like the head of a record."""
         tape = self._tape
-        while not (found := _HEAD_AFTER_LINE.search(tape.buffer)):
+        while not (found := _HEAD_ANYWHERE.search(tape.buffer)):
             tape.skip(max(0, len(tape.buffer) - _ARC_LINE_BYTES))
             if not tape.fill(len(tape.buffer) + 1):
                 return False
@@ -303,7 +311,7 @@ class Records:
 
     def _find_beginning(self, start: int) -> bool:
         """To the next member, or plain line, that begins with a record; False and the end of the file if none does."""
-        for place, opening in next_beginning(self._raw, start, _HEAD_AFTER_LINE):
+        for place, opening in next_beginning(self._raw, start, _HEAD_ANYWHERE):
             if _HEAD.match(opening):
                 self._tape.go_to(place)
                 return True

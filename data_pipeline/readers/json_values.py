@@ -63,6 +63,9 @@ def _documents(parts: _Pieces, limit: int) -> Iterator[Value]:
                 yield finished()
                 begun = []
             continue
+        if begun and isinstance(line, LineTooLong):
+            size, end = limit + 1, place
+            continue
         if begun:
             yield finished()
             begun = []

@@ -165,10 +165,13 @@ def pieces(raw: BinaryIO, plain: re.Pattern[bytes]) -> Iterator[tuple[bytes | Da
     """The whole content of a file in order with the raw offset after each piece; damages stand where they are."""
     content = Content(raw, 0, plain, split=True)
     while True:
-        reached, again = content.position, content.member
+        reached, again, compressed = content.position, content.member, None
         try:
             while content.advance():
                 again = content.member
+                if compressed is not None and compressed != content.compressed:
+                    yield b"\n", again  # no line goes on where compression begins or ends
+                compressed = content.compressed
                 while chunk := content.chunk():
                     yield chunk, content.position
                     reached = content.position

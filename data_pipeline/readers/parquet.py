@@ -146,7 +146,8 @@ def _end(file: Any, group: int) -> int:
     """The raw offset behind a row group."""
     meta = file.metadata.row_group(group)
     chunks = [meta.column(number) for number in range(meta.num_columns)]
-    return max((chunk.data_page_offset + chunk.total_compressed_size for chunk in chunks), default=0)
+    starts = [chunk.dictionary_page_offset or chunk.data_page_offset for chunk in chunks]
+    return max((start + chunk.total_compressed_size for start, chunk in zip(starts, chunks, strict=True)), default=0)
 
 
 def _batch_rows(file: Any, group: int) -> int:

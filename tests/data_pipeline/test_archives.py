@@ -267,6 +267,20 @@ def test_every_kind_of_record_is_read_or_counted(tmp_path):
     assert all(KOREAN in item.text for item in documents)
 
 
+def test_a_length_that_happens_to_end_with_another_record_hides_none(tmp_path):
+    records = _warc(*[(200, HTML, PAGE)] * 4)
+    length = len(_http(200, HTML, PAGE))
+    records[1] = records[1].replace(f": {length}\r\n\r\n".encode(), f": {length + len(records[2])}\r\n\r\n".encode())
+    found = _read(tmp_path / "f", b"".join(records))
+    assert [item.url[-1] for item in found if isinstance(item, Document)] == ["0", "2", "3"]
+
+
+def test_an_archive_within_an_archive_is_one_record(tmp_path):
+    inner = b"".join(_warc(*[(200, HTML, PAGE)] * 2))
+    found = _read(tmp_path / "f", _warc((200, "application/warc", inner))[0])
+    assert _outcome(found) == ["not_html"]
+
+
 def test_a_record_may_lie_in_several_members(tmp_path):
     data = b"".join(_warc(*[(200, HTML, PAGE)] * 3))
     members_of_100_bytes = [gzip.compress(data[start : start + 100]) for start in range(0, len(data), 100)]
