@@ -38,7 +38,7 @@ class Source(Section):
     license: Annotated[str, Field(min_length=1)]
     """License of the source. A record's own `license` or `licence` field takes precedence. Example: `CC-BY-SA-4.0`."""
     text_field: Annotated[str, Field(min_length=1)] = "text"
-    """Field of JSON and Parquet records that holds the text. `data.body` names a field within a field, which may also
+    """Field of JSON and Parquet records that holds the text. `record.body` names a field within a field, which may also
     be JSON in a string. Example: `content`."""
     html_field: Annotated[str, Field(min_length=1)] = "html"
     """Field that holds a page's HTML, for records without text. If it is also `text_field`, that field is read as

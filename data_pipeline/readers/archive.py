@@ -29,6 +29,7 @@ _WARC_LINE = rb"WARC/\d\.\d{1,2}[ \t]*\r?\n"
 _ADDRESS = rb" (?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:]{2,45}|-) \d{4,17}(?: "
 _ARC = (rb"[a-z][a-z0-9+.-]{1,20}:[^\r\n]{1,8000}?", _ADDRESS, rb"[^\r\n]*?", rb")? ", rb"\d{1,18}", rb"\r?\n")
 _ARC_LINE = re.compile(b"(%s)%s(%s)%s(%s)%s" % _ARC)
+_FIRST_LINE = re.compile(_WARC_LINE)
 _HEAD_LINE = b"(?:%s|%s)" % (_WARC_LINE, b"".join(_ARC))
 _HEAD = re.compile(rb"[\r\n]*" + _HEAD_LINE)
 _HEAD_ANYWHERE = re.compile(rb"%s(?=[A-Za-z-]+:)|(?<=\n)%s" % (_WARC_LINE, b"".join(_ARC)))
@@ -39,7 +40,7 @@ _MAY_HOLD_RECORDS = re.compile(
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _HEAD_BYTES = 262_144
 """A longer head is a damage."""
-_WARC_LINE_BYTES, _ARC_LINE_BYTES = 64, 16_384
+_LINE_BYTES = 16_384
 _Read = TypeVar("_Read")
 _READ_AGAIN_BYTES = 1 << 32
 """What a file may be read again in all, to look for records within one that turned out not to be whole."""
@@ -142,9 +143,25 @@ class _Tape:
             self._error = error
             raise
 
-    def peek(self, n_bytes: int) -> bytes:
-        self.fill(n_bytes)
-        return bytes(self.buffer[:n_bytes])
+    def check_end(self) -> None:
+        """Raise `WrongChecksum` if the member ends here and is not what was compressed."""
+        if not self.buffer and self._ahead is None:
+            try:
+                self.buffer += self._chunk()
+            except WrongChecksum:
+                raise
+            except BrokenStream:  # a damage behind this place
+                pass
+
+    def match(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """What begins here, of at most some lines; reads on only as far as it must and can."""
+        found = pattern.match(self.buffer)
+        try:
+            while not found and len(self.buffer) < _LINE_BYTES and self.fill(len(self.buffer) + 1):
+                found = pattern.match(self.buffer)
+        except BrokenStream:  # met again by whoever reads on
+            pass
+        return found
 
     def skip(self, n_bytes: int) -> None:
         """Past bytes that are in the buffer."""
@@ -177,7 +194,7 @@ class Records:
         return self._tape.place().raw
 
     def __iter__(self) -> Iterator[Entry | Damage]:
-        damaged: tuple[int, str] | None = None
+        behind, problem = 0, ""  # of what was yielded last; what is wrong with what follows
         while True:
             begin = self._tape.place()
             try:
@@ -186,15 +203,15 @@ class Records:
                 begin = self._tape.place()
                 entry = self._entry()
             except BrokenStream as error:
-                damaged = damaged or (begin.raw, str(error))
+                problem = problem or str(error)
                 self._find_again(begin)
                 continue
-            if damaged:
-                yield Damage(min(damaged[0], begin.raw), begin.raw, damaged[1])
-                damaged = None
+            if problem:
+                yield Damage(min(behind, begin.raw), begin.raw, problem)
             yield entry
-        if damaged:
-            yield Damage(damaged[0], self._size, damaged[1])
+            behind, problem = entry.end, ""
+        if problem:
+            yield Damage(behind, self._size, problem)
 
     def _to_next(self) -> bool:
         """Past blank lines to where a record should begin; False at the end of the file."""
@@ -208,7 +225,7 @@ class Records:
             if not tape.buffer:
                 if not tape.advance():
                     return False
-            elif not tape.compressed and begins_compressed(tape.peek(10)):
+            elif not tape.compressed and begins_compressed(bytes(tape.buffer[:10]) if tape.fill(10) else b""):
                 tape.go_to(tape.place().raw)
             else:
                 return True
@@ -222,7 +239,7 @@ class Records:
         body, found = tape.take(length, self._keep_bytes)
         if found < length:
             raise BrokenStream(f"a record ends after {found} of {length} bytes")
-        if _SWALLOWED.search(body) and not _MAY_HOLD_RECORDS.search(body[: _WARC_LINE_BYTES * 64]):
+        if _SWALLOWED.search(body) and not _MAY_HOLD_RECORDS.search(body[:4_096]):
             raise BrokenStream("a record's length leads into another record")
         self._pass_ending(end_of_line * (2 if headers.get("warc-type") else 1))
         return Entry(kind, headers, body, tape.place().raw)
@@ -230,15 +247,15 @@ class Records:
     def _head(self) -> tuple[str, dict[str, str], int, bytes]:
         """Kind, headers, length of the body, and how lines end."""
         tape = self._tape
-        first = re.match(_WARC_LINE, tape.peek(_WARC_LINE_BYTES))
+        if not tape.match(_HEAD):
+            raise BrokenStream(f"no record begins with {bytes(tape.buffer[:60])!r}")
+        first = _FIRST_LINE.match(tape.buffer)
         if not first:
             return self._arc_head()
         end_of_line = b"\r\n" if b"\r" in first[0] else b"\n"
-        wanted = 1_024
         while not (blank := _BLANK_LINE.search(tape.buffer)):
-            if wanted > _HEAD_BYTES or not tape.fill(wanted):
+            if len(tape.buffer) > _HEAD_BYTES or not tape.fill(len(tape.buffer) + 1):
                 raise BrokenStream("a record ends within its head")
-            wanted = len(tape.buffer) * 2
         headers = parse_headers(bytes(tape.buffer[first.end() : blank.end()]))
         length = headers.get("content-length", "")
         if not (length.isascii() and length.isdigit() and len(length) < 19):
@@ -251,9 +268,8 @@ class Records:
 
     def _arc_head(self) -> tuple[str, dict[str, str], int, bytes]:
         tape = self._tape
-        line = _ARC_LINE.match(tape.buffer) or _ARC_LINE.match(tape.peek(_ARC_LINE_BYTES))
-        if not line:
-            raise BrokenStream(f"no record begins with {bytes(tape.buffer[:60])!r}")
+        line = _ARC_LINE.match(tape.buffer)
+        assert line, "what began as a record must be one of the two"
         address, described, length = ((group or b"").decode("utf-8", "replace") for group in line.groups())
         tape.skip(line.end())
         scheme = address.partition(":")[0]
@@ -267,14 +283,9 @@ class Records:
         whole = tape.fill(len(ending)) and tape.buffer.startswith(ending)
         if whole:
             tape.skip(len(ending))
-        elif tape.buffer.strip(b"\r\n") and not _HEAD.match(tape.peek(_ARC_LINE_BYTES)):
+        elif tape.buffer.strip(b"\r\n") and not tape.match(_HEAD):
             raise BrokenStream("a record's length does not lead to its end")
-        try:
-            tape.fill(1)
-        except WrongChecksum:
-            raise
-        except BrokenStream:  # behind this record
-            pass
+        tape.check_end()
 
     def _find_again(self, begin: _Place) -> None:
         """To the next place behind `begin` where a record may begin, or to the end of the file."""
@@ -285,9 +296,7 @@ class Records:
         try:
             if tape.member == begin.member:
                 self._return_to(begin)
-            while not self._find_head():
-                if not tape.advance() or _HEAD.match(tape.peek(_ARC_LINE_BYTES)):
-                    return
+            self._scan()
         except BrokenStream:
             self._find_beginning(tape.content.member + 1)
 
@@ -299,24 +308,35 @@ class Records:
             self._tape.advance()
             self._tape.take(begin.offset + 1, 0)
 
+    def _scan(self) -> None:
+        """To the next head, in this member or those behind it, or to the end of the file."""
+        while not self._find_head():
+            if not self._tape.advance() or self._tape.match(_HEAD):
+                return
+
     def _find_head(self) -> bool:
         """To the next place in this member that looks like the head of a record."""
         tape = self._tape
         while not (found := _HEAD_ANYWHERE.search(tape.buffer)):
-            tape.skip(max(0, len(tape.buffer) - _ARC_LINE_BYTES))
+            tape.skip(max(0, len(tape.buffer) - _LINE_BYTES))
             if not tape.fill(len(tape.buffer) + 1):
                 return False
         tape.skip(found.start())
         return True
 
-    def _find_beginning(self, start: int) -> bool:
-        """To the next member, or plain line, that begins with a record; False and the end of the file if none does."""
+    def _find_beginning(self, start: int) -> None:
+        """To the next head behind a raw offset, plain or in a member that can be decompressed, or to the file's end."""
         for place, opening in next_beginning(self._raw, start, _HEAD_ANYWHERE):
+            self._tape.go_to(place)
             if _HEAD.match(opening):
-                self._tape.go_to(place)
-                return True
+                return
+            try:
+                self._tape.advance()
+                self._scan()
+                return
+            except BrokenStream:
+                continue
         self._tape.go_to(self._size)
-        return False
 
 
 def parse_headers(lines: bytes) -> dict[str, str]:

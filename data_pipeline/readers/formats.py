@@ -54,6 +54,7 @@ def account(
     """Everything in one file with the raw bytes that it takes; None stands for a file without any record."""
     reached = index = 0
     begun: tuple[Document | Reject | Passed | None, int] = (None, 0)  # held back, as it may take the file's padding
+    size = _size(location)
     try:
         reader = FORMATS[form](location, settings)
         while True:
@@ -67,8 +68,7 @@ def account(
                 yield begun
             begun = _finished(record, settings), max(0, record.end - reached)
             reached = max(reached, record.end)
-        size = _size(location)
-        if reached + behind != size:
+        if reached + behind < min(size, _size(location)):  # a file may grow or shrink while it is read
             raise AssertionError(f"{location}: the reader of {form} stopped at byte {reached + behind} of {size}")
         yield begun[0], begun[1] + behind
     except OSError as error:
@@ -76,7 +76,7 @@ def account(
             raise  # what a file server's bad minute hides must not be missing from the corpus
         if begun[0]:
             yield begun
-        yield Reject(index, "unreadable_file", error.strerror or str(error)), max(0, _size(location) - reached)
+        yield Reject(index, "unreadable_file", error.strerror or str(error)), max(0, size - reached)
 
 
 def _finished(record: Record, settings: Settings) -> Document | Reject | Passed:

@@ -29,7 +29,7 @@ _SCAN_BYTES = 1 << 20
 _PROBE_BYTES = 4_096
 """Decompressed to tell a member from a few bytes that look like one."""
 _NOTHING = re.compile(rb"(?!)")
-text_beginning = re.compile(rb"\s*[\[{]")
+TEXT_BEGINNING = re.compile(rb"\s*[\[{]")
 """What an uncompressed stretch begins with if it is read behind a compressed one: JSON, not rubbish."""
 
 
@@ -117,11 +117,11 @@ class Content:
     def _skip_frame(self) -> None:
         self.compressed = True
         is_dictionary = self._source.position == 0 and self._source.peek(4) == _DICTIONARY
-        length = int.from_bytes(self._source.take_exactly(8, "skippable frame")[4:], "little")
+        length = int.from_bytes(self._source.take_exactly(8, "zstd")[4:], "little")
         if is_dictionary:
-            self._dictionary = _as_dictionary(self._source.take_exactly(length, "dictionary"))
+            self._dictionary = _as_dictionary(self._source.take_exactly(length, "zstd"))
         else:
-            self._source.skip(length, "skippable frame")
+            self._source.skip(length, "zstd")
 
     def _load_dictionary(self) -> None:
         self._raw.seek(0)
@@ -220,14 +220,14 @@ class _Source:
     def take_exactly(self, n_bytes: int, what: str) -> bytes:
         taken = self.take(n_bytes)
         if len(taken) < n_bytes:
-            raise BrokenStream(f"the file ends within a {what}")
+            raise BrokenStream(f"{what}: the file ends early")
         return taken
 
     def take_line(self, what: str) -> bytes:
         """Up to and with the next zero byte, as gzip ends a name."""
         length = self.peek(CHUNK_BYTES).find(b"\0") + 1
         if not length:
-            raise BrokenStream(f"endless {what}")
+            raise BrokenStream(f"{what}: a name does not end")
         return self.take(length)
 
     def give_back(self, unused: bytes) -> None:
@@ -268,26 +268,26 @@ def _gzip(source: _Source, _: Any) -> Iterator[bytes]:
             raise BrokenStream(f"gzip: {error}") from None
         source.give_back(inflate.unused_data or inflate.unconsumed_tail)
         if not (data or chunk or inflate.eof):
-            raise BrokenStream("gzip: the file ends within a member")
+            raise BrokenStream("gzip: the file ends early")
         checksum, length = zlib.crc32(chunk, checksum), length + len(chunk)
         yield chunk
-    trailer = source.take_exactly(8, "gzip member")
+    trailer = source.take_exactly(8, "gzip")
     if trailer != checksum.to_bytes(4, "little") + (length & 0xFFFFFFFF).to_bytes(4, "little"):
         raise WrongChecksum("gzip: wrong checksum")
 
 
 def _skip_gzip_header(source: _Source) -> None:
-    fixed = source.take_exactly(10, "gzip member")
+    fixed = source.take_exactly(10, "gzip")
     flags = fixed[3]
     if fixed[2] != 8 or flags & 0xE0:
         raise BrokenStream("gzip: unknown method or flags")
     if flags & 4:  # extra field
-        source.take_exactly(int.from_bytes(source.take_exactly(2, "gzip member"), "little"), "gzip member")
+        source.take_exactly(int.from_bytes(source.take_exactly(2, "gzip"), "little"), "gzip")
     for flag in (8, 16):  # name, comment
         if flags & flag:
-            source.take_line("gzip member")
+            source.take_line("gzip")
     if flags & 2:  # checksum of the header
-        source.take_exactly(2, "gzip member")
+        source.take_exactly(2, "gzip")
 
 
 def _before_damage(inflate: Any, data: bytes) -> bytes:
@@ -313,13 +313,13 @@ def _zstd(source: _Source, dictionary: Any) -> Iterator[bytes]:
         yield frame.decompress(header)
         last = False
         while not last:
-            block = source.take_exactly(3, "zstd frame")
+            block = source.take_exactly(3, "zstd")
             described = int.from_bytes(block, "little")
             last, kind, size = bool(described & 1), (described >> 1) & 3, described >> 3
-            block += source.take_exactly(1 if kind == 1 else size, "zstd frame")  # kind 1 repeats one byte
+            block += source.take_exactly(1 if kind == 1 else size, "zstd")  # kind 1 repeats one byte
             yield frame.decompress(block)
         if header[4] & 0b100:
-            yield frame.decompress(source.take_exactly(4, "zstd frame"))
+            yield frame.decompress(source.take_exactly(4, "zstd"))
     except (zstandard.ZstdError, MemoryError) as error:
         broken = WrongChecksum if "checksum" in str(error) else BrokenStream
         raise broken(f"zstd: {error}") from None
@@ -327,10 +327,10 @@ def _zstd(source: _Source, dictionary: Any) -> Iterator[bytes]:
 
 def _zstd_header(source: _Source) -> bytes:
     """Magic number and frame header (RFC 8878, section 3.1.1.1)."""
-    head = source.take_exactly(5, "zstd frame")
+    head = source.take_exactly(5, "zstd")
     single, sized = head[4] >> 5 & 1, head[4] >> 6
     length = (1 - single) + (0, 1, 2, 4)[head[4] & 3] + (single, 2, 4, 8)[sized]
-    return head + source.take_exactly(length, "zstd frame")
+    return head + source.take_exactly(length, "zstd")
 
 
 def _as_dictionary(data: bytes) -> Any:
@@ -352,7 +352,7 @@ def _standard(name: str, start: Callable[[], Any]) -> _Decode:
         while not decoder.eof:
             data = source.take(CHUNK_BYTES) if decoder.needs_input else b""
             if not data and decoder.needs_input:
-                raise BrokenStream(f"{name}: the file ends within a stream")
+                raise BrokenStream(f"{name}: the file ends early")
             try:
                 chunk = decoder.decompress(data, CHUNK_BYTES)
             except (OSError, EOFError, lzma.LZMAError, MemoryError) as error:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from data_pipeline.readers.charset import byte_order_mark
-from data_pipeline.readers.members import BrokenStream, Damage, pieces, text_beginning
+from data_pipeline.readers.members import TEXT_BEGINNING, BrokenStream, Damage, pieces
 from data_pipeline.readers.storage import Location, open_binary
 
 __all__ = ["BrokenStream", "Damage", "LineTooLong", "lines", "lines_and_damages", "read_all", "text_pieces"]
@@ -38,7 +38,7 @@ def lines(location: Location, max_line_bytes: int) -> Iterator[bytes | LineTooLo
 def read_all(raw: BinaryIO, max_bytes: int) -> bytes | None:
     """The decompressed content, or None if it is longer than `max_bytes`."""
     content = bytearray()
-    for piece, _ in pieces(raw, text_beginning):
+    for piece, _ in pieces(raw, TEXT_BEGINNING):
         if isinstance(piece, Damage):
             raise BrokenStream(str(piece))
         content += piece
@@ -49,7 +49,7 @@ def read_all(raw: BinaryIO, max_bytes: int) -> bytes | None:
 
 def text_pieces(raw: BinaryIO) -> Iterator[tuple[bytes | Damage, int]]:
     """`pieces` of a file, in UTF-8 if it has a byte order mark."""
-    parts = pieces(raw, text_beginning)
+    parts = pieces(raw, TEXT_BEGINNING)
     first, end = next(parts)
     mark = byte_order_mark(first) if isinstance(first, bytes) else None
     if mark is None:

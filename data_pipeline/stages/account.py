@@ -37,7 +37,7 @@ class Tally:
     def add(self, file: InputFile, found: _Found, n_bytes: int) -> None:
         """Count a file's next record, or None for a file without any."""
         if isinstance(found, Reject) and found.reason == "unreadable_file":
-            n_bytes = max(0, file.bytes - self._file_bytes)  # the lost file may have no size any more
+            n_bytes = max(0, file.bytes - self._file_bytes)  # a file that is gone has no size
         self._file_bytes += n_bytes
         outcome = _outcome(found)
         self.counts["bytes"][outcome] += n_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,7 @@ def test_the_gzip_magic_inside_a_document_does_not_begin_a_record(tmp_path):
     damaged[80:90] = bytes(10)
     found = _read(tmp_path / "f", bytes(damaged) + decoy + _packed((200, HTML, PAGE))[0])
     assert _outcome(found) == ["broken_warc", "document"]
+    assert f"; {len(damaged) + len(decoy)} bytes at 0 are not read" in found[0].detail
 
 
 def test_a_sound_record_is_found_across_blocks_of_the_search(tmp_path, monkeypatch):
@@ -285,6 +287,21 @@ def test_a_record_may_lie_in_several_members(tmp_path):
     data = b"".join(_warc(*[(200, HTML, PAGE)] * 3))
     members_of_100_bytes = [gzip.compress(data[start : start + 100]) for start in range(0, len(data), 100)]
     assert _outcome(_read(tmp_path / "f", b"".join(members_of_100_bytes))) == ["document"] * 3
+    members_of_100_bytes[0] = members_of_100_bytes[0][:20]
+    assert _outcome(_read(tmp_path / "f", b"".join(members_of_100_bytes))) == ["broken_warc"] + ["document"] * 2
+
+
+def test_many_records_in_one_member_lose_only_what_is_damaged(tmp_path):
+    pages = [PAGE + random.Random(number).randbytes(500).hex().encode() for number in range(60)]
+    records = _warc(*[(200, HTML, page) for page in pages])
+    records[0] = records[0].replace(b"WARC/1.0", b"WARC")
+    data = gzip.compress(b"".join(records[:40]))
+    cut = data[: len(data) - 1_500] + gzip.compress(b"".join(records[40:]))
+    found = _read(tmp_path / "f", cut)
+    urls = [int(item.url.rsplit("/")[-1]) for item in found if isinstance(item, Document)]
+    assert urls[:36] == list(range(1, 37))
+    assert urls[-20:] == list(range(40, 60))
+    assert _outcome(found)[0] == "broken_warc"
 
 
 # --- anything ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.readers import members
-from data_pipeline.readers.members import Content, Damage, pieces, text_beginning
+from data_pipeline.readers.members import TEXT_BEGINNING, Content, Damage, pieces
 
 ONE, TWO = b"one\n" * 50, b"two\n" * 70
 COMPRESS = {
@@ -30,7 +30,7 @@ def _skippable(data: bytes) -> bytes:
 
 
 def _read(data: bytes) -> tuple[bytes, list[Damage]]:
-    found = [piece for piece, _ in pieces(io.BytesIO(data), text_beginning)]
+    found = [piece for piece, _ in pieces(io.BytesIO(data), TEXT_BEGINNING)]
     damages = [piece for piece in found if isinstance(piece, Damage)]
     return b"".join(piece for piece in found if isinstance(piece, bytes)), damages
 
@@ -105,7 +105,7 @@ def test_no_damage_hides_the_members_behind_it_nor_what_is_before(name, place, c
     place = 8 + place % (len(damaged) - 8)
     harmed = damaged[:place] + (b"" if cut else noise)
     data = first + harmed + last
-    found = list(pieces(io.BytesIO(data), text_beginning))
+    found = list(pieces(io.BytesIO(data), TEXT_BEGINNING))
     text = b"".join(piece for piece, _ in found if isinstance(piece, bytes))
     assert text.startswith(b"a" * 3_000)
     assert text.endswith(b"c" * 3_000)
