@@ -1,8 +1,8 @@
 """Where a page's main text lies: the element whose paragraphs score highest, by Readability's measure.
 
 Contract: `text` returns the text of that element and of the siblings that belong to it, or `""` for a page without
-paragraphs. Paragraphs score by length and commas, and the three elements around them share the score. It judges an
-extractor's result and is not one: menus inside the element are not removed.
+paragraphs, or where readers' comments score highest. Paragraphs score by length and commas, and the three elements
+around them share the score. It judges an extractor's result and is not one: menus inside the element stay.
 Source: Arc90's Readability (2009), as kept by Mozilla, without its penalty for links, which changed nothing here.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 _SHARES = (1.0, 1 / 2, 1 / 6)
 """Of a paragraph's score, for its parent, the parent's parent and the next."""
+_COMMENTS = "[id*='comment'], [class*='comments'], [class*='comment-'], [id*='disqus']"
 _MIN_PARAGRAPH = 25
 _SIBLING_SHARE = 0.2
 _MIN_SIBLING_SCORE = 10
@@ -25,12 +26,20 @@ def text(tree: Any) -> str:
     if not scores:
         return ""
     best, best_score = max(scores.items(), key=lambda item: item[1])
+    if _is_discussion(best):
+        return ""
     least = max(_MIN_SIBLING_SCORE, _SIBLING_SHARE * best_score)
     parts = [best.text_content]
     for sibling in best.parent_node.child_nodes.values():
         if sibling != best and (scores[sibling] > least or _is_long_paragraph(sibling)):
             parts.append(sibling.text_content)
     return "\n".join(parts)
+
+
+def _is_discussion(element: Any) -> bool:
+    """Whether readers' comments hold more paragraphs than the page they are about."""
+    around = element.closest(_COMMENTS)
+    return around is not None and around.local_name != "body"
 
 
 def _scores(tree: Any) -> defaultdict[Any, float]:
