@@ -33,6 +33,8 @@ _SHORT_TEXT = re.compile(
 )
 """A text node of up to three bytes of UTF-8 that are not all ASCII, or of one reference. Pilcrows and private-use
 characters, which are link anchors and icons, are left for the extractor to drop."""
+_UNBROKEN_BLOCKS = "summary, legend, dialog, menu"
+"""Blocks to which resiliparse glues what follows."""
 _SHALLOW_LISTS = "body > ul, body > * > ul, body > * > * > ul"
 _FRAME = "nav, header, footer, aside" + "".join(
     f", [{name}*={word!r}]" for name in ("id", "class") for word in ("footer", "menu", "nav")
@@ -61,6 +63,8 @@ def main_text(html: str, extractor: Extractor = "combined") -> str:
     if page.count("<") > MAX_DEPTH and tree.document.query_selector(_DEEP) is not None and depth(tree) > MAX_DEPTH:
         raise TooDeep(f"more than {MAX_DEPTH} open elements")
     formulas.rewrite(tree)
+    for block in tree.document.query_selector_all(_UNBROKEN_BLOCKS).values():
+        block.append_child(tree.document.create_element("br"))
     return _BLANK_LINES.sub("\n\n", "\n".join(_EXTRACTORS[extractor](tree))).strip("\n")
 
 

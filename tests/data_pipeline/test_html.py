@@ -175,6 +175,11 @@ def test_code_keeps_its_indentation_and_cells_stay_apart():
     assert "one\ttwo" in _text("<table><tr><td>one</td><td>two</td></tr></table>")
 
 
+@pytest.mark.parametrize("tag", ["summary", "legend", "dialog", "menu", "dt", "address"])
+def test_blocks_are_not_glued_to_what_follows(tag):
+    assert "First words\n" in _text(f"<div><{tag}>First words</{tag}>Second words.</div>")
+
+
 SHALLOW = {
     "comment": "<!-- " + "<div>\n" * 3000 + "-->",
     "unclosed comment": "<!-- " + "<div>\n" * 3000,
