@@ -25,7 +25,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from typing import Any
 
 from twofold import VERSION
 from twofold.errors import user_error
-from twofold.files import PARTIAL_PATTERN, atomic_path, disk_errors, read_json, sha256_of, size_of, write_json
+from twofold.files import PARTIAL_PATTERN, atomic_path, disk_errors, patiently, read_json, sha256_of, write_json
 from twofold.root import ROOT
 from twofold.tasks import TaskRunner
 
@@ -199,13 +199,24 @@ def open_artifact(path: Path) -> Artifact:
         raise user_error(
             str(manifest_path), None, f"is damaged ({error})", f"remove the folder {path} and run again"
         ) from None
-    for entry in manifest.files:
-        file = f"{path}/{entry.path}"
-        size = size_of(file)
-        if size != entry.bytes and not _is_log(entry.path):
-            found = "is missing" if size is None else f"has {size} bytes instead of {entry.bytes}"
-            raise user_error(file, None, found, f"restore it, or remove the folder {path} and run again")
+    wrong = patiently(_first_wrong, path, files)
+    if wrong:
+        file, found = wrong
+        raise user_error(file, None, found, f"restore it, or remove the folder {path} and run again")
     return Artifact(path, manifest)
+
+
+def _first_wrong(path: Path, files: Sequence[FileEntry]) -> tuple[str, str] | None:
+    """The first file that is missing or has another size, and what is wrong with it."""
+    for entry in files:
+        file = f"{path}/{entry.path}"
+        try:
+            size = os.stat(file).st_size
+        except FileNotFoundError:
+            size = None
+        if size != entry.bytes and not _is_log(entry.path):
+            return file, "is missing" if size is None else f"has {size} bytes instead of {entry.bytes}"
+    return None
 
 
 def verify(artifact: Artifact) -> None:
