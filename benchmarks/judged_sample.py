@@ -8,7 +8,7 @@ contamination and classifiers are not judged.
 
 `--draw N` prints documents to judge instead: of each kind N that are kept and N that are dropped, those with the least
 hash of seed, source and id, long ones with their beginning, middle and end. Documents that only the bounds on length
-drop are not drawn: lengths are policy.
+drop are neither drawn nor counted: lengths are policy.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def evaluate(corpus: Path, verdicts: dict[tuple[str, str], str]) -> dict[str, An
         for source in sources:
             wanted = {identity for name, identity in verdicts if name == source}
             for decided in _decided(corpus, source, wanted):
+                if decided.reasons and all(reason.startswith(_LENGTHS) for reason in decided.reasons):
+                    continue
                 good = verdicts[source, decided.id] == "good"
                 pairs.append((good, not decided.reasons))
                 if good and decided.reasons:

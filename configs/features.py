@@ -83,11 +83,12 @@ FEATURES: dict[str, Feature] = {
         "characters",
     ),
     "menu_char_frac": fraction(
-        "code points in lines of bare words, as menus, tags and names are: not running text, no digit, no sign of code",
+        "code points in 4 or more lines of bare words in a row, as menus, tags and names are: not running text, more "
+        "than 4 code points, no digit, no sign of code",
         "menu_characters",
         "characters",
     ),
-    "menu_line_frac": fraction("non-empty lines of bare words", "menu_lines", "lines"),
+    "menu_line_frac": fraction("non-empty lines of such rows", "menu_lines", "lines"),
     "letters_per_word": Feature("letters per word that holds some", "letters", "letter_words"),
     "syllables_per_word": Feature("Hangul syllables per word that holds some", "hangul", "hangul_words"),
     "new_line_ratio": Feature("line breaks per word", "newlines", "words"),

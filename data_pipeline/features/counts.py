@@ -54,6 +54,10 @@ SHORT_LINE = 30
 """Code points, at most."""
 PROSE_WORDS, PROSE_WORD_LENGTH = 3, 1000
 """A line with fewer words, or with a longer word, is not prose (C4)."""
+LABEL = 4
+"""Code points, at most, of a line such as (a) or (iv), which is no item of a menu."""
+MENU_RUN = 4
+"""Fewer lines of bare words in a row are headings."""
 JAMO_RUN = 3
 
 
@@ -253,6 +257,7 @@ def _count_lines(codes, flags, words, classes, functional, lines, korean, lexico
     word = 0
     found = np.zeros(3, np.int64)
     line_end = np.uint32(KO_LINE_END if korean else LINE_END)
+    run = run_length = 0
     for line in range(len(lines[0])):
         start, end = lines[0][line], lines[1][line]
         counts[AT.longest_line] = max(counts[AT.longest_line], end - start)
@@ -284,10 +289,14 @@ def _count_lines(codes, flags, words, classes, functional, lines, korean, lexico
                 counts[AT.prose_sentences] += max(1, sentences)
                 counts[AT.curly_brackets] += (codes[start:end] == 0x7B).sum()
             running = _is_running(sentence, words_here, functional_here, korean) and longest <= PROSE_WORD_LENGTH
-            menu = not running and classes_here & LETTER != 0 and classes_here & (DIGIT | CODE) == 0
+            bare = classes_here & LETTER != 0 and classes_here & (DIGIT | CODE) == 0
+            menu = bare and not running and end - start > LABEL
             counts[AT.running_characters] += end - start if running else 0
-            counts[AT.menu_characters] += end - start if menu else 0
-            counts[AT.menu_lines] += menu
+            run = run + 1 if menu else 0
+            run_length = run_length + end - start if menu else 0
+            if run >= MENU_RUN:
+                counts[AT.menu_lines] += MENU_RUN if run == MENU_RUN else 1
+                counts[AT.menu_characters] += run_length if run == MENU_RUN else end - start
             counts[AT.text_visible] += visible if running or classes_here & HANGUL != 0 else 0
     counts[AT.spam_terms], counts[AT.lorem_ipsum] = found[terms.SPAM], found[terms.LOREM_IPSUM]
 

@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def is_running(line: str, language: str, ends: tuple[str, ...]) -> bool:
 
 def is_menu(line: str, language: str, ends: tuple[str, ...]) -> bool:
     digits = any(unicodedata.category(c)[0] == "N" or c in lexicons.CODE_SIGNS for c in line)
-    return has_letter(line) and not digits and not is_running(line, language, ends)
+    return has_letter(line) and len(line) > 4 and not digits and not is_running(line, language, ends)
 
 
 def tokens(word: str) -> list[str]:
@@ -204,7 +205,8 @@ def reference(text: str, language: str) -> dict[str, float]:
     pieces = [token for part in parts for token in tokens(part)]
     prose = [line for line in lines if is_prose(line, ends)]
     running = [line for line in lines if is_running(line, language, ends)]
-    menu = [line for line in lines if is_menu(line, language, ends)]
+    rows = [list(row) for bare, row in groupby(lines, lambda line: is_menu(line, language, ends)) if bare]
+    menu = [line for row in rows if len(row) >= 4 for line in row]
     hangul = sum("가" <= c <= "힣" for c in visible)
     korean_lines = [line for line in lines if line in running or any("가" <= c <= "힣" for c in line)]
     broken = sum(c == "\ufffd" or "\x80" <= c <= "\x9f" for c in text) + mojibake_pairs(text) + misread_syllables(text)
@@ -281,7 +283,10 @@ We use cookies here.
 
 가나 大 ㅋㅋㅋ 😀 + \ufffd
 
-Menu
+About
+Contact
+Sign in
+Help us
 
 Twice.
 
