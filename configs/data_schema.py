@@ -28,7 +28,8 @@ class Source(Section):
     """File or folder, local or any fsspec address; folders are searched for the format's file endings.
     Example: `s3://bucket/web`."""
     format: Literal["html", "warc", "jsonl", "parquet", "text"]
-    """How the files are read. `warc` also reads ARC."""
+    """How the files are read. `warc` reads WARC, WET and ARC; `jsonl` reads JSON Lines, pretty-printed JSON and arrays.
+    All but Parquet may be compressed with gzip, zstd, bzip2 or xz."""
     domain: Domain = "general"
     """What the documents are about; the report and routes group by it."""
     languages: Annotated[tuple[Language, ...], BeforeValidator(as_tuple)] = ("ko", "en")

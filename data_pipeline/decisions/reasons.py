@@ -79,9 +79,9 @@ def compliance(
 
 
 def _host_entry(name: str) -> str:
-    """A host of the recipe (`example.org`, `.example.org`, `*.example.org`, 한국.kr) as `addresses.host` spells it."""
+    """A host of the recipe (`example.org`, `*.example.org`, 한국.kr, an address) as `addresses.host` spells it."""
     bare = name.strip().removeprefix("*").strip(".")
-    return addresses.host(f"http://{bare}") or bare
+    return addresses.host(bare) or addresses.host(f"http://{bare}") or bare
 
 
 def _permitted(value: str, names: Names, matches: Callable[[str, str], bool]) -> bool:

@@ -15,15 +15,17 @@ from typing import Any
 from urllib.parse import unquote
 
 NAMES = (
-    *("url", "uri", "warc_target_uri", "target_uri", "source_url", "source_uri", "page_url", "document_url", "web_url"),
-    *("webpage_url", "canonical_url", "original_url", "permalink", "link", "href", "source", "id", "doc_id"),
+    *("url", "uri", "warctargeturi", "targeturi", "sourceurl", "sourceuri", "pageurl", "documenturl", "weburl"),
+    *("webpageurl", "canonicalurl", "originalurl", "urls", "permalink", "link", "href", "source", "id", "docid"),
+    *("website", "hostname", "host", "domain"),
 )
-"""Fields that hold a record's address, best first, in lower case and with `_` for `-` and space."""
-_OFTEN_OTHERWISE = frozenset({"source", "id", "doc_id", "link", "href"})
+"""Fields that hold a record's address, best first, in lower case and without `_`, `-` and spaces."""
+_OFTEN_OTHERWISE = frozenset({"source", "id", "docid", "link", "href"})
 """Fields in which only a full address counts: they often hold names."""
 _NESTS = re.compile(r"meta|header|warc|source|provenance|info|attributes|document|page|extra|data")
 """Names of the fields that hold such fields."""
 _DEPTH = 3
+_SEPARATORS = str.maketrans("", "", "-_ ")
 _SCHEME = re.compile(r"(?i)(?:(https?|ftp|wss?):[/\\]*|[a-z][a-z0-9+.-]*://|[/\\]{2})")
 _AUTHORITY_END = re.compile(r"[/\\?#]")
 _VERSION_6 = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d*)?$")
@@ -47,7 +49,7 @@ def find(fields: Mapping[str, Any]) -> str | None:
         for holder in level:
             named = {_key(name): value for name, value in reversed(list(holder.items()))}
             for name in NAMES:
-                address = cleaned(named.get(name))
+                address = cleaned(_first(named.get(name)))
                 if address and host(address) and ("://" in address or name not in _OFTEN_OTHERWISE):
                     return address
         level = [inner for holder in level for inner in _nested(holder)]
@@ -66,6 +68,7 @@ def holds_fields(name: str) -> bool:
 
 def as_mapping(value: Any) -> Mapping[str, Any] | None:
     """A mapping, one written as a JSON string, or a list of pairs; else None."""
+    value = _first(value)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str) and value.lstrip().startswith("{"):
@@ -104,6 +107,11 @@ def host(address: str) -> str:
     return name if usable else ""
 
 
+def _first(value: Any) -> Any:
+    """The first item of a list, unless it is one of pairs."""
+    return value[0] if isinstance(value, list) and value and not isinstance(value[0], tuple) else value
+
+
 def _as_ascii(name: str) -> str:
     try:
         return name.encode("idna").decode("ascii").lower()
@@ -118,4 +126,4 @@ def _nested(fields: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _key(name: Any) -> str:
-    return str(name).lower().replace("-", "_").replace(" ", "_")
+    return str(name).lower().translate(_SEPARATORS)

@@ -22,7 +22,7 @@ _HEADERS_END = re.compile(rb"(?:^|\r?\n)\r?\n")
 _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _CHARSET = re.compile(r"(?i)charset\s*=\s*[\"']?([^\s\"';,]+)")
 _PAGE_BEGINS = re.compile(
-    rb"(?:\xef\xbb\xbf)?[\s\x00]*(?:<\?xml[^>]*>\s*)?<(?:!--|(?:!doctype\s+html|html|head|script|iframe|h1|div|font|table"
+    rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*(?:<\?xml[^>]*>\s*)?<(?:!--|(?:!doctype\s+html|html|head|script|iframe|h1|div|font|table"
     rb"|a|style|title|b|body|br|p|meta|link|frameset|center)[\s>/])",
     re.I,
 )
@@ -47,6 +47,8 @@ def parse(block: bytes, parse_headers: Callable[[bytes], Mapping[str, str]]) -> 
         return Response(None, {}, block)
     end = _HEADERS_END.search(block, first.end() - 1 if first[0].endswith(b"\n") else first.end())
     headers = block[first.end() : end.start() if end else len(block)]
+    if first[1].startswith(b"1") and end:  # such as 100 Continue, before the response itself
+        return parse(block[end.end() :], parse_headers)
     return Response(int(first[1]), parse_headers(headers), block[end.end() :] if end else b"")
 
 

@@ -26,14 +26,14 @@ from twofold.files import HASHES_FILE, remembered_sha256
 UNLIMITED_BYTES = 2**62
 """`max_bytes` of a source without a limit (the schema's default)."""
 
-_COMPRESSIONS = ("", ".gz", ".zst", ".zstd", ".bz2", ".xz")
+_COMPRESSIONS = ("", ".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 
 
 def _compressed(*endings: str) -> tuple[str, ...]:
     return tuple(ending + compression for ending in endings for compression in _COMPRESSIONS)
 
 
-JSON_LINES = _compressed(".jsonl", ".ndjson")
+JSON_LINES = _compressed(".jsonl", ".ndjson", ".jsonlines", ".ldjson")
 """Endings of JSON Lines; a `.json` may also be a description of other files."""
 
 PLAIN_TEXT = (
@@ -43,7 +43,7 @@ PLAIN_TEXT = (
 )
 
 ENDINGS: dict[str, tuple[str, ...]] = {
-    "html": _compressed(".html", ".htm", ".xhtml"),
+    "html": _compressed(".html", ".htm", ".xhtml", ".shtml", ".xht"),
     "warc": _compressed(".warc", ".arc", ".wet"),
     "parquet": (".parquet", ".parq", ".pq"),
     "jsonl": (*JSON_LINES, *_compressed(".json")),

@@ -62,7 +62,10 @@ def _text(entry: archive.Entry, settings: Settings) -> tuple[str, str]:
     if entry.kind == "response":
         if response.status != 200 and (response.status or not http_messages.looks_like_a_page(entry.body)):
             raise Rejected("http_status", str(response.status))
-        kind, charset = http_messages.media_type(response.headers.get("content-type"))
+        if response.status:
+            kind, charset = http_messages.media_type(response.headers.get("content-type"))
+        else:
+            kind = "text/html"
     else:
         response = http_messages.Response(None, {}, entry.body)
     body = http_messages.content(response, settings.max_bytes + 1)

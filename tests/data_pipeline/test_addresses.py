@@ -31,6 +31,9 @@ URL = "https://denied.example/a"
         {"url": b"https://denied.example/a"},
         {"url": "https://denied.example\u200b/\na"},
         {"source": URL},
+        {"sourceUrl": URL},
+        {"url": [URL, "https://other.example"]},
+        {"metadata": [{"WARC-Target-URI": URL}]},
     ],
 )
 def test_an_address_is_found_wherever_a_record_keeps_it(record):

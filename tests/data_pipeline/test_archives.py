@@ -238,13 +238,14 @@ def test_samples_of_warcio(corpus_dir):
 @pytest.mark.corpus
 def test_whole_archives_hold_what_fastwarc_reads(corpus_dir):
     iterator = pytest.importorskip("fastwarc.warc").ArchiveIterator
-    names = ["example.warc", "example.warc.gz", "post-test.warc.gz", "example-iana.org-chunked.warc"]
-    for path in (corpus_dir / "general/warc/warcio-samples" / name for name in names):
+    damaged = {"example-trunc.warc"}
+    for path in sorted((corpus_dir / "general/warc").rglob("*.warc*")):
+        if path.name in damaged:
+            continue
         with path.open("rb") as raw, path.open("rb") as again:
             ours = [entry for entry in archive.Records(raw, 10**7) if isinstance(entry, archive.Entry)]
-            theirs = [
-                (record.headers["WARC-Record-ID"], record.reader.read()) for record in iterator(again, parse_http=False)
-            ]
+            read = iterator(again, parse_http=False)
+            theirs = [(record.headers["WARC-Record-ID"], record.reader.read()) for record in read]
         assert [(entry.headers["warc-record-id"], entry.body) for entry in ours] == theirs
 
 
@@ -281,6 +282,14 @@ def test_an_archive_within_an_archive_is_one_record(tmp_path):
     inner = b"".join(_warc(*[(200, HTML, PAGE)] * 2))
     found = _read(tmp_path / "f", _warc((200, "application/warc", inner))[0])
     assert _outcome(found) == ["not_html"]
+
+
+def test_a_page_without_http_headers_is_a_page(tmp_path):
+    page = f"<html><body><p>{KOREAN}</p></body></html>".encode("euc-kr")
+    head = f"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: %s\r\nContent-Length: {len(page)}\r\n\r\n"
+    for kind in ("application/http", "text/html; charset=euc-kr"):
+        (document,) = _read(tmp_path / "f", (head % kind).encode() + page + b"\r\n\r\n")
+        assert KOREAN in document.text
 
 
 def test_a_record_may_lie_in_several_members(tmp_path):

@@ -85,6 +85,7 @@ def test_a_bomb_is_cut(compress):
         (b"http/1.1 200\r\n\r\nx", 200, "", b"x"),
         (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nCONTENT-TYPE:\ttext/HTML\r\n\r\nx", 200, "text/html", b"x"),
         (b"HTTP/1.1 204 No Content\r\nA: b\r\n", 204, "", b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\nx", 200, "text/html", b"x"),
         (b"<html>0.9", None, "", b"<html>0.9"),
         (b"", None, "", b""),
     ],
@@ -110,7 +111,7 @@ def test_media_types(value, expected):
 
 
 @pytest.mark.parametrize(
-    "page", [PAGE, b"\xef\xbb\xbf \n<HTML>", b"<?xml version='1.0'?>\n<html ", b"<!-- x", b"<\0p\0>\0"]
+    "page", [PAGE, b"\xef\xbb\xbf \n<HTML>", b"<?xml version='1.0'?>\n<html ", b"<!-- x", "<p>".encode("utf-16")]
 )
 def test_pages_are_known_by_their_beginning(page):
     assert http_messages.looks_like_a_page(page)

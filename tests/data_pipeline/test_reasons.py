@@ -58,7 +58,9 @@ def test_a_host_covers_its_subdomains(url, refused) -> None:
     assert one(url=url, hosts={"deny": ("spam.example",)}) == (["host_refused"] if refused else [])
 
 
-@pytest.mark.parametrize("entry", ["spam.example", "*.spam.example", " .SPAM.example", "스팸.example"])
+@pytest.mark.parametrize(
+    "entry", ["spam.example", "*.spam.example", " .SPAM.example", "https://spam.example/", "스팸.example"]
+)
 def test_an_entry_is_read_like_an_address(entry) -> None:
     host = "xn--9t4b661a.example" if "스팸" in entry else "www.spam.example"
     assert one(url=f"https://{host}/", hosts={"deny": (entry,)}) == ["host_refused"]
