@@ -16,6 +16,7 @@ from configs.checks import batch_problem
 from configs.schema import Recipe
 from launch import terminal
 from launch.main import ROOT, namesake
+from pretrain.checkpoints import llama_config
 from pretrain.engine.ds_config import deepspeed_config
 from pretrain.engine.ds_lint import lint
 from twofold import lease
@@ -66,7 +67,8 @@ def choose_device(recipe: Recipe) -> tuple[str, int]:
 
 
 def check_training_fits(recipe: Recipe) -> None:
-    """Check that every phase's batch divides over the ranks and that DeepSpeed's settings are safe."""
+    """Check that imported weights fit, that batches divide over the ranks, and that DeepSpeed's settings are safe."""
+    check_start_from(recipe)
     device, ranks_per_node = choose_device(recipe)
     ranks = ranks_per_node * recipe.launch.nodes
     config = deepspeed_config(recipe, ranks, device)
@@ -88,8 +90,22 @@ def check_training_fits(recipe: Recipe) -> None:
         )
 
 
+def check_start_from(recipe: Recipe) -> None:
+    """Check that the weights of `model.start_from` fit the model, which training would find out days later."""
+    if recipe.model.start_from is not None:
+        llama_config.checked(_llama_folder(recipe.model.start_from), recipe.model, recipe.tokenizer.vocab_size)
+
+
 def fingerprint_checkpoint(folder: str, run_dir: Path) -> str:
     """Identity of an imported checkpoint: the contents of its files; hashes are remembered in the run folder."""
+    path = _llama_folder(folder)
+    files = sorted(path.glob("*.safetensors"))
+    found = remembered_sha256(files, run_dir / HASHES_FILE)
+    hashes = [[file.name, sha256] for file, sha256 in zip(files, found, strict=True)]
+    return digest([hashes, (path / "config.json").read_text(encoding="utf-8")])
+
+
+def _llama_folder(folder: str) -> Path:
     path = Path(folder)
     if not (path / "config.json").is_file():
         raise user_error(
@@ -98,10 +114,7 @@ def fingerprint_checkpoint(folder: str, run_dir: Path) -> str:
             "is not a Llama-format checkpoint (no config.json)",
             "name the folder that holds config.json and *.safetensors",
         )
-    files = sorted(path.glob("*.safetensors"))
-    found = remembered_sha256(files, run_dir / HASHES_FILE)
-    hashes = [[file.name, sha256] for file, sha256 in zip(files, found, strict=True)]
-    return digest([hashes, (path / "config.json").read_text(encoding="utf-8")])
+    return path
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from configs.checks import world_size
 from configs.schema import Recipe
 from configs.units import format_count
 from data_pipeline.readers import sources
-from launch.preflight import choose_device
+from launch.preflight import check_start_from, choose_device
 from pretrain.data.plan import Plan
 from pretrain.engine.ds_config import deepspeed_config
 from pretrain.model.sizes import flops_per_token, n_parameters
@@ -31,6 +31,8 @@ def facts(recipe: Recipe) -> Facts:
     """Inputs and whether they are here; if the recipe trains, also model, phases, ranks and DeepSpeed's settings."""
     found: Facts = {"name": recipe.name, "inputs": _inputs(recipe), "training": None}
     if recipe.phases:
+        if recipe.model.start_from is not None and Path(recipe.model.start_from).exists():
+            check_start_from(recipe)
         device, ranks = _devices(recipe)
         vocab_size = recipe.tokenizer.vocab_size
         found["training"] = {

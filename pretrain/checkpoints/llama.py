@@ -1,9 +1,8 @@
 """Llama-format checkpoints: a folder of config.json and *.safetensors, written and read.
 
 Contract: `write` and `read` hold one tensor at a time. Names are the model's own (decoder.py), so nothing is
-translated. `read` refuses what differs between Llama and this model (biases, rope scaling, another activation) by the
-name of its key in config.json. The rotary base is written twice: transformers 5 reads `rope_parameters`, version 4
-reads `rope_theta`.
+translated. `read` refuses what does not fit this model (llama_config.py). The rotary base is written twice:
+transformers 5 reads `rope_parameters`, version 4 reads `rope_theta`.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from configs.schema import Model
-from pretrain.checkpoints import safetensors_stream
+from pretrain.checkpoints import llama_config, safetensors_stream
 from pretrain.model.decoder import EMBEDDING, HEAD, parameter_shapes
-from twofold.errors import Problem, UserError, user_error
-from twofold.files import patiently, read_json, write_json
+from twofold.errors import user_error
+from twofold.files import patiently, write_json
 from twofold.special_ids import EOS_ID, PAD_ID
 
 SHARD_BYTES = 5_000_000_000
@@ -62,8 +61,8 @@ def config_of(cfg: Model, vocab_size: int, dtype: torch.dtype) -> dict[str, Any]
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": vocab_size,
-        **_shape_keys(cfg),
-        **_FIXED_KEYS,
+        **llama_config.shape_keys(cfg),
+        **llama_config.FIXED_KEYS,
         "tie_word_embeddings": False,
         "rope_theta": cfg.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": cfg.rope_theta},
@@ -79,8 +78,7 @@ def config_of(cfg: Model, vocab_size: int, dtype: torch.dtype) -> dict[str, Any]
 
 def read(folder: Path, cfg: Model, vocab_size: int) -> Iterator[tuple[str, Tensor]]:
     """(name, float32 value) of every parameter, in the model's order; `UserError` if something does not fit."""
-    config = _read_json(folder / "config.json")
-    _check_config(folder, config, cfg, vocab_size)
+    config = llama_config.checked(folder, cfg, vocab_size)
     files = _files(folder)
     for name, shape in parameter_shapes(cfg, vocab_size).items():
         stored = EMBEDDING if name == HEAD and config.get("tie_word_embeddings") else name
@@ -92,69 +90,6 @@ def read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
     with safe_open(path, framework="pt") as opened:
         for name in opened.offset_keys():
             yield name, opened.get_tensor(name)
-
-
-_FIXED_KEYS = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0}
-
-
-def _shape_keys(cfg: Model) -> dict[str, Any]:
-    return {
-        "hidden_size": cfg.d_model,
-        "num_hidden_layers": cfg.n_layers,
-        "num_attention_heads": cfg.n_heads,
-        "num_key_value_heads": cfg.n_kv_heads,
-        "head_dim": cfg.d_head,
-        "intermediate_size": cfg.d_ff,
-        "rms_norm_eps": cfg.norm_eps,
-    }
-
-
-_RECIPE_KEYS = {
-    "hidden_size": "model.d_model",
-    "num_hidden_layers": "model.n_layers",
-    "num_attention_heads": "model.n_heads",
-    "num_key_value_heads": "model.n_kv_heads",
-    "head_dim": "model.d_model / model.n_heads",
-    "intermediate_size": "model.d_ff",
-    "rms_norm_eps": "model.norm_eps",
-    "rope_theta": "model.rope_theta",
-    "vocab_size": "tokenizer.vocab_size",
-}
-
-
-def _check_config(folder: Path, config: dict[str, Any], cfg: Model, vocab_size: int) -> None:
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    found = {
-        "model_type": config.get("model_type"),
-        "rope_type": rope.get("rope_type", rope.get("type", "default")),
-        "rope_theta": rope.get("rope_theta", config.get("rope_theta", 10_000.0)),
-        **{key: config.get(key) for key in (*_shape_keys(cfg), "vocab_size")},
-        **{key: config.get(key, default) for key, default in _FIXED_KEYS.items()},
-    }
-    if found["num_key_value_heads"] is None:
-        found["num_key_value_heads"] = found["num_attention_heads"]
-    if found["head_dim"] is None and found["num_attention_heads"]:
-        found["head_dim"] = (found["hidden_size"] or 0) // found["num_attention_heads"]
-    wanted = {
-        "model_type": "llama",
-        "rope_type": "default",
-        "rope_theta": cfg.rope_theta,
-        **_shape_keys(cfg),
-        "vocab_size": vocab_size,
-        **_FIXED_KEYS,
-    }
-    problems = [
-        Problem(
-            f"{folder}/config.json {key}",
-            found[key],
-            f"does not fit this model, which needs {value!r}",
-            f"set {_RECIPE_KEYS[key]} to it" if key in _RECIPE_KEYS else "start from another checkpoint",
-        )
-        for key, value in wanted.items()
-        if found[key] != value
-    ]
-    if problems:
-        raise UserError(problems)
 
 
 def _read_tensor(folder: Path, files: dict[str, str], name: str, shape: tuple[int, ...]) -> Tensor:
@@ -179,7 +114,7 @@ def _read_tensor(folder: Path, files: dict[str, str], name: str, shape: tuple[in
 def _files(folder: Path) -> dict[str, str]:
     """Tensor name -> file name."""
     if (folder / _INDEX).exists():
-        weight_map: dict[str, str] = _read_json(folder / _INDEX)["weight_map"]
+        weight_map: dict[str, str] = llama_config.read_json_of(folder / _INDEX)["weight_map"]
         return weight_map
     try:
         with patiently(safe_open, folder / _SINGLE, framework="pt") as opened:
@@ -188,14 +123,6 @@ def _files(folder: Path) -> dict[str, str]:
         raise user_error(
             str(folder / _SINGLE), None, f"cannot be read ({error})", "name a folder with safetensors files"
         ) from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = read_json(path)
-        return value
-    except (FileNotFoundError, ValueError) as error:
-        raise user_error(str(path), None, f"cannot be read ({error})", "name a Llama-format checkpoint") from None
 
 
 def _cut(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, limit: int) -> list[list[str]]:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from configs.recipe import load_recipe
+from launch.actions import validate
 from launch.cli import main
-from launch.preflight import check_package_roots, choose_device, visible_gpus
+from launch.preflight import check_package_roots, check_training_fits, choose_device, visible_gpus
+from launch.runner import run_recipe
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, twofold
+from twofold.errors import UserError
 
 SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.name != "base.yaml")
 
@@ -103,8 +107,22 @@ def test_masked_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch, masked: str, 
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from twofold.errors import UserError
-
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(UserError, match=r"is more than the 1 GPUs of this machine. Hint: .*launch.gpus_per_node=1"):
         choose_device(load_recipe(SMOKE, ["launch.device=cuda", "launch.gpus_per_node=2"]))
+
+
+def test_weights_that_do_not_fit_are_told_before_any_stage(tmp_path: Path) -> None:
+    """By `twofold validate`, and by `twofold run` before it reads a document."""
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    recipe = load_recipe(SMOKE, ["launch.device=cpu", f"model.start_from={weights}", f"run_dir={tmp_path / 'run'}"])
+    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    for check in (validate.facts, check_training_fits, lambda recipe: run_recipe(recipe, Console(quiet=True))):
+        (weights / "config.json").unlink(missing_ok=True)
+        with pytest.raises(UserError, match=r"model.start_from = .* is not a Llama-format checkpoint"):
+            check(recipe)
+        (weights / "config.json").write_text(json.dumps(config))
+        with pytest.raises(UserError, match=r"config.json hidden_size = 64: does not fit this model, which needs 128"):
+            check(recipe)
+    assert not (tmp_path / "run").exists()
