@@ -26,9 +26,11 @@ from typing import Any
 
 from configs.recipe import dump_recipe
 from configs.schema import Recipe
+from configs.units import format_bytes
 from launch import lineage, terminal
 from launch.cluster import command_lines, hostfile, hosts
 from launch.outcomes import Interrupted, TrainingFailed
+from launch.planner.goodput import checkpoint_bytes
 from launch.preflight import choose_device, fingerprint_checkpoint
 from launch.progress import follow
 from pretrain import goodput, layout
@@ -99,6 +101,7 @@ def _supervised(
         raise user_error("training", str(out), "is still being written by ranks of an earlier start", hint)
     check_supply(recipe, shards)
     check_hostfile(recipe)
+    _warn_of_little_space(recipe, out)
     inputs = write_inputs(recipe, shards, tokenizer, out)
     if recipe.model.start_from is not None:
         inputs += ["--start-from", fingerprints(recipe)["start_from"]]
@@ -119,6 +122,17 @@ def _supervised(
         _wait_for_the_last_rank(out, _SILENT_LAUNCHER * recipe.watch.stall_s)
         current = on_living_hosts(recipe, out)
         terminal.OUT.print(_restart_message(out, code, failures, recipe, current))
+
+
+def _warn_of_little_space(recipe: Recipe, out: Path) -> None:
+    """Say now that the checkpoints to come will not fit, rather than when the disk is full."""
+    size = checkpoint_bytes(recipe)
+    # Those that are kept, one at the end of each phase, and the one that is being written.
+    needed = (recipe.checkpoints.keep + len(recipe.phases) + 1 - len(committed(out / layout.CHECKPOINTS_DIR))) * size
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        text = f"the checkpoints to come need {format_bytes(needed)}, and {out} has {format_bytes(free)} free"
+        terminal.OUT.print(f"  [yellow]warning[/yellow]: {text}; free space or lower checkpoints.keep", soft_wrap=True)
 
 
 def _wait_for_the_last_rank(out: Path, limit_s: float) -> None:

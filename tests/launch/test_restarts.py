@@ -95,6 +95,16 @@ def test_what_is_started_again(trained: Any, ends: str, restarts: int, starts: i
         assert "data = 3: is wrong" in str(found)
 
 
+def test_checkpoints_that_will_not_fit_are_warned_of(
+    trained: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained("0d")
+    assert "the checkpoints to come" not in capsys.readouterr().out
+    monkeypatch.setattr(training.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    trained("-,0d")
+    assert "MB, and " in capsys.readouterr().out.partition("the checkpoints to come need ")[2]
+
+
 def test_a_host_that_is_gone_is_left_out_or_named(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
