@@ -30,7 +30,7 @@ class Tokenizer(Section):
     allow_smaller: bool = False
     """If the documents support fewer merges, turn the remaining ids into reserved slots instead of failing."""
     pattern: Literal["exaone3", "exaone3-code", "plain"] = "exaone3-code"
-    """Pre-tokenization: single digits and GPT-2's regex; the same, but cheaper for code; Llama 3's."""
+    """Pre-tokenization: single digits and GPT-2's regex; K-EXAONE's, cheaper for code; Llama 3's (docs/export.md)."""
     morphemes: Literal["none", "mecab"] = "none"
     """`mecab`: no merge crosses a Korean morpheme border in training, as in EXAONE 3.0. Encoding needs no MeCab."""
     superwords: Annotated[Share, Field(lt=1)] = 0.1

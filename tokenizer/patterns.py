@@ -3,6 +3,9 @@
 Contract: pure tables. Every pattern cuts every string without remainder. The same pattern drives counting and encoding
 in the engine, and the `Split` of tokenizer.json in other libraries. White space is written out instead of `\\s`, on
 whose members regex engines differ.
+
+llama.cpp has no expressions but those in its source, each with a name. All of ours but one are among them
+(`LLAMA_CPP_NAMES`), so that a GGUF file of a model gives the ids of its tokenizer.json there.
 """
 
 from __future__ import annotations
@@ -11,7 +14,13 @@ SUPERWORDS = "superwords"
 """The pattern of stretches of words, from which superwords are learnt."""
 _SPACE = r"\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _NEWLINE = r"\r\n"
-_CONTRACTIONS = r"'(?:[sdmtSDMT]|ll|LL|ve|VE|re|RE)"
+_CONTRACTIONS = r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])"
+_AFTER_LETTERS = (
+    r"|\p{N}"
+    rf"| ?[^{_SPACE}\p{{L}}\p{{N}}]+[{_NEWLINE}/]?"
+    rf"|[{_SPACE}]*[{_NEWLINE}]"
+    rf"|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
+)
 
 PATTERNS: dict[str, str] = {
     # EXAONE 3.0's cut in one expression: every digit alone, then GPT-2's expression on the text between digits, where
@@ -23,18 +32,10 @@ PATTERNS: dict[str, str] = {
         rf"| ?[^{_SPACE}\p{{L}}\p{{N}}]+"
         rf"|[{_SPACE}]+(?=\p{{N}})|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
     ),
-    # Keeps indentation, line ends and operators together. Letters take one symbol before them, so that `.append` and
-    # `_name` are one word. Digits stay alone, as in EXAONE.
-    "exaone3-code": (
-        rf"{_CONTRACTIONS}"
-        rf"|[^{_NEWLINE}\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+"
-        r"|\p{N}"
-        rf"| ?[^{_SPACE}\p{{L}}\p{{N}}]+[{_NEWLINE}]*"
-        rf"|[{_SPACE}]*[{_NEWLINE}]+"
-        rf"|[{_SPACE}]+(?=\p{{N}})|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
-    ),
-    # Llama 3's, with our white space and contractions in one case: digits by threes, letters take one symbol before
-    # them, marks are symbols.
+    # The words of K-EXAONE's stretches, see below. Keeps indentation and operators together. Letters take one symbol
+    # before them, so that `.append` and `_name` are one word. Digits stay alone, as in all EXAONE models.
+    "exaone3-code": rf"{_CONTRACTIONS}|[^{_NEWLINE}\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*)+{_AFTER_LETTERS}",
+    # Llama 3's: digits by threes, letters take one symbol before them, marks are symbols.
     "plain": (
         rf"{_CONTRACTIONS}"
         rf"|[^{_NEWLINE}\p{{L}}\p{{N}}]?\p{{L}}+"
@@ -43,17 +44,16 @@ PATTERNS: dict[str, str] = {
         rf"|[{_SPACE}]*[{_NEWLINE}]+"
         rf"|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
     ),
-    # exaone3-code, but letters that are joined by one blank, a comma and a blank, or an apostrophe stay together.
-    # Superwords are learnt from these stretches and encoded in them. Every border is one of exaone3-code's too.
+    # K-EXAONE's: exaone3-code, but words of letters with one blank between them stay together. Superwords are learnt
+    # from these stretches and encoded in them. Every border is one of exaone3-code's too.
     SUPERWORDS: (
-        rf"{_CONTRACTIONS}"
-        rf"|[^{_NEWLINE}\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+(?:(?:,? |')[\p{{L}}\p{{M}}]+)*"
-        r"|\p{N}"
-        rf"| ?[^{_SPACE}\p{{L}}\p{{N}}]+[{_NEWLINE}]*"
-        rf"|[{_SPACE}]*[{_NEWLINE}]+"
-        rf"|[{_SPACE}]+(?=\p{{N}})|[{_SPACE}]+(?![^{_SPACE}])|[{_SPACE}]+"
+        rf"{_CONTRACTIONS}|[^{_NEWLINE}\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+{_AFTER_LETTERS}"
     ),
 }
+
+
+LLAMA_CPP_NAMES = {"exaone3": "exaone", "plain": "llama-bpe", SUPERWORDS: "exaone-moe"}
+"""Our name of a pattern -> its name in llama.cpp (`tokenizer.ggml.pre`). Words without superwords have none there."""
 
 
 def _gpt2_table() -> tuple[str, ...]:

@@ -19,16 +19,28 @@ from launch.runner import existing
 from launch.stages import stage_named
 from pretrain import layout
 from pretrain.checkpoints.manifest import committed, step_of, verified
+from tokenizer.gguf import fields as gguf_fields
 from twofold.artifacts import Artifact, partial_dir
 from twofold.errors import user_error
 
+GGUF_FILE = "model.gguf"
 
-def export(recipe: Recipe, step: int | None, out: Path, console: Console) -> None:
-    """Write one checkpoint (default: the newest) as a Llama-format folder."""
+
+def export(recipe: Recipe, step: int | None, out: Path, gguf: bool, console: Console) -> None:
+    """Write one checkpoint (default: the newest) as a Llama-format folder, with `gguf` as a GGUF file in it too."""
     made, folder = training_folder(recipe)
+    fields = gguf_fields(made["tokenizer"].path) if gguf else {}  # refuse before the weights are written
     found = _committed(folder)
     chosen = found[-1] if step is None else _of_step(found, step)
     _write(recipe, [chosen], made["tokenizer"], out, console)
+    if gguf:
+        import torch
+
+        from pretrain.checkpoints.gguf import write as write_gguf
+
+        dtype = getattr(torch, recipe.export.dtype)
+        write_gguf(out / GGUF_FILE, out, recipe.model, recipe.tokenizer.vocab_size, dtype, fields)
+        console.print(f"  {out / GGUF_FILE}: the same for llama.cpp and Ollama")
 
 
 def merge(recipe: Recipe, last: int, out: Path, console: Console) -> None:

@@ -14,12 +14,13 @@ from twofold.errors import user_error
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, metavar="N", help="default: the newest checkpoint")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--gguf", action="store_true", help="also write model.gguf, for llama.cpp and Ollama")
 
 
 def _export(options: argparse.Namespace, console: Console) -> None:
     from launch.actions.checkpoints import export
 
-    export(training_recipe_of(options), options.step, options.out, console)
+    export(training_recipe_of(options), options.step, options.out, options.gguf, console)
 
 
 def _branch_arguments(parser: argparse.ArgumentParser) -> None:

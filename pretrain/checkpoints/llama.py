@@ -73,6 +73,8 @@ def config_of(cfg: Model, vocab_size: int, dtype: torch.dtype) -> dict[str, Any]
         "pad_token_id": PAD_ID,
         "dtype": name,
         "torch_dtype": name,
+        # Without a version from 5 on, transformers 4.57 warns of a tokenizer of Mistral's that has a wrong pattern.
+        "transformers_version": "5.0.0",
     }
 
 

@@ -26,7 +26,7 @@ from twofold.stage import From, Stage
 if TYPE_CHECKING:
     from torch import Tensor
 
-CODE_VERSION: int = 2
+CODE_VERSION: int = 3
 
 MODEL_DIR = "model"
 SAMPLES_FILE = "samples.json"

@@ -25,9 +25,10 @@ def _arguments(run_dir: Path) -> tuple[str, ...]:
 
 
 def test_the_newest_checkpoint_exports_to_the_trained_weights(finished_run: Path, tmp_path: Path) -> None:
-    code, out, err = twofold("export", *_arguments(finished_run), "--out", str(tmp_path / "model"))
+    code, out, err = twofold("export", *_arguments(finished_run), "--out", str(tmp_path / "model"), "--gguf")
     assert code == 0, err
     assert "Llama format" in out
+    assert (tmp_path / "model" / "model.gguf").read_bytes().startswith(b"GGUF")
     exported = load_file(tmp_path / "model" / "model.safetensors")
     trained = load_file(finished_run / "train" / layout.weights_file("domain"))
     assert all(torch.equal(exported[name], value) for name, value in trained.items())

@@ -42,9 +42,27 @@ def test_exaone3_is_single_digits_then_gpt2(text: str) -> None:
     assert ours == [word for word, _ in two_steps.pre_tokenize_str(text)]
 
 
+_CONTRACTIONS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+_PUBLISHED = {
+    # Llama 3 (Meta, 2024)
+    "plain": r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    # K-EXAONE 236B (LG AI Research, 2026)
+    "superwords": (
+        r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+    ),
+}
+"""Expressions that other engines know, after the contractions."""
+
+
+@pytest.mark.parametrize("pattern", _PUBLISHED)
+@given(text=ASSIGNED_TEXT | DENSE_TEXT)
+def test_a_pattern_cuts_as_the_published_one(pattern: str, text: str) -> None:
+    assert cut(PATTERNS[pattern], text) == cut(_CONTRACTIONS + _PUBLISHED[pattern], text)
+
+
 def test_digits_stand_alone_and_contractions_do_not_split_words() -> None:
     assert cut(PATTERNS["exaone3"], "in 2026, don't") == ["in", " ", "2", "0", "2", "6", ",", " don", "'t"]
-    assert cut(PATTERNS["exaone3-code"], "    x.append(1)\n\n") == ["   ", " x", ".append", "(", "1", ")\n\n"]
+    assert cut(PATTERNS["exaone3-code"], "    x.append(1)\n\n") == ["   ", " x", ".append", "(", "1", ")\n", "\n"]
 
 
 @given(ANY_TEXT)

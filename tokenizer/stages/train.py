@@ -37,7 +37,7 @@ from twofold.files import atomic_path
 from twofold.stage import From, Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION: int = 5
+CODE_VERSION: int = 6
 
 _HELD_OUT_DOCUMENTS = 200
 """Validation documents of each source that compression is measured on."""
