@@ -27,12 +27,21 @@ GGUF_FILE = "model.gguf"
 
 
 def export(recipe: Recipe, step: int | None, out: Path, gguf: bool, console: Console) -> None:
-    """Write one checkpoint (default: the newest) as a Llama-format folder, with `gguf` as a GGUF file in it too."""
+    """Write one checkpoint (default: the newest) as a Llama-format folder, with `gguf` as a GGUF file in it too.
+
+    The end of a finished training gets a model card.
+    """
     made, folder = training_folder(recipe)
     fields = gguf_fields(made["tokenizer"].path) if gguf else {}  # refuse before the weights are written
     found = _committed(folder)
     chosen = found[-1] if step is None else _of_step(found, step)
     _write(recipe, [chosen], made["tokenizer"], out, console)
+    if "train" in made and chosen == found[-1]:
+        from launch.reports import write as write_page
+        from launch.reports.report import model_card
+
+        write_page(out / "README.md", model_card(recipe, made, out))
+        console.print(f"  {out / 'README.md'}: model card; add the license under which you publish")
     if gguf:
         import torch
 

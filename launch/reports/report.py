@@ -123,6 +123,33 @@ def _without_environment(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"launch": recipe.launch.model_copy(update={"environment": {}})})
 
 
+def model_card(recipe: Recipe, artifacts: Mapping[str, Artifact], folder: Path) -> str:
+    """README.md of a model in `folder`, for a model hub: Markdown with the hub's metadata."""
+    counts, decontaminate = artifacts["filter"].counts, artifacts.get("decontaminate")
+    found = json.loads((decontaminate.path / "benchmarks.json").read_text("utf-8")) if decontaminate else {}
+    licenses = {name: source.license for name, source in recipe.sources.items()}
+    policy = recipe.data.decontamination.policy if recipe.data.decontamination else "report"
+    return reports.render(
+        "hub_card.md",
+        recipe=recipe,
+        folder=Markup(json.dumps(str(folder), ensure_ascii=False)),
+        version=VERSION,
+        prompt=Markup(json.dumps(next(iter(recipe.export.prompts), "대한민국의"), ensure_ascii=False)),
+        parameters=format_count(n_parameters(recipe.model, recipe.tokenizer.vocab_size)),
+        phases=[phase["name"] for phase in artifacts["train"].counts["phases"]],
+        training_note=_training_note(artifacts["train"].counts),
+        shards=_shards(recipe, artifacts),
+        licenses={name: licenses.get(name, "those of its sources") for name in recipe.destinations},
+        funnel=_funnel(counts),
+        pii=_listed(reports.summed(counts, "personal_information")),
+        pii_policy=_PII_POLICIES[recipe.data.personal_information],
+        benchmarks=found,
+        contaminated_policy="dropped" if policy == "drop" else "kept",
+        compression=_compression(artifacts["tokenizer"].counts),
+        validation=_validation(recipe, artifacts),
+    )
+
+
 def _cards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[tuple[str, str]]:
     funnel = _funnel(artifacts["filter"].counts)
     trained = artifacts["train"].counts

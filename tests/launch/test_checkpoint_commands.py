@@ -29,6 +29,11 @@ def test_the_newest_checkpoint_exports_to_the_trained_weights(finished_run: Path
     assert code == 0, err
     assert "Llama format" in out
     assert (tmp_path / "model" / "model.gguf").read_bytes().startswith(b"GGUF")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| ko-web | CC0-1.0 | general |" in card
+    assert "| quiz |" in card, "the benchmark's share"
+    code = card.split("```python\n")[1].split("```")[0]
+    exec(compile(code, "README.md", "exec"), {})  # the command that the card prints works
     exported = load_file(tmp_path / "model" / "model.safetensors")
     trained = load_file(finished_run / "train" / layout.weights_file("domain"))
     assert all(torch.equal(exported[name], value) for name, value in trained.items())
