@@ -43,6 +43,22 @@ def _overlaps() -> None:
     overlap.every([_TEXT], index)
 
 
+def _duplicates() -> None:
+    import numpy as np
+
+    from data_pipeline.decisions.duplicates import CANDIDATES, settle
+    from data_pipeline.features import minhash
+    from data_pipeline.stages.connected_components import Sets
+    from data_pipeline.stages.dedup import PAIRS
+
+    sets = Sets(2)
+    sets.join(np.array([[0, 1]]))
+    sets.of(0, 2)
+    sketches = np.ones((1, minhash.BINS), np.uint8)
+    minhash.similarity(sketches, sketches)
+    settle(CANDIDATES.empty_table(), PAIRS.empty_table())
+
+
 def _training() -> None:
     import numpy as np
 
@@ -72,5 +88,5 @@ def _encoding() -> None:
         encode(text, np.array([len(text)], np.int64), vocabulary, last)
 
 
-GROUPS = (_features, _overlaps, _encoding, _training)
-"""About equally long, the longest first."""
+GROUPS = (_features, _overlaps, _encoding, _training, _duplicates)
+"""The longest first."""
