@@ -95,7 +95,7 @@ def _latex(source: Any, document: Any) -> str:
     note = source.query_selector("annotation[encoding*='tex'], annotation[encoding*='TeX']")
     if note is not None and _text(note).strip():
         return _bare(_text(note))
-    return _bare(source.get_attribute("alttext") or "") or _children(source, 0).strip()
+    return _bare(source.get_attribute("alttext") or "") or _mathml(source, 0).strip()
 
 
 def _beside_mathml(picture: Any) -> bool:
@@ -110,10 +110,6 @@ def _bare(text: str) -> str:
         text = text[:-1] if text.endswith("}") else text
     text = _TEX_WRAPPING.sub("", text).strip()
     return re.sub(r"\s+", " ", text.removeprefix("% <![CDATA[").removesuffix("%]]>")).strip()
-
-
-def _children(node: Any, depth: int) -> str:
-    return "".join(_mathml(child, depth) for child in node.child_nodes.values())
 
 
 _TEMPLATES = {
@@ -149,7 +145,8 @@ def _mathml(node: Any, depth: int) -> str:
     if name == "mtext":
         text = re.sub(r"\s+", " ", _text(node))
         return rf"\text{{{text}}}" if text.strip() else " "
-    parts = [_mathml(child, depth + 1) for child in node.children.values()]
+    children = [(_mathml(child, depth + 1), hasattr(child, "local_name")) for child in node.child_nodes.values()]
+    parts = [text for text, is_element in children if is_element]
     if name == "mover" and len(parts) == 2 and parts[1] in _ACCENTS:
         return f"{_ACCENTS[parts[1]]}{{{parts[0]}}}"
     if name in _TEMPLATES and len(parts) == _TEMPLATES[name].count("%s"):
@@ -165,7 +162,7 @@ def _mathml(node: Any, depth: int) -> str:
     if name == "mfenced":
         opening, closing = node.get_attribute("open", "("), node.get_attribute("close", ")")
         return f"{opening}{','.join(parts)}{closing}"
-    inner = _children(node, depth + 1)
+    inner = "".join(text for text, _ in children)
     return rf"\sqrt{{{inner}}}" if name == "msqrt" else inner
 
 

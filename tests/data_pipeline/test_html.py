@@ -149,6 +149,10 @@ def test_mathml_without_latex_is_written_as_latex(markup, text):
     assert rf"\({text}\)" in _text(f"<p>Here <math>{markup}</math> stands.</p>")
 
 
+def test_nested_mathml_is_walked_once():
+    assert FILLER.strip() in _text("<p><math>" + "<mrow>" * 1000 + "x</math></p>")  # twice a level would never end
+
+
 @pytest.mark.parametrize(
     ("markup", "text"),
     [
