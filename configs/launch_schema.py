@@ -5,6 +5,7 @@ Contract: nothing here decides a weight: two runs that differ in these sections 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -17,6 +18,7 @@ _OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """No newline or other control character: the value stands in a line of a script."""
 _Value = Annotated[str, Field(pattern=r"^([^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?)?$")]
 """The same, without blanks at its ends, which DeepSpeed would drop."""
+_SECRET = re.compile(r"(_KEY|_TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)", re.IGNORECASE)
 _OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 
 
@@ -61,10 +63,20 @@ class Launch(Section):
     """The training job on Slurm; null without Slurm."""
     environment: dict[_VariableName, _Value] = Field(default={})
     """Further environment variables for every rank. Example: `{NCCL_SOCKET_IFNAME: ib0}`."""
+    environment_from: list[_VariableName] = Field(default=[])
+    """Variables that every rank gets from the environment of `twofold`, such as keys; no file keeps their values.
+    Example: `[WANDB_API_KEY]`."""
     restarts: CountOrZero = 0
     """How often a failed training restarts in a row without a new checkpoint in between."""
     min_nodes: Count | None = None
     """Fewest nodes that a restart may continue with if some are lost; null: all are needed."""
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Launch:
+        for name in filter(_SECRET.search, self.environment):
+            problem = f"holds {name}, which reads like a secret: recipes are copied into checkpoints and reports"
+            raise invalid(problem, f"export it and set launch.environment_from=[{name}]")
+        return self
 
     @model_validator(mode="after")
     def _nodes_fit(self) -> Launch:

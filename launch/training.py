@@ -258,6 +258,7 @@ def _started(
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        (out / layout.ENVIRONMENT_FILE).unlink(missing_ok=True)
 
 
 def modified(path: Path) -> float:

@@ -10,6 +10,7 @@ error.json                    {"problems": [...]}: what the user can fix, along 
 times/                        where the time of each start went; see goodput.py
 beats/, stalls/               heartbeat of each rank; stacks and verdict of a hang; see hooks/watchdog.py
 .trainer, .supervisor         leases (twofold/lease.py) of the first rank and of the process that started the ranks
+.environment.json             variables of launch.environment_from for ranks on other hosts, while they run
 stop                          created by anyone: training finishes its step, saves, and ends with EXIT_CODE_STOPPED
 """
 
@@ -35,6 +36,7 @@ TOKEN_COUNTS_FILE = "token_counts.json"
 SUMMARY_FILE = "summary.json"
 ERROR_FILE = "error.json"
 STOP_FILE = "stop"
+ENVIRONMENT_FILE = ".environment.json"
 TRAINER_LEASE = ".trainer"
 SUPERVISOR_LEASE = ".supervisor"
 DRY_RUN_FILE = "dry_run.json"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from pretrain import layout
 from pretrain.engine.distributed import OtherRankFailed
 from twofold.errors import UserError
 from twofold.exit_codes import EXIT_CODE_FAILED, EXIT_CODE_USER_ERROR
-from twofold.files import as_user_error, world_problem
+from twofold.files import as_user_error, read_json, world_problem
 
 
 def exit_code_of(program: Callable[[], int], out: Path) -> int:
@@ -22,6 +24,8 @@ def exit_code_of(program: Callable[[], int], out: Path) -> int:
     supervisor starts it again.
     """
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.environ.update(read_json(out / layout.ENVIRONMENT_FILE))
         return program()
     except UserError as error:
         layout.write_error(out, error)

@@ -131,6 +131,13 @@ def write_json(target: Path, value: Any) -> None:
         path.write_text(text + "\n", encoding="utf-8")
 
 
+def write_private(target: Path, text: str) -> None:
+    """Write a file that only its owner may read, atomically."""
+    with atomic_path(target) as path:
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+
+
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read patiently, at about 1 GB/s."""
 

@@ -8,6 +8,7 @@ rank has its own log in `logs`.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import socket
@@ -18,8 +19,9 @@ from pathlib import Path
 
 from configs.schema import Recipe
 from launch.preflight import choose_device
+from pretrain import layout
 from twofold.errors import user_error
-from twofold.files import atomic_path
+from twofold.files import write_private
 from twofold.root import ROOT
 
 _PASSED_ON = ("WANDB_MODE", "WANDB_BASE_URL", "WANDB_ENTITY", "HF_HOME")
@@ -45,6 +47,7 @@ def start_command(recipe: Recipe, module: str, arguments: Sequence[str], logs: P
 def environment(recipe: Recipe, scratch: Path) -> dict[str, str]:
     """The environment of `start_command`'s process; the file that carries it to other hosts goes into `scratch`."""
     ours = rank_environment(recipe)
+    named = _from_here(recipe)
     if recipe.launch.launcher == "srun":
         first = slurm_hosts()[0]
         ours |= {"MASTER_ADDR": _slurm_address(first), "MASTER_PORT": str(_port_of(str(scratch)))}
@@ -55,6 +58,8 @@ def environment(recipe: Recipe, scratch: Path) -> dict[str, str]:
         # DeepSpeed passes on variables whose names begin with NCCL or PYTHON, and those in this file.
         carried = {name: value for name, value in ours.items() if name != "PYTHONPATH"}
         carried |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        # DeepSpeed's variables stand on the command lines of ssh, which everybody may list; ranks read this file.
+        write_private(scratch / layout.ENVIRONMENT_FILE, json.dumps(named))
         found["DS_ENV_FILE"] = str(_environment_file(carried, scratch))
         found["PDSH_SSH_ARGS_APPEND"] = f"{os.environ.get('PDSH_SSH_ARGS_APPEND', '')} {_KEEPALIVE}".strip()
     return found
@@ -79,6 +84,15 @@ def rank_environment(recipe: Recipe) -> dict[str, str]:
         if recipe.engine.deterministic:
             ours["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # otherwise cuBLAS may split sums differently each time
     return ours | recipe.launch.environment
+
+
+def _from_here(recipe: Recipe) -> dict[str, str]:
+    """The variables that `launch.environment_from` names."""
+    for name in recipe.launch.environment_from:
+        if name not in os.environ:
+            hint = f"`export {name}=…` before the start, or take it from the list"
+            raise user_error("launch.environment_from", name, "is not set in this environment", hint)
+    return {name: os.environ[name] for name in recipe.launch.environment_from}
 
 
 def slurm_hosts() -> list[str]:
@@ -136,9 +150,7 @@ def _environment_file(carried: Mapping[str, str], scratch: Path) -> Path:
             lines += [line for line in own.read_text(encoding="utf-8").splitlines() if "=" in line]
     lines += [f"{name}={_escaped(value)}" for name, value in carried.items()]
     path = (scratch / "deepspeed_env").resolve()
-    with atomic_path(path) as target:
-        target.touch(mode=0o600)  # the values may be secrets
-        target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_private(path, "".join(f"{line}\n" for line in lines))
     return path
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,10 @@ from deepspeed.launcher.multinode_runner import MultiNodeRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from configs.recipe import load_recipe
+from configs.recipe import dump_recipe, load_recipe
 from configs.schema import Recipe
 from launch.cluster import command_lines
+from pretrain import layout, rank_program
 from tests.launch.conftest import SMOKE
 from twofold.errors import UserError
 from twofold.root import ROOT
@@ -160,3 +163,31 @@ def test_a_visible_device_that_deepspeed_cannot_name_is_refused(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-4f2a")
     with pytest.raises(UserError, match=r"CUDA_VISIBLE_DEVICES = 'GPU-4f2a': .*nvidia-smi -L"):
         command_lines.start_command(load_recipe(SMOKE, ["launch.device=auto"]), "pretrain.start", [], tmp_path)
+
+
+def test_a_secret_reaches_other_hosts_in_a_file_of_its_owner_and_no_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "hush")
+    hostfile = tmp_path / "hostfile"
+    hostfile.write_text("a slots=2\nb slots=2\n")
+    recipe = _recipe("launch.environment_from=[WANDB_API_KEY]", f"launch.hostfile={hostfile}", "launch.nodes=2")
+    assert "hush" not in dump_recipe(recipe)
+    found = command_lines.environment(recipe, tmp_path)
+    private = tmp_path / layout.ENVIRONMENT_FILE
+    assert json.loads(private.read_text()) == {"WANDB_API_KEY": "hush"}
+    assert private.stat().st_mode & 0o077 == 0
+    assert "hush" not in Path(found["DS_ENV_FILE"]).read_text()
+    monkeypatch.delenv("WANDB_API_KEY")
+    rank_program.exit_code_of(lambda: 0, tmp_path)
+    assert os.environ.pop("WANDB_API_KEY") == "hush"
+    with pytest.raises(
+        UserError, match=r"environment_from = 'WANDB_API_KEY': is not set .*Hint: `export WANDB_API_KEY"
+    ):
+        command_lines.environment(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "HF_TOKEN", "aws_secret_access_key", "DB_PASSWORD"])
+def test_a_secret_in_the_recipe_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"holds {name}, which reads like a secret.*environment_from=\[{name}\]"):
+        _recipe(f"launch.environment={{{name}: x}}")

@@ -131,7 +131,7 @@ def test_the_report_shows_hardware_versions_lineage_and_where_the_time_went(tmp_
     start = Start(0, 4 * 10**9, dict.fromkeys(CAUSES, 0) | {"stepping": 3 * 10**9, "starting": 10**9}, outcome="done")
     (tmp_path / "train" / "times").mkdir()
     (tmp_path / "train" / "times" / "start-000001.json").write_text(json.dumps(asdict(start)))
-    recipe = load_recipe(SMOKE, ["launch.environment={SECRET: hunter2}"])
+    recipe = load_recipe(SMOKE, ["launch.environment={LOGIN: hunter2}"])
     report.write_page(recipe, artifacts, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for shown in ("2 ranks (Some CPU)", "torch 2.13.0", "Branched at step 2 from runs/first", "12.5"):
