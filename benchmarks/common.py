@@ -37,16 +37,18 @@ def parser(name: str, summary: str) -> argparse.ArgumentParser:
     return options
 
 
-def interleaved(contestants: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
+def interleaved(
+    contestants: Mapping[str, Callable[[], Any]], repetitions: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median seconds of each contestant, run in turn, after one unmeasured call of each."""
     for run in contestants.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repetitions):
         for name, run in contestants.items():
-            started = time.perf_counter()
+            started = clock()
             run()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 

@@ -53,7 +53,7 @@ def test_the_figures_are_written_with_their_peers(tmp_path):
     result = json.loads(out.read_text())
     assert result["ours"]["f1"] == 1.0
     assert set(result["peers"]) == {"resiliparse", "trafilatura"}
-    assert result["ours"]["html_megabytes_per_s_one_core"] > 0
+    assert result["ours"]["html_megabytes_per_cpu_s"] > 0
     assert {"ratio", "machine", "date"} <= result.keys()
 
 
