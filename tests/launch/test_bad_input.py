@@ -61,7 +61,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 
 def test_unknown_recipe_key() -> None:
-    assert "write vocab_size" in refused("validate", str(SMOKE), "tokenizer.vocabsize=3")
+    assert "did you mean vocab_size?" in refused("validate", str(SMOKE), "tokenizer.vocabsize=3")
 
 
 def test_missing_recipe() -> None:
