@@ -43,12 +43,9 @@ def export(recipe: Recipe, step: int | None, out: Path, gguf: bool, console: Con
         write_page(out / "README.md", model_card(recipe, made, out))
         console.print(f"  {out / 'README.md'}: model card; add the license under which you publish")
     if gguf:
-        import torch
-
         from pretrain.checkpoints.gguf import write as write_gguf
 
-        dtype = getattr(torch, recipe.export.dtype)
-        write_gguf(out / GGUF_FILE, out, recipe.model, recipe.tokenizer.vocab_size, dtype, fields)
+        write_gguf(out / GGUF_FILE, out, recipe.model, recipe.tokenizer.vocab_size, recipe.export.dtype, fields)
         console.print(f"  {out / GGUF_FILE}: the same for llama.cpp and Ollama")
 
 

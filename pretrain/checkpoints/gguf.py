@@ -54,8 +54,9 @@ class _Entry(NamedTuple):
         return size + -size % _ALIGNMENT
 
 
-def write(target: Path, folder: Path, cfg: Model, vocab_size: int, dtype: torch.dtype, tokenizer: Fields) -> None:
-    """Write the checkpoint in `folder`, whose weights are stored as `dtype`; atomic."""
+def write(target: Path, folder: Path, cfg: Model, vocab_size: int, precision: str, tokenizer: Fields) -> None:
+    """Write the checkpoint in `folder`, whose weights have the `export.dtype` of its recipe; atomic."""
+    dtype = getattr(torch, precision)
     entries = [
         _Entry(_name(name), shape, dtype if len(shape) > 1 else torch.float32)
         for name, shape in parameter_shapes(cfg, vocab_size).items()

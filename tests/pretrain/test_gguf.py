@@ -57,11 +57,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return fields, tensors
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_weight_is_in_the_file_under_its_name(tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_weight_is_in_the_file_under_its_name(tmp_path: Path, precision: str) -> None:
+    dtype = getattr(torch, precision)
     weights = dict(initial_weights(CFG, world.VOCAB, 3))
     llama.write(tmp_path, CFG, world.VOCAB, dtype, weights.items())
-    gguf.write(tmp_path / "model.gguf", tmp_path, CFG, world.VOCAB, dtype, TOKENIZER)
+    gguf.write(tmp_path / "model.gguf", tmp_path, CFG, world.VOCAB, precision, TOKENIZER)
     fields, tensors = _read(tmp_path / "model.gguf")
     assert len(tensors) == len(parameter_shapes(CFG, world.VOCAB))
     assert torch.equal(tensors["token_embd.weight"], weights["model.embed_tokens.weight"].to(dtype))
@@ -77,7 +78,7 @@ def test_every_weight_is_in_the_file_under_its_name(tmp_path: Path, dtype: torch
 def test_rotating_neighbours_of_the_file_s_heads_is_rotating_halves_of_ours(tmp_path: Path) -> None:
     weights = dict(initial_weights(CFG, world.VOCAB, 3))
     llama.write(tmp_path, CFG, world.VOCAB, torch.float32, weights.items())
-    gguf.write(tmp_path / "model.gguf", tmp_path, CFG, world.VOCAB, torch.float32, TOKENIZER)
+    gguf.write(tmp_path / "model.gguf", tmp_path, CFG, world.VOCAB, "float32", TOKENIZER)
     _, tensors = _read(tmp_path / "model.gguf")
     x = torch.randn(5, CFG.d_model, generator=torch.Generator().manual_seed(0))
     cos, sin = rotary_angles(5, CFG.d_head, CFG.rope_theta, torch.device("cpu"))
