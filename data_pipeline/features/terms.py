@@ -38,6 +38,10 @@ class Phrases(NamedTuple):
 
     codes: npt.NDArray[np.uint32]
     bounds: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int16]
+    """(0x110000,): the first phrase that ends in a code point, in either case, or -1."""
+    next: npt.NDArray[np.int16]
+    """(phrases,): the next phrase that ends alike, or -1."""
 
 
 class Lexicon(NamedTuple):
@@ -108,7 +112,12 @@ def make_lexicon(
 
 def _phrases(found: Iterable[str]) -> Phrases:
     listed = list(found)
-    return Phrases(characters.codes_of("".join(listed)).copy(), np.cumsum([0, *map(len, listed)], dtype=np.int64))
+    codes = characters.codes_of("".join(listed)).copy()
+    last, following = np.full(0x110000, -1, np.int16), np.full(len(listed), -1, np.int16)
+    for number, phrase in reversed(list(enumerate(listed))):
+        following[number] = last[ord(phrase[-1])]
+        last[[ord(phrase[-1]), ord(phrase[-1].upper())]] = number
+    return Phrases(codes, np.cumsum([0, *map(len, listed)], dtype=np.int64), last, following)
 
 
 @compiled
@@ -118,20 +127,20 @@ def function_words(codes, flags, words, firsts, wanted, whole):  # type: ignore[
     A word is looked up without punctuation at its edges. It holds a phrase if it is the phrase (`whole`), or else if
     it ends in it and has two syllables or more.
     """
-    phrases, bounds = wanted
+    bounds = wanted.bounds
     seen, holds = np.zeros(len(bounds) - 1, np.bool_), np.zeros(len(firsts), np.bool_)
     for word in range(len(firsts)):
         if firsts[word] == word:
             start, end = words[0][word], _bare_end(flags, words[0][word], words[1][word])
             while whole and end > start and flags[start] & EDGE != 0:
                 start += 1
-            for number in range(len(seen)):
+            number = wanted.last[codes[end - 1]] if end > start else -1
+            while number >= 0:
                 length = bounds[number + 1] - bounds[number]
                 fits = end - start == length if whole else end - start >= max(2, length)
-                if fits and not (seen[number] and holds[word]):
-                    found = _matches(codes, end - length, end, phrases, bounds[number])
-                    seen[number] |= found
-                    holds[word] |= found
+                if fits and _matches(codes, end - length, end, wanted.codes, bounds[number]):
+                    seen[number] = holds[word] = True
+                number = wanted.next[number]
         else:
             holds[word] = holds[firsts[word]]
     return seen.sum(), holds
@@ -150,7 +159,7 @@ def count_terms(codes, flags, start, end, lexicon, counts):  # type: ignore[no-u
 
     A term that begins with an ASCII letter or digit does not begin within a run of those.
     """
-    phrases, bounds = lexicon.terms
+    phrases, bounds = lexicon.terms.codes, lexicon.terms.bounds
     kinds, first_term, next_term = lexicon.kinds, lexicon.first_term, lexicon.next_term
     i = start
     while i < end:

@@ -45,7 +45,7 @@ from twofold.files import write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 9
+CODE_VERSION = 10
 """Raise it also when the spam terms in data_pipeline/features/lexicons.py change."""
 
 _SIGNATURE = {"enabled", "ngram_words", "num_buckets", "hashes_per_bucket"}

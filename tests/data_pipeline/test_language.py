@@ -50,6 +50,16 @@ def test_half_korean_is_surer_than_a_quarter():
     assert quarter[1] < half[1] == 1.0
 
 
+CODE = "let resolved = registry.lookup(identifier)?.as_reference();\n"
+
+
+def test_code_does_not_hide_the_language_of_the_text_around_it():
+    language, probability = identify((KOREAN + "\n" + CODE * 4) * 5)
+    assert (language, probability) == ("ko", 1.0)
+    assert identify((ENGLISH + "\n") * 5 + "서울, 부산\n" + CODE * 4)[0] == "en"
+    assert identify((GERMAN + "\n") * 5 + "서울, 부산, 대구, 인천, 광주, 대전\n")[0] == "other"
+
+
 @given(st.text(max_size=200))
 def test_any_text_gives_a_language_and_a_probability(text):
     language, probability = identify(text)
