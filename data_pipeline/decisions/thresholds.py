@@ -11,7 +11,9 @@ a language's thresholds follow from the tails of its own reference text, not fro
        without assumptions about the distribution), and of several sources the loosest of their bounds, so that
        no kind of good text is sacrificed for another.
     4. It is rounded outwards to two significant digits, which only lowers the share.
-    5. If the reference has no tail (the feature is constant up to the quantile), the previous value stays. If
+    5. Documents that somebody judged good are one more reference, of any size, whichever rules they fail. Too few for
+       a tail, they move a bound beyond all of them.
+    6. If the reference has no tail (the feature is constant up to the quantile), the previous value stays. If
        fewer than `FEWEST_IN_TAIL` documents would be beyond the bound, that is a `UserError`.
 
 Cost: seconds for 10 million documents.
@@ -27,6 +29,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from configs.data_schema import Bound, Language
 from configs.features import FEATURES
@@ -41,6 +45,8 @@ FIXED = (
     *("running_text_frac", "menu_char_frac", "menu_line_frac"),
 )
 FEWEST_IN_TAIL = 5
+GOOD, JUNK = "judged good", "judged junk"
+"""Documents that somebody has read, beside the sources. Those judged good are a reference of any size."""
 _DIGITS = 2
 
 Side = Literal["min", "max"]
@@ -94,6 +100,21 @@ def columns_of(attributes: Path, language: Language, rules: Bounds) -> dict[str,
         if passes.any():
             found[source] = {name: values[passes] for name, values in columns.items()}
     return found
+
+
+def judged(attributes: Path, language: Language, verdicts: Mapping[str, str]) -> dict[str, Columns]:
+    """`GOOD` and `JUNK` -> features of the documents of `language` with that verdict, whatever rules they fail.
+
+    `verdicts`: the id within its source -> `good` or `junk`.
+    """
+    parts = [tables.read_table(path, ["id", "language", *FEATURES]) for _, _, path in tables.task_files(attributes)]
+    found = pa.concat_tables(parts).filter(pc.field("language") == language)
+    given = np.array([verdicts.get(identity.partition("/")[2], "") for identity in found["id"].to_pylist()])
+    return {
+        name: {feature: found[feature].to_numpy()[given == verdict] for feature in FEATURES}
+        for name, verdict in ((GOOD, "good"), (JUNK, "junk"))
+        if (given == verdict).any()
+    }
 
 
 def joined(columns: Mapping[str, Columns], references: Sequence[str]) -> dict[str, Columns]:
@@ -187,7 +208,7 @@ def _check(columns: Mapping[str, Columns], features: Sequence[str], settings: Se
     needed = math.ceil(FEWEST_IN_TAIL / smallest)
     for source in settings.reference:
         documents = len(columns[source]["words"]) if source in columns else 0
-        if documents < needed:
+        if documents < needed and source != GOOD:
             found = f"has {documents} documents of the language that pass the rules on length"
             hint = "name a larger source, join several as A+B, or raise --drop-share"
             raise user_error("--reference", source, f"{found}; a tail of {smallest:g} needs {needed}", hint)

@@ -12,9 +12,11 @@ No score is recomputed and no text read: seconds.
 
 from __future__ import annotations
 
+import csv
 import html
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +27,13 @@ from configs.data_schema import Language
 from configs.recipe import load_recipe
 from configs.schema import Recipe
 from data_pipeline.decisions.thresholds import (
+    GOOD,
     Columns,
     Settings,
     Threshold,
     columns_of,
     joined,
+    judged,
     share_failing,
     thresholds,
 )
@@ -59,7 +63,13 @@ def settings_of(reference: str, drop_shares: Sequence[str]) -> Settings:
 
 
 def tune_thresholds(
-    recipe_path: Path, recipe: Recipe, language: Language, settings: Settings, out: Path, console: Console
+    recipe_path: Path,
+    recipe: Recipe,
+    language: Language,
+    settings: Settings,
+    out: Path,
+    console: Console,
+    verdicts: Path | None = None,
 ) -> list[Threshold]:
     """Derive, write, show; returns the thresholds."""
     if out.suffix not in (".yaml", ".yml") or out.resolve() == recipe_path.resolve():
@@ -73,6 +83,12 @@ def tune_thresholds(
         raise user_error("--reference", None, "cannot be measured: the recipe has no scores yet", f"run `{command}`")
     measured = columns_of(scored.path / "attributes", language, getattr(recipe.data.rules, language))
     columns = joined(measured, settings.reference)
+    if verdicts:
+        columns |= judged(scored.path / "attributes", language, verdicts_of(verdicts))
+        if GOOD not in columns:
+            problem = f"judges no {language} document of this run good"
+            raise user_error("--verdicts", str(verdicts), problem, "use the ids of the recipe's documents")
+        settings = replace(settings, reference=(*settings.reference, GOOD))
     found = thresholds(columns, getattr(recipe.data.rules, language), settings)
     text = fragment(found, language, settings, os.path.relpath(recipe_path, out.parent))
     with atomic_path(out) as partial:
@@ -81,6 +97,20 @@ def tune_thresholds(
     with atomic_path(out.with_suffix(".html")) as partial:
         partial.write_text(page(found, columns, language, settings), encoding="utf-8")
     _show(found, columns, settings, console)
+    return found
+
+
+def verdicts_of(path: Path) -> dict[str, str]:
+    """Id -> good or junk, of a tab-separated file with the columns `id` and `verdict`."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            found = {row["id"]: row["verdict"] for row in csv.DictReader(file, delimiter="\t")}
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        problem = f"cannot be read as verdicts: {error}"
+        raise user_error("--verdicts", str(path), problem, "give columns `id` and `verdict`, tab-separated") from None
+    for identity, verdict in found.items():
+        if verdict not in ("good", "junk"):
+            raise user_error("--verdicts", verdict, f"is no verdict on {identity}", "write good or junk")
     return found
 
 

@@ -81,6 +81,12 @@ def _tune_thresholds_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of each reference that a rule may drop, for all rules or for one: 0.01 words=0.02",
     )
     parser.add_argument(
+        "--verdicts",
+        type=Path,
+        metavar="FILE.tsv",
+        help="documents that were read, with columns id and verdict (good or junk): no bound drops the good ones",
+    )
+    parser.add_argument(
         "--out", required=True, type=Path, metavar="OUT.yaml", help="recipe fragment to write; a plot goes beside it"
     )
 
@@ -91,7 +97,8 @@ def _tune_thresholds(options: argparse.Namespace, console: Console) -> None:
 
     recipe = recipe_of(options)
     settings = settings_of(options.reference, options.drop_share)
-    tune_thresholds(recipe_file(options.recipe), recipe, options.language, settings, options.out, console)
+    path = recipe_file(options.recipe)
+    tune_thresholds(path, recipe, options.language, settings, options.out, console, options.verdicts)
     console.print(f"  {options.out}\n  {options.out.with_suffix('.html')}")
 
 

@@ -43,8 +43,9 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
                 ("characters", "words", "stop_words", "hangul_frac", "language_score", "running_text_frac"),
                 np.full(800, 999.0),
             )
-            table = pa.table({"language": ["ko"] * 800, **values, **large, "spam_terms_per_1000_words": np.zeros(800),
-                              "broken_character_frac": np.zeros(800), "symbol_frac": np.zeros(800),
+            ids = [f"{source}/{number}" for number in range(800)]
+            table = pa.table({"id": ids, "language": ["ko"] * 800, **values, **large,
+                              "spam_terms_per_1000_words": np.zeros(800), "broken_character_frac": np.zeros(800), "symbol_frac": np.zeros(800),
                               "quality_score": np.ones(800)})  # fmt: skip
             tables.write_table(tables.task_path(out / "attributes", source, 0), table)
         return {}
@@ -71,6 +72,34 @@ def test_the_fragment_is_a_recipe_with_the_new_bounds(scored: Scored, tmp_path: 
     assert loaded.data.rules.en == recipe.data.rules.en
     assert yaml.safe_load(out.read_text())["extends"] == "../recipe.yaml"
     assert not list(tmp_path.rglob(".*partial*"))
+
+
+def test_no_bound_drops_a_document_that_was_judged_good(scored: Scored, tmp_path: Path) -> None:
+    path, recipe = scored
+    verdicts, settings = tmp_path / "read.tsv", Settings(("ko-text",))
+    verdicts.write_text("id\tverdict\treason\n" + "".join(f"{n}\tgood\tread\n" for n in range(40)), encoding="utf-8")
+    out, quiet = tmp_path / "ko.yaml", Console(quiet=True)
+    found = tune_thresholds.tune_thresholds(path, recipe, "ko", settings, out, quiet, verdicts)
+    assert found
+    for threshold in found:
+        assert threshold.dropped["judged good"] == 0, threshold.feature
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id\tverdict\n1\tfine\n", "--verdicts = 'fine': is no verdict on 1.* Hint: write good or junk"),
+        ("id\tverdict\nnobody\tgood\n", "judges no ko document of this run good"),
+        ("name\tverdict\n1\tgood\n", "cannot be read as verdicts"),
+    ],
+)
+def test_a_mistake_in_the_verdicts_is_told(scored: Scored, tmp_path: Path, text: str, message: str) -> None:
+    path, recipe = scored
+    verdicts = tmp_path / "read.tsv"
+    verdicts.write_text(text, encoding="utf-8")
+    settings, quiet = Settings(("ko-text",)), Console(quiet=True)
+    with pytest.raises(UserError, match=message):
+        tune_thresholds.tune_thresholds(path, recipe, "ko", settings, tmp_path / "ko.yaml", quiet, verdicts)
 
 
 def test_the_page_shows_every_rule_and_is_safe_with_any_name(scored: Scored, tmp_path: Path) -> None:
