@@ -16,6 +16,7 @@ from launch.actions import validate
 from launch.cli import main
 from launch.preflight import check_package_roots, check_training_fits, choose_device, visible_gpus
 from launch.runner import run_recipe
+from launch.stages import stages_of
 from tests.conftest import ROOT
 from tests.launch.conftest import SMOKE, twofold
 from twofold.errors import UserError
@@ -70,6 +71,9 @@ def test_a_recipe_that_trains_nothing_is_valid_and_cannot_be_trained(
     file.write_text(yaml.safe_dump({**recipe, "sources": sources}))
     assert main(["validate", str(file)]) == 0
     assert "prepares data" in capsys.readouterr().out
+    assert [stage.name for stage in stages_of(load_recipe(file))][-2:] == ["filter", "write"]
+    tokenized = [stage.name for stage in stages_of(load_recipe(file, ["tokenizer.vocab_size=4k"]))]
+    assert tokenized[-2:] == ["tokenizer", "shards"]
     for command, *options in (["plan"], ["export", "--out", "x"], ["launch", "--slurm"], ["preflight"]):
         assert main([command, str(file), *options]) == 2
         line = "phases: is missing: this recipe only prepares data. Hint: add `model` and `phases`."
