@@ -44,9 +44,9 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scored:
                 np.full(800, 999.0),
             )
             ids = [f"{source}/{number}" for number in range(800)]
-            table = pa.table({"id": ids, "language": ["ko"] * 800, **values, **large,
-                              "spam_terms_per_1000_words": np.zeros(800), "broken_character_frac": np.zeros(800), "symbol_frac": np.zeros(800),
-                              "quality_score": np.ones(800)})  # fmt: skip
+            zeros = ("spam_terms_per_1000_words", "broken_character_frac", "symbol_frac")
+            values |= large | dict.fromkeys(zeros, np.zeros(800)) | {"quality_score": np.ones(800)}
+            table = pa.table({"id": ids, "language": ["ko"] * 800, **values})
             tables.write_table(tables.task_path(out / "attributes", source, 0), table)
         return {}
 
