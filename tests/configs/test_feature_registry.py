@@ -24,7 +24,7 @@ columns["digits_per_word"] = columns["words"]
 assert rules.judge(columns, ["en", "en"], rules.bounds(profiles)) == [["digits_per_word>1"]] * 2
 assert score.schema(NearDuplicates()).field("digits_per_word").type == "double"
 assert score.attributes("route 66 1", "text", NearDuplicates(), {})["digits_per_word"] == 1.0
-assert score.formula_table()["digits_per_word"] == ["digits", "words", 1, None]
+assert score.formula_table()["digits_per_word"] == ["digits", "words", 1, 1, None]
 """
 
 
