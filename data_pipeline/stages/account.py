@@ -17,7 +17,6 @@ from data_pipeline.readers.formats import Document, Passed, Reject
 from twofold.errors import user_error
 
 MEASURES = ("files", "records", "bytes")
-OUTCOMES = ("read", "refused", "passed_over")
 BEYOND_LIMIT = "beyond max_bytes"
 _Found = Document | Reject | Passed | None
 

@@ -74,10 +74,6 @@ class Schedule:
         """Steps before `phase`; all steps for the number of phases."""
         return self._first_steps[phase]
 
-    def first_token(self, phase: int) -> int:
-        """Tokens before `phase`; all tokens for the number of phases."""
-        return self._first_tokens[phase]
-
     @property
     def total_tokens(self) -> int:
         return self._first_tokens[-1]
