@@ -2,12 +2,14 @@
 
 Contract: a `Location` is a `Path`, or an address with a protocol (`s3://bucket/x`, `gs://…`, `memory://…`);
 `file://…` becomes a `Path`, so local files never need fsspec. Every error of a remote file system is raised as
-an `OSError`; `Unreachable` also carries a hint. Each protocol's package finds credentials in its own way
-(environment, profile, fsspec's configuration). Memory: fsspec reads ahead by one block (about 5 MB) per stream.
+an `OSError`; `Unreachable` also carries a hint, and a lost connection is a failure that may pass, not damage. Each
+protocol's package finds credentials in its own way (environment, profile, fsspec's configuration). Memory: fsspec
+reads ahead by one block (about 5 MB) per stream.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
@@ -22,17 +24,18 @@ _BUFFER_BYTES = 1 << 20
 _LOCAL_PREFIXES = ("file://", "local://")
 _MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
 """File systems' names for a property that changes with a file, most reliable first."""
+_HINT = "correct the address or the access to it"
 
 
 class Unreachable(OSError):
-    """A remote address cannot be used, for a reason that the user can fix."""
+    """A remote address cannot be used. With `errno`, the failure may pass (`twofold.files.is_passing`)."""
 
-    def __init__(self, problem: str, hint: str) -> None:
+    def __init__(self, problem: str, hint: str, number: int | None = None) -> None:
         self.problem, self.hint = problem, hint
-        super().__init__(problem)
+        super().__init__(*([problem] if number is None else [number, problem]))
 
-    def __reduce__(self) -> tuple[type[Unreachable], tuple[str, str]]:
-        return (type(self), (self.problem, self.hint))
+    def __reduce__(self) -> tuple[type[Unreachable], tuple[str, str, int | None]]:
+        return (type(self), (self.problem, self.hint, self.errno))
 
 
 @dataclass(frozen=True)
@@ -160,13 +163,15 @@ def _below(path: str, root: str) -> str:
 def _as_os_errors(address: str) -> Iterator[None]:
     try:
         yield
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno is not None or not isinstance(error, (TimeoutError, ConnectionError)):
+            raise
+        raise Unreachable(f"{type(error).__name__}: {error}", _HINT, errno.ETIMEDOUT) from error
     except ImportError:
         package = _package_of(address)
         raise Unreachable(f"needs the package {package}, which is not installed", f"pip install {package}") from None
     except Exception as error:  # each protocol's package has its own exceptions
-        raise Unreachable(f"{type(error).__name__}: {error}", "correct the address or the access to it") from error
+        raise Unreachable(f"{type(error).__name__}: {error}", _HINT, errno.EIO) from error
 
 
 def _package_of(address: str) -> str:

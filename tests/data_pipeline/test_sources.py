@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
-from data_pipeline.readers import folders, sources, storage
+from data_pipeline.readers import folders, formats, records, sources, storage
 from twofold import files
 from twofold.errors import UserError
+from twofold.files import is_passing
 
 
 def _touch(path: Path, size: int = 1) -> None:
@@ -283,4 +286,22 @@ def test_a_remote_read_that_fails_is_an_os_error_that_survives_pickling(bucket, 
     with pytest.raises(storage.Unreachable, match="RuntimeError: throttled") as caught:
         storage.open_binary("memory://bucket/a.jsonl")
     copy = pickle.loads(pickle.dumps(caught.value))
-    assert (copy.problem, copy.hint) == (caught.value.problem, caught.value.hint)
+    assert (copy.problem, copy.hint, copy.errno) == (caught.value.problem, caught.value.hint, errno.EIO)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("throttled"), TimeoutError(), ConnectionResetError("by peer")])
+def test_a_connection_that_is_lost_while_a_file_is_read_is_no_damage(bucket, monkeypatch, error):
+    """The task ends, and is tried again; what is behind in the file is not missing from the corpus."""
+    bucket.pipe("/bucket/a.jsonl", b'{"text": "one"}\n' * 200_000)
+    monkeypatch.setattr(storage, "_BUFFER_BYTES", 1000)
+    read = MemoryFile.read
+
+    def fail(self, size=-1):
+        if self.tell() > 100_000:
+            raise error
+        return read(self, size)
+
+    monkeypatch.setattr(MemoryFile, "read", fail)
+    with pytest.raises(storage.Unreachable) as caught:
+        list(formats.account("memory://bucket/a.jsonl", "jsonl", records.Settings(10**6)))
+    assert is_passing(caught.value)
