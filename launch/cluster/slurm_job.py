@@ -23,7 +23,7 @@ from configs.launch_schema import SlurmJob
 from configs.schema import Recipe
 from launch.cluster.hostfile import fitting_nodes
 from launch.preflight import choose_device
-from pretrain.checkpoints.manifest import MANIFEST_FILE, NAME_FOR_BASH
+from pretrain.checkpoints.manifest import MANIFEST_FILE, NAME_FOR_GREP
 from twofold.errors import user_error
 from twofold.exit_codes import EXIT_CODE_STOPPED
 from twofold.files import atomic_path
@@ -45,8 +45,9 @@ for fitting in {fitting}; do
 done
 
 # The checkpoint that was committed last: its manifest is its last file.
-shopt -s extglob
-newest() {{ ls -t {artifacts}/train-*/checkpoints/{checkpoint}/{manifest} 2>/dev/null | head -1; }}
+newest() {{
+    ls -t {artifacts}/train-*/checkpoints/step-*/{manifest} 2>/dev/null | grep -E '/{checkpoint}/[^/]+$' | head -1
+}}
 before=$(newest)
 
 # Pass Slurm's warning on to twofold, which asks all ranks to save; the shell only waits.
@@ -108,7 +109,7 @@ def training_script(recipe: Recipe, words: Sequence[str], check: bool = True) ->
         **command,
         preflight=_PREFLIGHT.format(**command) if check else "",
         fitting=" ".join(map(str, fitting_nodes(recipe, launch.nodes, ranks))),
-        checkpoint=NAME_FOR_BASH,
+        checkpoint=NAME_FOR_GREP,
         manifest=MANIFEST_FILE,
         artifacts=shlex.quote(str((Path(recipe.run_dir) / "artifacts").resolve())),
         stopped=EXIT_CODE_STOPPED,

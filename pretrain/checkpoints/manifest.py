@@ -31,8 +31,8 @@ FORMATS = (2, 3)
 """2: `identity` holds digests, and recipe.yaml the values; 3: `identity` holds the values."""
 _PARTIAL = ".partial"
 _NAME = re.compile(r"step-(\d+)")
-NAME_FOR_BASH = "step-+([0-9])"
-"""The same as a pattern of bash's extglob."""
+NAME_FOR_GREP = "step-[0-9]+"
+"""The same for `grep -E`."""
 _PARTIAL_NAME = re.compile(r"step-\d+\.partial")
 _ASIDE_NAME = re.compile(r"step-\d+\.damaged-\d+")
 
