@@ -107,7 +107,8 @@ def _read(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.yaml") if file.stem != "base"))
-        hint = f"name a recipe file, or a shipped recipe: {shipped}"
+        inside = path / "recipe.yaml"
+        hint = f"did you mean {inside}" if inside.is_file() else f"name a recipe file, or a shipped recipe: {shipped}"
         raise user_error("recipe", str(path), f"cannot be read ({reason})", hint) from None
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):

@@ -164,6 +164,8 @@ def _up_to(recipe: Recipe, until: str | None) -> list[Stage]:
         raise user_error("--until", until, "is part of the stage score now", "use score")
     if until in _RENAMED:
         raise user_error("--until", until, "renamed", f"use {_RENAMED[until]}")
+    if until in ("tokenizer", "shards") and recipe.tokenizer is None:
+        raise user_error("tokenizer", None, "is not in this recipe", "add it, as in configs/smoke.yaml")
     if until is not None:
         names = ", ".join(stage.name for stage in stages)
         raise user_error("--until", until, "is not a stage of this recipe", f"use one of {names}")

@@ -61,7 +61,9 @@ def compliance(
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """The table's columns on license and URL; a document without a URL passes both URL checks."""
     # A source has few licenses and hosts compared with its documents.
-    license_refused = functools.cache(lambda license: not _permitted(license, settings.licenses, str.__eq__))
+    license_refused = functools.cache(
+        lambda license: any(not _permitted(part, settings.licenses, str.__eq__) for part in license.split(", "))
+    )
     hosts = Names(
         allow=tuple(_host_entry(name) for name in settings.hosts.allow),
         deny=tuple(_host_entry(name) for name in settings.hosts.deny),

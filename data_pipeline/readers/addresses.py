@@ -44,16 +44,21 @@ def lookup(fields: Mapping[str, Any], path: str) -> Any:
 
 def find(fields: Mapping[str, Any]) -> str | None:
     """The first usable address in a record's fields, cleaned; None if it has none."""
+    for holder in holders(fields):
+        named = {_key(name): value for name, value in reversed(list(holder.items()))}
+        for name in NAMES:
+            address = cleaned(_first(named.get(name)))
+            if address and host(address) and ("://" in address or name not in _OFTEN_OTHERWISE):
+                return address
+    return None
+
+
+def holders(fields: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A record's fields, then the fields that its metadata hold, outermost first."""
     level = [fields]
     for _ in range(_DEPTH):
-        for holder in level:
-            named = {_key(name): value for name, value in reversed(list(holder.items()))}
-            for name in NAMES:
-                address = cleaned(_first(named.get(name)))
-                if address and host(address) and ("://" in address or name not in _OFTEN_OTHERWISE):
-                    return address
+        yield from level
         level = [inner for holder in level for inner in _nested(holder)]
-    return None
 
 
 def holds_address(name: str) -> bool:

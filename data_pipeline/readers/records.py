@@ -162,13 +162,14 @@ def from_fields(fields: Mapping[str, Any], encoding: str, settings: Settings) ->
     text = None if settings.html_field == settings.text_field else addresses.lookup(fields, settings.text_field)
     if isinstance(text, bytes):
         text, encoding = decoded(limited(text, settings), None)
-    if isinstance(text, str):
+    if isinstance(text, str) and (text.strip() or not page):
         return _labelled(Raw(text, encoding, markup=_looks_like_html(text)), fields, settings)
     if isinstance(page, bytes):
         return _labelled(from_page(limited(page, settings), None, settings), fields, settings)
     if isinstance(page, str):
         return _labelled(Raw(main_text(page, settings), encoding), fields, settings)
-    raise Rejected("no_text_field", ", ".join(_names(fields))[:200])
+    seen = "" if text is None else f"{settings.text_field} is of type {type(text).__name__}; "
+    raise Rejected("no_text_field", (seen + ", ".join(_names(fields)))[:200])
 
 
 def _names(fields: Mapping[str, Any]) -> list[str]:
@@ -231,5 +232,16 @@ def _labelled(raw: Raw, fields: Mapping[str, Any], settings: Settings) -> Raw:
         raw,
         raw_id=label(addresses.lookup(fields, settings.id_field)),
         url=addresses.cleaned(stated) or addresses.find(fields) or printable(fields.get("url")),
-        license=label(fields.get("licence")) or label(fields.get("license")),
+        license=_license(fields),
     )
+
+
+def _license(fields: Mapping[str, Any]) -> str | None:
+    """The license that a record states, in its fields or in its metadata; several are joined by commas."""
+    for holder in addresses.holders(fields):
+        for name in ("license", "licence", "licenses", "licences"):
+            stated = holder.get(name)
+            parts = stated if isinstance(stated, list) else [stated]
+            if usable := [part for part in map(label, parts) if part]:
+                return label(", ".join(usable)) or usable[0]
+    return None

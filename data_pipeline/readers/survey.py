@@ -40,7 +40,7 @@ _PROSE_ENDINGS = (".txt", ".md", ".rst", ".tex", ".json", ".yaml", ".yml", ".tom
 _EXPANSION = {"text": 1.0, "jsonl": 0.9, "parquet": 2.0, "html": 0.3, "warc": 0.2}
 """Bytes of text per raw byte where the sample does not tell; compressed files hold about `_COMPRESSION` times more."""
 _COMPRESSION = 3.5
-_ABOUT = re.compile(r"^(readme|licen[cs]e|notice|manifest|contributing|changelog)\b", re.IGNORECASE)
+_ABOUT = re.compile(r"(readme|licen[cs]e|notice|manifest|contributing|changelog)(\.[a-z]{2,4})?$", re.IGNORECASE)
 """Files that describe the folders beside them, rather than being documents."""
 _FEW = 20
 """Files beside sub-folders are sources of their own if they are fewer than one in this many."""
@@ -88,7 +88,12 @@ def survey(root: Path) -> Survey:
     endings = tuple(itertools.chain.from_iterable(sources.ENDINGS.values()))
     listing = folders.local(root, endings)
     found = []
-    for folder, files in _groups(listing.files, 0):
+    groups = _groups(listing.files, 0)
+    taken = {file.relative for _, files in groups for file in files}
+    for file in listing.files:
+        if file.relative not in taken:
+            listing.pass_over(file.relative, "describes the folders beside it", file.bytes)
+    for folder, files in groups:
         for form, chosen in _by_format(files).items():
             found.append(_inspected(root, folder, form, chosen))
     return Survey(_named(found), listing.passed_over)

@@ -37,7 +37,7 @@ from twofold.files import atomic_path, write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 8
+CODE_VERSION = 9
 
 DOCUMENTS = pa.schema(
     [

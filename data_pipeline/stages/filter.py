@@ -43,7 +43,7 @@ from twofold.files import write_json
 from twofold.stage import Stage
 from twofold.tasks import TaskRunner
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 
 _FROM_DOCUMENTS = ["source", "domain", "kind", "url", "license", "file", "index"]
 _FROM_ATTRIBUTES = [
@@ -95,13 +95,20 @@ def build(
 
 
 def remarks(counts: Mapping[str, Any]) -> list[str]:
-    """What data.compliance.hosts could not judge."""
-    return [
+    """What is kept and why the rest is not, by source, and what data.compliance.hosts could not judge."""
+    return [_kept(name, found) for name, found in counts["sources"].items()] + [
         f"{name}: data.compliance.hosts cannot judge {found['no_host']:,} of {found['read']:,} documents, "
-        f"whose records have no usable URL. If they have one, set sources.{name}.url_field."
+        f"which have no usable URL. If their records have one, set sources.{name}.url_field."
         for name, found in counts["sources"].items()
         if counts["by_host"] and found["no_host"]
     ]
+
+
+def _kept(name: str, found: Mapping[str, Any]) -> str:
+    """`web: 120 of 150 documents kept; dropped most for words<50 (12), …`."""
+    most = sorted(found["dropped"].items(), key=lambda item: -item[1])[:3]
+    why = "; dropped most for " + ", ".join(f"{reason} ({count:,})" for reason, count in most) if most else ""
+    return f"{name}: {found['kept']:,} of {found['read']:,} documents kept{why}"
 
 
 STAGE = Stage(name="filter", makes="decisions", code_version=CODE_VERSION, config=config, build=build, remarks=remarks)
@@ -319,7 +326,7 @@ def _refuse_empty(recipe: Recipe, counts: Mapping[str, Any]) -> None:
     for name, found in counts["sources"].items():
         if not found["train"]:
             why = ", ".join(f"{count} x {reason}" for reason, count in list(found["dropped"].items())[:3])
-            problem = f"keeps none of its {found['read']} documents ({why})"
+            problem = f"keeps no document of {found['read']} ({why})"
             hint = "loosen data.rules, correct the source's `languages`, or remove the source"
             problems.append(Problem(f"sources.{name}", recipe.sources[name].path, problem, hint))
     for name, route in recipe.data.routes.items():

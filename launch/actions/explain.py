@@ -101,7 +101,8 @@ def _unknown(decisions: Path, identity: str) -> Exception:
             known += tables.read_table(path, ["id"])["id"].to_pylist()
     near = difflib.get_close_matches(identity, known[:_COMPARED_IDS], n=3, cutoff=0.5)
     sources = ", ".join(sorted({source for source, _, _ in tables.task_files(decisions)}))
-    hint = f"did you mean {', '.join(near)}" if near else f"ids begin with a source's name: {sources}"
+    hint = f"try {', '.join(near)}" if near else f"ids begin with a source's name: {sources}"
+    hint += "; rejected records are named SOURCE/FILE#INDEX, as in extract/rejects.jsonl"
     return user_error("DOC_ID", identity, "is neither in the decisions nor among the rejects", hint)
 
 

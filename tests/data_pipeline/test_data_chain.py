@@ -235,7 +235,7 @@ def test_a_source_that_keeps_nothing_is_refused(tmp_path, mixed, run_chain):
         run_chain(mixed(rules=rules), tmp_path / "run")
     (problem,) = caught.value.problems
     assert problem.field == "sources.ko"
-    assert "keeps none of its 18 documents (17 x words<5000, 1 x wrong_language)" in problem.problem
+    assert "keeps no document of 18 (17 x words<5000, 1 x wrong_language)" in problem.problem
     assert not (tmp_path / "run/filter").exists()
 
 
@@ -252,9 +252,10 @@ def test_documents_whose_host_cannot_be_judged_are_counted(tmp_path, make_recipe
     assert [decisions[f"s/{n}"]["reason"] for n in range(5)] == ["host_refused"] * 2 + [None] * 3
     counts = made["filter"].counts
     assert counts["sources"]["s"]["no_host"] == 3
-    (remark,) = filter_stage.remarks(counts)
+    kept, remark = filter_stage.remarks(counts)
+    assert kept == "s: 3 of 5 documents kept; dropped most for host_refused (2)"
     assert remark.startswith("s: data.compliance.hosts cannot judge 3 of 5 documents")
-    assert filter_stage.remarks({**counts, "by_host": False}) == []
+    assert filter_stage.remarks({**counts, "by_host": False}) == [kept]
 
 
 def test_split_is_a_pure_share_of_hashes():

@@ -94,6 +94,33 @@ def test_dotted_names_lead_into_nested_records_and_json_in_strings(tmp_path):
     assert (reject.reason, reject.detail) == ("no_text_field", "data.body")
 
 
+@pytest.mark.parametrize(
+    ("stated", "license"),
+    [
+        ({"license": ["CC-BY-NC-4.0"]}, "CC-BY-NC-4.0"),
+        ({"licenses": ["MIT", "Apache-2.0"]}, "MIT, Apache-2.0"),
+        ({"metadata": {"license": "CC-BY-NC-4.0"}}, "CC-BY-NC-4.0"),
+        ({"meta": json.dumps({"licence": "CC0-1.0"})}, "CC0-1.0"),
+        ({"license": "MIT", "metadata": {"license": "other"}}, "MIT"),
+        ({"license": None, "title": {"license": "a novel"}}, None),
+    ],
+)
+def test_a_license_is_found_where_records_keep_it(tmp_path, stated, license):
+    (document,) = _read(tmp_path / "f", "jsonl", _lines({"text": KOREAN, **stated}))
+    assert document.license == license
+
+
+@pytest.mark.parametrize("text", ["", " \n", None])
+def test_a_record_without_text_has_the_text_of_its_page(tmp_path, text):
+    (document,) = _read(tmp_path / "f", "jsonl", _lines({"text": text, "html": PAGE}))
+    assert KOREAN in document.text
+
+
+def test_a_text_of_another_type_is_named(tmp_path):
+    (reject,) = _read(tmp_path / "f", "jsonl", _lines({"text": ["one", "two"]}))
+    assert (reject.reason, reject.detail) == ("no_text_field", "text is of type list; text")
+
+
 def test_the_fields_that_were_seen_are_named(tmp_path):
     (reject,) = _read(tmp_path / "f", "jsonl", _lines({"content": "x", "meta": {"url": "y"}}))
     assert (reject.reason, reject.detail) == ("no_text_field", "content, meta, meta.url")

@@ -44,6 +44,16 @@ def test_each_folder_of_documents_is_a_source(tmp_path: Path) -> None:
     assert (sources["tools"].format, sources["tools"].kind, sources["tools"].domain) == ("text", "code", "code")
 
 
+def test_only_names_that_describe_a_folder_are_left_out_and_they_are_counted(tmp_path: Path) -> None:
+    for name in ("README.md", "LICENSE.txt", "Notice 2024-01.txt", "License to Kill, a review.txt"):
+        write(tmp_path / name, ENGLISH)
+    for number in range(60):
+        write(tmp_path / "novels" / f"{number}.txt", ENGLISH)
+    seen = survey(tmp_path)
+    assert sum(one.files for one in seen.found) == 62
+    assert seen.passed_over["describes the folders beside it"].files == 2
+
+
 def test_formats_in_one_folder_are_sources_of_their_own(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", ENGLISH)
     write(tmp_path / "b.jsonl", lines({"text": KOREAN}))

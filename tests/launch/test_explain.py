@@ -52,7 +52,7 @@ def test_a_rejected_record_is_found(recipe: Recipe, packed_run: Path) -> None:
 
 
 def test_an_unknown_id_is_refused_with_its_neighbours(recipe: Recipe, packed_run: Path) -> None:
-    unknown = r"is neither in the decisions nor among the rejects.*did you mean ko-text/laughter"
+    unknown = r"is neither in the decisions nor among the rejects.*try ko-text/laughter"
     with pytest.raises(UserError, match=unknown):
         explain.explain(recipe, "ko-text/laugter", Console(quiet=True))
     code, _, err = twofold("explain", str(SMOKE), "nowhere/x", f"run_dir={packed_run}")
