@@ -119,13 +119,14 @@ def _groups(files: Sequence[InputFile], depth: int) -> list[tuple[str, Sequence[
 
 
 def _by_format(files: Sequence[InputFile]) -> dict[str, list[InputFile]]:
-    """Format -> its files. A `.json` file is text among other text, and records elsewhere."""
+    """Format -> its files. A few `.json` files among more text are text, and records elsewhere."""
     found: dict[str, list[InputFile]] = defaultdict(list)
     for file in files:
         found[_format_of(file.relative)].append(file)
-    if found.get("text") and all(_bare(file.relative).endswith(".json") for file in found.get("jsonl", ())):
+    records = found.get("jsonl", [])
+    if len(found["text"]) > len(records) and all(_bare(file.relative).endswith(".json") for file in records):
         found["text"] += found.pop("jsonl", [])
-    return dict(found)
+    return {form: chosen for form, chosen in found.items() if chosen}
 
 
 def _format_of(name: str) -> str:

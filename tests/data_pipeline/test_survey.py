@@ -64,6 +64,13 @@ def test_formats_in_one_folder_are_sources_of_their_own(tmp_path: Path) -> None:
     assert (sources["parquet"].text_field, sources["parquet"].license) == ("body", "MIT")
 
 
+def test_json_beside_a_text_file_holds_records(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        write(tmp_path / name, json.dumps([{"text": ENGLISH}], indent=1))
+    write(tmp_path / "about.txt", ENGLISH)
+    assert {one.format: one.files for one in survey(tmp_path).found} == {"jsonl": 2, "text": 1}
+
+
 def test_a_site_of_many_folders_is_one_source(tmp_path: Path) -> None:
     for number in range(60):
         write(tmp_path / "site" / str(number) / "page.html", f"<p>{ENGLISH}</p>")
