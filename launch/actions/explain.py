@@ -55,7 +55,7 @@ def explain(recipe: Recipe, identity: str, console: Console) -> Row:
     _show_decision(row, configuration, console)
     _show_rules(recipe, row, console)
     documents = score.documents(made["extract"], made["score"])
-    _show_facts(row, _edits(made["score"], path, identity), console)
+    _show_facts(recipe, row, _edits(made["score"], path, identity), console)
     console.print(f"\n[dim]{shown(excerpt(text_of(documents, path, number)))}[/dim]")
     return row
 
@@ -149,16 +149,16 @@ def _show_rules(recipe: Recipe, row: Row, console: Console) -> None:
     console.print(table)
 
 
-def _show_facts(row: Row, edits: Counter[str], console: Console) -> None:
+def _show_facts(recipe: Recipe, row: Row, edits: Counter[str], console: Console) -> None:
     personal = {kind: row[f"pii_{kind}"] for kind in pii.TYPES if row[f"pii_{kind}"]}
-    bounded = {name: row[name] for name in ("language_score", "quality_score", "toxicity_score")}
+    scored = ["language", *(name for name in ("quality", "toxicity") if name in recipe.data.classifiers.configured)]
     facts = {
         "source": f"{row['source']} ({row['domain']}, {row['kind']})",
         "where": f"{row['file']}, record {row['index']}",
         "address": row["url"],
         "license": row["license"],
         "size": f"{row['bytes']:,} bytes",
-        "scores": ", ".join(f"{name} {value:.4g}" for name, value in bounded.items()),
+        "scores": ", ".join(f"{name}_score {row[f'{name}_score']:.4g}" for name in scored),
         "domain seen": f"{row['domain_label']} ({row['domain_score']:.3f})" if row["domain_label"] else None,
         "duplicates": _duplicates(row),
         "benchmarks": _benchmarks(row),

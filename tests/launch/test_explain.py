@@ -78,3 +78,9 @@ def test_what_a_document_says_is_not_obeyed() -> None:
     assert "900101-1234567" not in explain.excerpt("주민등록번호 900101-1234568 입니다. " * 3)
     long = explain.excerpt("가" * 5000)
     assert len(long) == explain._EXCERPT + 2
+
+
+def test_only_scores_that_were_measured_are_shown(recipe: Recipe) -> None:
+    assert list(recipe.data.classifiers.configured) == ["quality"]
+    text = said(recipe, "ko-text/quiz-evening")
+    assert ("quality_score" in text, "toxicity_score" in text) == (True, False)
