@@ -56,21 +56,30 @@ def warm() -> None:
 
 def start(run_dir: Path, state: Path, fault: Fault | None, until: str) -> int:
     """Start `twofold run` in a process of its own; return its number."""
+
+    def run() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+        return _run(run_dir, state, fault, until)
+
+    return _fork(run, state / RUN_LOG)
+
+
+def _fork(action: Callable[[], int], log: Path) -> int:
+    """Run `action` in a forked process with a session of its own, which writes to `log`; return its number."""
     child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setsid()
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-            _write_to(state / RUN_LOG)
-            code = _run(run_dir, state, fault, until)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    return child
+    if child:
+        return child
+    code = 1
+    try:
+        os.setsid()
+        _write_to(log)
+        code = action()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _run(run_dir: Path, state: Path, fault: Fault | None, until: str) -> int:
@@ -134,22 +143,14 @@ class Forked:
 
     def __init__(self, action: Callable[[], int], log: Path) -> None:
         self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                os.setsid()
-                _write_to(log)
-                os.closerange(3, 4096)  # locks are the parent's: it must lose them when it dies
-                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-                    signal.signal(number, signal.SIG_DFL)
-                code = action()
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+
+        def run() -> int:
+            os.closerange(3, 4096)  # locks are the parent's: it must lose them when it dies
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            return action()
+
+        self.pid = _fork(run, log)
 
     def poll(self) -> int | None:
         if self.returncode is None:
